@@ -2,7 +2,7 @@
 
 Four facets: **kv** (`get`, `scan`, `commit`), **watch**, **lease** (`grant`, `renew`, `revoke`) and **session** (one
 implementation for all stores, on top of lease). The interface is cut below locks and elections on purpose: those are
-written once, in core. An adapter retries nothing, caches nothing and keeps no task beyond the upkeep of its connections.
+written once, in core. An adapter retries and caches nothing, and keeps no task beyond the upkeep of its connections.
 
 The contract. Each rule names the test that holds it, in `osdisco.testing.conformance.BackendSuite` unless another
 file is named. "Conflict" is `ConflictError`, and so on.
@@ -33,7 +33,7 @@ S5  Outcomes
     2. It is sent once: no layer under the adapter sends it again.
 S6  Watch
     1. The first frame is a Snapshot, unless `after` is given and the store can resume there; then Batches follow from
-       `after`. Later frames may be either. A Snapshot replaces everything, a Batch removes its deletes, then sets its puts.
+       `after`. Later frames may be either. A Snapshot replaces all, a Batch removes its deletes, then sets its puts.
     2. When writes stop, folding the frames gives the store's content. Every frame moves between two real states of the
        store: no transaction is torn. Intermediate states may be missing where `limits.conflates`.
     3. Per key `revision` never decreases. Delete and recreate shows as a changed `created`.

@@ -88,7 +88,7 @@ class Credentials:
 
 
 CredentialProvider = Callable[[], "Credentials | Awaitable[Credentials]"]
-"""Asked before the first request and whenever the store refuses what it gave last, so that rotation needs no restart."""
+"""Asked before the first request and whenever the store refuses what it gave last, so rotation needs no restart."""
 
 
 def default_name() -> str:
