@@ -1,0 +1,218 @@
+"""The pytest plugin: runs async tests that use osdisco, in virtual time where it can, and gives them their fixtures.
+
+Installed by entry point, so it is loaded by every pytest run of whoever has osdisco: nothing heavy is imported here.
+
+It runs an `async def` test when the test uses one of its fixtures or the marker `osdisco`, or is part of a
+`BackendSuite`; all other async tests are left to pytest-asyncio, anyio or whoever else is there. Async fixtures of
+function scope run in the loop of the test; a wider scope needs a plain fixture.
+"""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from collections.abc import AsyncGenerator, Callable, Generator, Iterator
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from asyncio import AbstractEventLoop
+
+    from osdisco.client import Client
+    from osdisco.testing._runner import TestRunner
+    from osdisco.testing.clock import VirtualClock
+    from osdisco.testing.servers import Servers
+
+_VIRTUAL = {"osdisco_client", "osdisco_clock"}
+_FIXTURES = _VIRTUAL | {"osdisco_url"}
+_RUNNER = pytest.StashKey["TestRunner"]()
+_SERVERS = pytest.StashKey["Servers"]()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Declare the settings."""
+    parser.addini("osdisco_run_all", "run all async tests with osdisco's plugin", type="bool", default=False)
+    group = parser.getgroup("osdisco")
+    group.addoption("--osdisco-seed", type=int, help="seed of the virtual-time loop, as printed by a failure")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Declare the marker."""
+    config.addinivalue_line(
+        "markers",
+        "osdisco(*stores): run by osdisco's plugin; osdisco_url is given once for each store of "
+        "memory, etcd, etcd+http, consul, etcds, etcd+https, consul+https",
+    )
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Give `osdisco_url` the stores of the marker."""
+    marker = metafunc.definition.get_closest_marker("osdisco")
+    if marker and marker.args and "osdisco_url" in metafunc.fixturenames:
+        metafunc.parametrize("osdisco_url", marker.args, indirect=True)
+
+
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Take our tests back from plugins that run every async test by a class of their own (pytest-asyncio's auto)."""
+    if isinstance(item, pytest.Function) and type(item) is not pytest.Function and _is_ours(item):
+        item.setup = partial(pytest.Function.setup, item)  # type: ignore[method-assign]
+        item.runtest = partial(pytest.Function.runtest, item)  # type: ignore[method-assign]
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> Generator[None, object, object]:
+    """Make the event loop before the fixtures."""
+    if isinstance(item, pytest.Function) and _is_ours(item):
+        from osdisco.testing._runner import TestRunner
+
+        item.stash[_RUNNER] = TestRunner(_loop_factory(item))
+    return (yield)
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_fixture_setup(
+    fixturedef: pytest.FixtureDef[Any], request: pytest.FixtureRequest
+) -> Generator[None, object, object]:
+    """Run async fixtures of our tests in the loop of the test."""
+    runner = request.node.stash.get(_RUNNER, None)
+    if runner is None:
+        if fixturedef.argname in _VIRTUAL:
+            pytest.fail(f"{fixturedef.argname} works in `async def` tests and function-scoped fixtures", pytrace=False)
+        return (yield)
+    if not (inspect.iscoroutinefunction(fixturedef.func) or inspect.isasyncgenfunction(fixturedef.func)):
+        return (yield)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(fixturedef, "func", _synchronous(_bound(fixturedef.func, request.instance), runner))
+        return (yield)
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Generator[None, object, object]:
+    """Put a plain function in the place of the async one: other plugins then see nothing of theirs in it."""
+    runner = pyfuncitem.stash.get(_RUNNER, None)
+    if runner is None:
+        return (yield)
+    hypothesis = getattr(pyfuncitem.obj, "hypothesis", None)
+    owner, name = (hypothesis, "inner_test") if hypothesis else (pyfuncitem, "obj")
+    test = getattr(owner, name)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(owner, name, lambda *args, **kwargs: runner.run_body(test(*args, **kwargs)))
+        return (yield)
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_teardown(item: pytest.Item) -> Generator[None, object, object]:
+    """Close the event loop after the fixtures; tasks that they left behind are an error."""
+    runner = item.stash.get(_RUNNER, None)
+    if runner is None:
+        return (yield)
+    try:
+        result = yield
+        runner.check_tasks()
+        return result
+    finally:
+        runner.close()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Show the seed with a failure, and forget the event loop after the last phase."""
+    report = yield
+    runner = item.stash.get(_RUNNER, None)
+    seed = getattr(runner.loop, "seed", None) if runner else None
+    if report.failed and seed is not None:
+        report.sections.append(("osdisco", f"the seed of this run: --osdisco-seed={seed}"))
+    if runner and report.when == "teardown":
+        del item.stash[_RUNNER]
+    return report
+
+
+@pytest.fixture
+def osdisco_clock(request: pytest.FixtureRequest) -> VirtualClock:
+    """Return the clock of the test's virtual time; timers and deadlines of the test run on it."""
+    from osdisco.testing.clock import VirtualClock
+
+    return VirtualClock(request.node.stash[_RUNNER].loop)
+
+
+@pytest.fixture
+async def osdisco_client(osdisco_clock: VirtualClock) -> AsyncGenerator[Client, None]:
+    """Yield a client on a memory store of its own, in virtual time."""
+    import osdisco
+
+    async with osdisco.connect(_memory_url(), clock=osdisco_clock) as client:
+        yield client
+
+
+@pytest.fixture
+def osdisco_url(request: pytest.FixtureRequest) -> str:
+    """Return the URL of a store with a namespace that nothing else uses: memory, or what the marker names."""
+    store = getattr(request, "param", "memory")
+    return _memory_url() if store == "memory" else request.getfixturevalue("osdisco_servers").url(store)
+
+
+@pytest.fixture(scope="session")
+def osdisco_servers(request: pytest.FixtureRequest) -> Iterator[Servers]:
+    """Yield the real servers, each started at its first use and shared until the end of the run."""
+    from osdisco.testing.servers import Servers
+
+    with Servers() as servers:
+        yield servers
+
+
+def _memory_url() -> str:
+    from uuid import uuid4
+
+    return f"memory://test-{uuid4().hex}"
+
+
+def _is_ours(item: pytest.Function) -> bool:
+    hypothesis = getattr(item.obj, "hypothesis", None)
+    if not inspect.iscoroutinefunction(hypothesis.inner_test if hypothesis else item.obj):
+        return False
+    return bool(
+        not _FIXTURES.isdisjoint(item.fixturenames)
+        or item.get_closest_marker("osdisco")
+        or item.config.getini("osdisco_run_all")
+        or _is_suite(item.cls)
+    )
+
+
+def _is_suite(cls: type | None) -> bool:
+    conformance = sys.modules.get("osdisco.testing.conformance")  # who subclasses it has imported it
+    return cls is not None and conformance is not None and issubclass(cls, conformance.BackendSuite)
+
+
+def _loop_factory(item: pytest.Function) -> Callable[[], AbstractEventLoop]:
+    import asyncio
+
+    callspec = getattr(item, "callspec", None)
+    store = callspec.params.get("osdisco_url", "memory") if callspec else "memory"
+    virtual = not _VIRTUAL.isdisjoint(item.fixturenames)
+    if virtual and store != "memory":
+        pytest.fail(f"{store} is a real server and osdisco_clock is virtual time: use one of them", pytrace=False)
+    if not virtual and ("osdisco_url" not in item.fixturenames or store != "memory"):
+        return asyncio.new_event_loop
+    from osdisco.testing.loop import VirtualLoop
+
+    return partial(VirtualLoop, seed=item.config.getoption("--osdisco-seed"))
+
+
+def _bound(function: Callable[..., Any], instance: object) -> Callable[..., Any]:
+    """Bind a fixture that is a method to the instance that the test runs on: pytest makes a new one for each test."""
+    if instance is not None and inspect.ismethod(function) and isinstance(instance, type(function.__self__)):
+        return function.__func__.__get__(instance)  # type: ignore[no-any-return]
+    return function
+
+
+def _synchronous(function: Callable[..., Any], runner: TestRunner) -> Callable[..., Any]:
+    """Return a plain fixture function that does what the async one does, in the runner's loop."""
+    if inspect.iscoroutinefunction(function):
+        return lambda **kwargs: runner.run(function(**kwargs))
+
+    def generator(**kwargs: Any) -> Iterator[Any]:
+        yield from runner.hold(function(**kwargs))
+
+    return generator
