@@ -250,7 +250,7 @@ class Backend(ABC):
         """Return a session that is not open yet; see `osdisco.session`. `root` is the namespace, ending in `/`."""
         from osdisco.session import Session
 
-        return Session(self, runtime, ttl=ttl, root=root, strict=strict)
+        return Session.on(self, ttl, runtime, root=root, strict=strict)
 
 
 def check_key(key: str, limits: Limits) -> None:

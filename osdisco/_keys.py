@@ -1,0 +1,61 @@
+"""The place of a client's keys in the store: a root, and the way from names to keys and back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from osdisco.backend import Item, Limits, check_key
+from osdisco.errors import InvalidNameError
+from osdisco.names import escape, escape_key, escape_prefix, unescape_key
+
+
+class Keyspace:
+    """Names under `root`, which is escaped and ends in `/` (or is empty)."""
+
+    __slots__ = ("limits", "root")
+
+    def __init__(self, root: str, limits: Limits) -> None:
+        self.root = root
+        self.limits = limits
+
+    def key(self, name: str) -> str:
+        """Return the store's key for a name of any segments. Raises InvalidNameError."""
+        key = self.root + escape_key(name)
+        if len(key) > self.limits.key_max:
+            check_key(key, self.limits)
+        return key
+
+    def prefix(self, name: str) -> str:
+        """Return the store's prefix for a name that ends in `/` or is empty. Raises InvalidNameError."""
+        prefix = self.root + escape_prefix(name)
+        check_key(prefix, self.limits)
+        return prefix
+
+    def join(self, *segments: str) -> str:
+        """Return the store's key of segments that are one each, whatever they hold. Raises InvalidNameError."""
+        key = self.root + "/".join([escape(segment) for segment in segments])
+        check_key(key, self.limits)
+        return key
+
+    def name(self, key: str) -> str | None:
+        """Return the name of a store's key; None for a foreign writer's key that is no escaped name."""
+        try:
+            return unescape_key(key[len(self.root) :])
+        except InvalidNameError:
+            return None
+
+    def item(self, item: Item) -> Item | None:
+        """Return the item under its name; None for a foreign writer's."""
+        name = self.name(item.key)
+        if name is None:
+            return None
+        return Item(name, item.value, item.created, item.revision, item.lease)
+
+    def items(self, items: Iterable[Item]) -> dict[str, Item]:
+        """Return items by name, foreign writers' left out."""
+        named = (self.item(item) for item in items)
+        return {item.key: item for item in named if item is not None}
+
+    def deeper(self, name: str) -> Keyspace:
+        """Return the key space below a name of any segments. Raises InvalidNameError."""
+        return Keyspace(self.key(name) + "/", self.limits)

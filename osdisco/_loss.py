@@ -1,0 +1,108 @@
+"""Loss of ownership: a one-way latch with a reason, and the scope that cancels its body when it is set."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from types import TracebackType
+
+from osdisco.errors import LostError
+
+
+class Loss:
+    """Whether something that was owned is lost, and why. Never unset."""
+
+    def __init__(self) -> None:
+        self._event = asyncio.Event()
+        self._reason = ""
+        self._callbacks: dict[object, Callable[[str], None]] = {}
+
+    def __repr__(self) -> str:
+        return f"<lost: {self._reason}>" if self.is_set() else "<not lost>"
+
+    @property
+    def reason(self) -> str | None:
+        """Why it was lost; None as long as it is not."""
+        return self._reason if self.is_set() else None
+
+    def is_set(self) -> bool:
+        """Whether it is lost."""
+        return self._event.is_set()
+
+    async def wait(self) -> str:
+        """Wait until it is lost; returns the reason."""
+        await self._event.wait()
+        return self._reason
+
+    def set(self, reason: str) -> bool:
+        """Latch the loss and tell everybody, once. Returns whether this call was the one."""
+        if self.is_set():
+            return False
+        self._reason = reason
+        self._event.set()
+        for callback in list(self._callbacks.values()):
+            callback(reason)
+        self._callbacks.clear()
+        return True
+
+    def call(self, callback: Callable[[str], None]) -> Callable[[], None]:
+        """Call `callback(reason)` when it is lost, or now if it is. Returns a function that takes the wish back."""
+        if self.is_set():
+            callback(self._reason)
+            return lambda: None
+        token = object()
+        self._callbacks[token] = callback
+        return lambda: self._callbacks.pop(token, None) and None
+
+    def raise_if_set(self) -> None:
+        """Raise LostError when it is lost."""
+        if self.is_set():
+            raise LostError(self._reason)
+
+
+class Scope:
+    """`async with`: the body is cancelled when ownership is lost, and then ends in LostError.
+
+    Unless its task was also cancelled from outside: then it stays a cancellation, counted as `asyncio.timeout` does.
+    """
+
+    def __init__(self, lost: Loss, check: Callable[[], None]) -> None:
+        self._lost = lost
+        self._check = check
+        self._fired = False
+        self._done = False
+
+    async def __aenter__(self) -> None:
+        self.enter()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.exit(kind, exc)
+
+    def enter(self) -> None:
+        """Begin; raises LostError when it is lost already."""
+        self._check()
+        task = asyncio.current_task()
+        if task is None:
+            raise RuntimeError("a scope needs a task whose body it can cancel")
+        self._task = task
+        self._cancelling = task.cancelling()
+        self._forget = self._lost.call(self._on_lost)
+
+    def _on_lost(self, reason: str) -> None:
+        # Not at once: the task that found out by itself (`check()`) is about to get LostError, not a cancellation.
+        asyncio.get_running_loop().call_soon(self._cancel)
+
+    def _cancel(self) -> None:
+        if not self._done:
+            self._fired = True
+            self._task.cancel("ownership is lost")
+
+    def exit(self, kind: type[BaseException] | None, exc: BaseException | None) -> None:
+        """End; raises LostError when the body was cut short by the loss, or ended without knowing of it."""
+        self._done = True
+        self._forget()
+        outside = self._fired and self._task.uncancel() > self._cancelling
+        if self._lost.is_set() and not outside and (kind is None or (self._fired and kind is asyncio.CancelledError)):
+            raise LostError(self._lost.reason or "") from exc

@@ -1,0 +1,60 @@
+"""Owner of background tasks: whatever runs beside its caller belongs to one Supervisor, which awaits it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Coroutine
+from typing import Any, TypeVar
+
+from osdisco.errors import OsdiscoError
+
+T = TypeVar("T")
+
+log = logging.getLogger("osdisco")
+
+
+class Supervisor:
+    """Runs tasks that neither cancel each other nor whoever happened to start the first.
+
+    (An `asyncio.TaskGroup` would do both: a failing child cancels its siblings and the task that opened the group.)
+    """
+
+    def __init__(self) -> None:
+        self._tasks: set[asyncio.Task[Any]] = set()
+
+    def spawn(self, work: Coroutine[Any, Any, T], name: str) -> asyncio.Task[T]:
+        """Run `work`; its failure is logged, and raised to whoever awaits the task."""
+        task = asyncio.get_running_loop().create_task(work, name=f"osdisco: {name}")
+        self._tasks.add(task)
+        task.add_done_callback(self._done)
+        return task
+
+    def _done(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.discard(task)
+        if task.cancelled() or (exc := task.exception()) is None:
+            return
+        if isinstance(exc, OsdiscoError):  # expected; whoever awaits it is told
+            log.debug("%s: %s", task.get_name(), exc)
+        else:
+            log.error("%s failed", task.get_name(), exc_info=exc)
+
+    async def drain(self, timeout: float) -> None:
+        """Give what still runs `timeout` seconds to end by itself, then cancel it."""
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=timeout)
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """Cancel what still runs and wait until it has ended."""
+        while self._tasks:
+            await cancel(*self._tasks)
+
+
+async def cancel(*tasks: asyncio.Task[Any]) -> None:
+    """Cancel tasks and wait until they have ended, whatever they raise. The current task is left out."""
+    others = [task for task in tasks if task is not asyncio.current_task()]
+    for task in others:
+        task.cancel()
+    if others:
+        await asyncio.wait(others)
