@@ -1,5 +1,6 @@
 """osdisco: discovery and clustering for OpenSearch extensions, on etcd, Consul or memory, chosen by a URL."""
 
+from osdisco._feed import Change
 from osdisco._version import __version__
 from osdisco.backend import (
     ABSENT,
@@ -38,7 +39,7 @@ from osdisco.errors import (
 from osdisco.runtime import Clock, Credentials, Runtime, Secret, SystemClock
 from osdisco.session import Session, SessionState
 from osdisco.url import StoreURL
-from osdisco.view import Change, View
+from osdisco.view import View
 
 __all__ = [
     "ABSENT",

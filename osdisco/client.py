@@ -10,6 +10,7 @@ from types import TracebackType
 from typing import Self
 
 from osdisco._connection import PAUSE_MIN, Connection
+from osdisco._feed import Feeds
 from osdisco._keys import Keyspace
 from osdisco._plugins import load_backend
 from osdisco._tasks import Supervisor
@@ -30,7 +31,7 @@ from osdisco.errors import ConfigError, ConflictError, InvalidCommitError
 from osdisco.runtime import Clock, CredentialProvider, Runtime, default_name
 from osdisco.session import Session
 from osdisco.url import ClientOptions, StoreURL
-from osdisco.view import Feeds, View, Watch
+from osdisco.view import View, Watch
 
 URL_VARIABLE = "OSDISCO_URL"
 
@@ -184,9 +185,20 @@ class Client:
             ConflictError: a condition did not hold.
             InvalidCommitError, LimitError: nothing was sent; see `osdisco.backend.check_commit`.
         """
+        return await self._commit(ops, expect or {}, timeout=timeout)
+
+    async def _commit(
+        self,
+        ops: Sequence[Op],
+        expect: Mapping[str, Condition],
+        *,
+        also: Mapping[str, Condition] | None = None,
+        timeout: float | None = None,
+    ) -> Mapping[str, int]:
+        """Commit by names; `also` are conditions on the store's own keys, as guards of locks are."""
         self._connection.check_open()
         full = [self._full(op) for op in ops]
-        conditions = {self._keys.key(name): condition for name, condition in (expect or {}).items()}
+        conditions = {self._keys.key(name): condition for name, condition in expect.items()} | dict(also or {})
         check_commit(full, conditions, self._keys.limits)
         revisions = await self._connection.commit(full, conditions, timeout)
         return {op.key: revisions[put.key] for op, put in zip(ops, full, strict=True) if isinstance(put, Put)}
@@ -198,7 +210,11 @@ class Client:
 
     def view(self, prefix: str = "") -> View:
         """Return a live Mapping of what is under a prefix; enter or await it."""
-        return View(self._feeds, self._connection, self._keys, self._keys.prefix(prefix))
+        return self._view_of(self._keys.prefix(prefix))
+
+    def _view_of(self, target: str) -> View:
+        """Return a view of one of the store's own keys, or of a prefix of them."""
+        return View(self._feeds, self._connection, self._keys, target)
 
     def watch(self, prefix: str = "") -> Watch:
         """Return `async with` around an iterator of Change; the first holds what is there."""

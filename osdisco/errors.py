@@ -72,6 +72,10 @@ class StaleTokenError(OsdiscoError):
     """A fencing token older than one already admitted: its owner has lost the lock."""
 
 
+class RecordError(OsdiscoError):
+    """A record in the store that is not what it should be. Readers skip and report it."""
+
+
 class DiscoveryError(OsdiscoError):
     """A registration or lookup of an extension that cannot be done."""
 

@@ -259,7 +259,7 @@ class Session:
             except LeaseExpiredError:
                 self._lose("the store no longer knows the lease: it expired or was revoked")
             except (UnavailableError, IndeterminateError, DeniedError) as exc:
-                if self._state is not SessionState.LOST:
+                if not self.lost.is_set():
                     self._move(SessionState.SUSPENDED, str(exc))
                 pause = min(backoff(self._runtime, failures), self._granted.ttl / 6)
                 self._next_renewal = self._now() + max(pause, PAUSE_MIN / 2)

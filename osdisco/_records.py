@@ -1,0 +1,132 @@
+"""Records in the store: JSON of attrs classes, written by us and by others, and therefore read strictly.
+
+(Default cattrs turns `"false"` into True, null into `"None"` and `"abc"` into a list of letters.) Unknown fields are
+ignored, so that newer writers do not break older readers.
+"""
+
+from __future__ import annotations
+
+import collections.abc
+import json
+from collections.abc import Callable
+from functools import cache
+from typing import TYPE_CHECKING, Any, TypeVar, cast, get_args, get_origin
+
+from osdisco.errors import RecordError
+
+if TYPE_CHECKING:
+    from cattrs import Converter
+
+T = TypeVar("T")
+
+_SEQUENCES: tuple[Any, ...] = (tuple, list)
+_MAPPINGS: tuple[Any, ...] = (dict, collections.abc.Mapping)
+
+RECORD_MAX = 64 * 1024
+"""Bytes of one record; looked at before parsing."""
+
+
+def encode(record: object) -> bytes:
+    """Turn an attrs instance into JSON.
+
+    Raises:
+        RecordError: over RECORD_MAX bytes, or holding what JSON cannot.
+    """
+    try:
+        data = json.dumps(_converter().unstructure(record), separators=(",", ":"), allow_nan=False).encode()
+    except (TypeError, ValueError, RecursionError) as exc:
+        raise RecordError(f"{type(record).__name__} holds what JSON cannot: {exc}") from None
+    if len(data) > RECORD_MAX:
+        raise RecordError(f"{type(record).__name__} takes {len(data)} bytes as JSON; {RECORD_MAX} are allowed")
+    return data
+
+
+def decode(data: bytes, cls: type[T]) -> T:
+    """Turn JSON into an instance of an attrs class.
+
+    Raises:
+        RecordError: saying which field is wrong, without showing its value.
+    """
+    from cattrs import transform_error
+    from cattrs.errors import BaseValidationError
+
+    if len(data) > RECORD_MAX:
+        raise RecordError(f"a record of {len(data)} bytes; {RECORD_MAX} are allowed")
+    try:
+        parsed = json.loads(data, parse_constant=_no_constant, object_pairs_hook=_no_twice)
+    except RecordError:
+        raise
+    except (ValueError, RecursionError) as exc:
+        raise RecordError(f"a record that is not JSON: {type(exc).__name__}") from None
+    if not isinstance(parsed, dict):
+        raise RecordError(f"a record must be a JSON object, not {type(parsed).__name__}")
+    try:
+        return _converter().structure(parsed, cls)
+    except BaseValidationError as exc:
+        raise RecordError("; ".join(transform_error(exc, format_exception=_shown))) from None
+
+
+def _shown(exc: BaseException, kind: type | None) -> str:
+    if isinstance(exc, KeyError):
+        return f"required field {exc} is missing"
+    return str(exc) if isinstance(exc, _Misfit) else f"not a {getattr(kind, '__name__', kind)}"
+
+
+class _Misfit(ValueError):
+    """A value of the wrong type; its message never holds the value."""
+
+
+def _no_constant(name: str) -> Any:
+    raise RecordError(f"{name} is not JSON")
+
+
+def _no_twice(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    record = dict(pairs)
+    if len(record) != len(pairs):
+        raise RecordError("a JSON object names a field twice")
+    return record
+
+
+@cache
+def _converter() -> Converter:
+    from cattrs import Converter
+
+    converter = Converter()
+    for kind, takes in ((bool, bool), (int, int), (float, int | float), (str, str)):
+        converter.register_structure_hook(kind, _scalar(kind, takes))
+
+    def sequence(value: Any, kind: Any) -> Any:
+        _check_type(value, list)
+        return cast(Any, get_origin(kind))(converter.structure(one, get_args(kind)[0]) for one in value)
+
+    def mapping(value: Any, kind: Any) -> Any:
+        _check_type(value, dict)
+        key, item = get_args(kind)
+        return {converter.structure(k, key): converter.structure(v, item) for k, v in value.items()}
+
+    converter.register_structure_hook_func(lambda t: get_origin(t) in _SEQUENCES, sequence)
+    converter.register_structure_hook_func(lambda t: get_origin(t) in _MAPPINGS, mapping)
+    return converter
+
+
+def _check_type(value: Any, kind: type) -> None:
+    if not isinstance(value, kind):
+        raise _Misfit(f"must be a {kind.__name__}, not {type(value).__name__}")
+
+
+def _scalar(kind: type, takes: Any) -> Callable[[Any, Any], Any]:
+    def hook(value: Any, _: Any) -> Any:
+        if not isinstance(value, takes) or (isinstance(value, bool) and kind is not bool):
+            raise _Misfit(f"must be a {kind.__name__}, not {type(value).__name__}")
+        if isinstance(value, str) and not value.isascii():
+            _check_text(value)
+        return kind(value)
+
+    return hook
+
+
+def _check_text(value: str) -> None:
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise _Misfit("holds a lone surrogate") from None

@@ -1,0 +1,14 @@
+"""Coordination, written once on the backend interface and the same on every store."""
+
+from osdisco.coordination.fence import Fence
+from osdisco.coordination.lock import Contender, DistributedLock, LockGuard
+from osdisco.coordination.service import CoordinationService, DistributedLockManager
+
+__all__ = [
+    "Contender",
+    "CoordinationService",
+    "DistributedLock",
+    "DistributedLockManager",
+    "Fence",
+    "LockGuard",
+]

@@ -1,0 +1,41 @@
+"""The entrance to coordination: one object per client that hands out the recipes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from osdisco.client import Client
+from osdisco.coordination.lock import DistributedLock, Info, LockGuard
+from osdisco.session import Session
+
+
+class CoordinationService:
+    """Locks on a client. All share the client's session unless `session` is given."""
+
+    def __init__(self, client: Client, *, session: Session | None = None) -> None:
+        self._client = client
+        self._session = session
+        self.locks = DistributedLockManager(self)
+
+    def lock(
+        self, name: str, *, info: Mapping[str, Info] | None = None, timeout: float | None = None
+    ) -> DistributedLock:
+        """Return the lock called `name` (one segment, any text); reusable, and nothing happens until it is acquired.
+
+        Args:
+            name: what is locked.
+            info: shown to others that look at the queue.
+            timeout: seconds to wait for it when entered with `async with`; for ever when None.
+        """
+        return DistributedLock(self._client, self._session, name, info=info or {}, timeout=timeout)
+
+
+class DistributedLockManager:
+    """Locks by name in one call, as in the specification."""
+
+    def __init__(self, service: CoordinationService) -> None:
+        self._service = service
+
+    async def acquire(self, name: str, *, timeout: float | None = None) -> LockGuard:
+        """Acquire the lock called `name`. Raises TimedOutError after `timeout` seconds."""
+        return await self._service.lock(name).acquire(timeout=timeout)
