@@ -1,0 +1,237 @@
+"""Every request that the adapter makes, built by python-consul2, with the parser of its answer. No I/O.
+
+Parsers are our own where python-consul2 is too trusting: it takes `{}` for a missing key, and such a "missing" key
+would look like a delete. They may raise anything that `json`, a lookup or an attribute raises; `_wire` expects it.
+"""
+
+from __future__ import annotations
+
+import json
+from base64 import b64decode, b64encode
+from collections.abc import Callable, Mapping, Sequence
+from email.utils import parsedate_to_datetime
+from typing import Any
+
+from attrs import define
+from consul import base
+
+from osdisco.backend import Absent, Condition, Delete, Item, Op, Put, Revision
+from osdisco_consul._errors import go_seconds
+
+INDEX = "X-Consul-Index"
+PROBE = "_probe"
+"""A name under a prefix that nobody writes: reading it tells whether the prefix may be read."""
+
+Headers = Mapping[str, str]
+
+
+@define
+class Answer:
+    """What a parser gets. python-consul2's parsers want these names."""
+
+    code: int
+    headers: Headers
+    body: bytes
+
+
+@define
+class Call:
+    """A request, and the parser of its answer. `missing` allows a 404 that carries an index.
+
+    `probe` is sent after such a 404, and must not be denied for the 404 to be believed.
+    """
+
+    method: str
+    path: str
+    params: Sequence[tuple[str, object]]
+    data: str
+    parse: Callable[[Answer], Any]
+    missing: bool = False
+    probe: Call | None = None
+
+
+class _Builder(base.HTTPClient):  # type: ignore[misc]
+    """Where python-consul2 would send, it gets back what it would have sent. Tokens are no matter of it."""
+
+    def get(self, callback: Any, path: str, params: Any = None, headers: Any = None) -> Call:
+        return Call("GET", path, params or (), "", callback)
+
+    def put(self, callback: Any, path: str, params: Any = None, data: str = "", headers: Any = None) -> Call:
+        return Call("PUT", path, params or (), data, callback)
+
+    def delete(self, callback: Any, path: str, params: Any = None, data: str = "", headers: Any = None) -> Call:
+        raise NotImplementedError("writes go through PUT /v1/txn only")
+
+    post = delete
+
+
+class Api(base.Consul):  # type: ignore[misc]
+    """python-consul2's API as a builder of calls. Its own constructor lets CONSUL_HTTP_* win over the URL: left out."""
+
+    def __init__(self, place: Mapping[str, str], session_node: str | None) -> None:
+        self.token = self.dc = None
+        self.consistency = "consistent"
+        self.http = self.http_connect()
+        self.agent = base.Consul.Agent(self)
+        self.catalog = base.Consul.Catalog(self)
+        self.kv = base.Consul.KV(self)
+        self.session = base.Consul.Session(self)
+        self.status = base.Consul.Status(self)
+        self.txn = base.Consul.Txn(self)
+        self._node = session_node
+        self._dc = place.get("dc")
+        self._scope = {
+            name: place[key] for name, key in (("Namespace", "ns"), ("Partition", "partition")) if key in place
+        }
+
+    def http_connect(self, *_: object, **__: object) -> _Builder:
+        """Connect nowhere."""
+        return _Builder()
+
+    def read(self, target: str, index: int = 0, wait: float = 0, *, probe: bool = True) -> Call:
+        """Read a key, or all under a prefix; with an index, wait up to `wait` seconds for another one.
+
+        A read with an index is not `consistent`, which would cost a round of the servers each time. A denied list looks
+        empty, while a denied key is a 403: `probe` asks for a key under a prefix that seems empty.
+        """
+        recurse = target.endswith("/") or not target
+        mode = "default" if index else "consistent"
+        call: Call = self.kv.get(target, index=index, wait=f"{wait:g}s", recurse=recurse, consistency=mode)
+        call.parse, call.missing = _items, True
+        call.probe = self.read(target + PROBE) if recurse and probe else None
+        return call
+
+    def commit(self, ops: Sequence[Op], expect: Mapping[str, Condition]) -> Call:
+        """Write in one transaction. `PUT /v1/kv` would do, but returns no index."""
+        verbs = [_guard(key, condition) for key, condition in expect.items()]
+        verbs += [_verb(op) for op in ops]
+        call: Call = self.txn.put([{"KV": verb | self._scope} for verb in verbs])
+        puts = [op.key for op in ops if isinstance(op, Put)]
+        call.parse = lambda answer: _revisions(answer, puts)
+        return call
+
+    def create_session(self, name: str, ttl: int) -> Call:
+        """Open a session whose end deletes its keys, at once free to lock again, that lives by its ttl alone.
+
+        `NodeChecks: []` matters: by default a session dies with its agent's health check. python-consul2's
+        `session.create` knows no NodeChecks, and no ttl below 10 s.
+        """
+        body = {"Name": name, "TTL": f"{ttl}s", "Behavior": "delete", "LockDelay": "0s", "NodeChecks": []}
+        body |= {"Node": self._node} if self._node else {}
+        call: Call = self.http.put(_session_id, "/v1/session/create", data=json.dumps(body))
+        return call
+
+    def register_node(self) -> Call:
+        """Put the node that sessions hang on into the catalog; one that is there already stays as it is."""
+        call: Call = self.catalog.register(
+            self._node, "127.0.0.1", skipnodeupdate=True, dc=self._dc, node_meta={"external-node": "true"}
+        )
+        call.parse = _true
+        return call
+
+    def renew_session(self, lease: str) -> Call:
+        """Renew; the answer is the ttl."""
+        call: Call = self.session.renew(lease)
+        call.parse = _ttl
+        return call
+
+    def destroy_session(self, lease: str) -> Call:
+        """End a session."""
+        call: Call = self.session.destroy(lease)
+        call.parse = _true
+        return call
+
+    def leader(self) -> Call:
+        """Ask for the leader's address and the agent's time."""
+        call: Call = self.status.leader()
+        call.parse = _leader
+        return call
+
+    def agent_self(self) -> Call:
+        """Ask an agent about itself."""
+        call: Call = self.agent.self()
+        call.parse = _agent
+        return call
+
+
+def _guard(key: str, condition: Condition) -> dict[str, object]:
+    if isinstance(condition, Absent):
+        return {"Verb": "check-not-exists", "Key": key}
+    if isinstance(condition, Revision):
+        return {"Verb": "check-index", "Key": key, "Index": condition.number}
+    return {"Verb": "check-session", "Key": key, "Session": condition.lease}
+
+
+def _verb(op: Op) -> dict[str, object]:
+    if isinstance(op, Delete):
+        return {"Verb": "delete", "Key": op.key}  # never delete-cas: it succeeds on a missing key
+    value = b64encode(op.value).decode()
+    if op.lease is None:
+        return {"Verb": "set", "Key": op.key, "Value": value}
+    return {"Verb": "lock", "Key": op.key, "Value": value, "Session": op.lease}
+
+
+def _items(answer: Answer) -> tuple[int, list[Item]]:
+    """Return index and items. An index of 0, or none, counts as 1: 0 would turn the next poll into one that spins."""
+    index = max(1, int(answer.headers.get(INDEX, 1)))
+    if answer.code == 404:
+        return index, []
+    entries = json.loads(answer.body)
+    if not (isinstance(entries, list) and entries):
+        raise ValueError("an agent says 404 when there is nothing")
+    return index, [_item(entry) for entry in entries]
+
+
+def _item(entry: Mapping[str, Any]) -> Item:
+    value = entry["Value"]
+    return Item(
+        entry["Key"],
+        b64decode(value) if value else b"",
+        entry["CreateIndex"],
+        entry["ModifyIndex"],
+        entry.get("Session") or None,
+    )
+
+
+def _revisions(answer: Answer, puts: Sequence[str]) -> dict[str, int]:
+    """Return the index of each key put. Checks report their key too, before its put does."""
+    results = json.loads(answer.body)["Results"] or ()
+    found = {(kv := result["KV"])["Key"]: kv["ModifyIndex"] for result in results}
+    return {key: found[key] for key in puts}
+
+
+def _session_id(answer: Answer) -> str:
+    found = json.loads(answer.body)["ID"]
+    if not (isinstance(found, str) and found):
+        raise ValueError("a session without an id")
+    return found
+
+
+def _ttl(answer: Answer) -> float:
+    ttl = go_seconds(json.loads(answer.body)[0]["TTL"])
+    if not ttl:
+        raise ValueError("a session without a ttl")
+    return ttl
+
+
+def _true(answer: Answer) -> None:
+    if json.loads(answer.body) is not True:
+        raise ValueError("not true")
+
+
+def _leader(answer: Answer) -> tuple[str, float | None]:
+    leader = json.loads(answer.body)
+    if not isinstance(leader, str):
+        raise ValueError("no address")
+    date = answer.headers.get("Date")
+    return leader, parsedate_to_datetime(date).timestamp() if date else None
+
+
+def _agent(answer: Answer) -> dict[str, str]:
+    """Return version, whether it is the leader ("true"), node and datacenter."""
+    found = json.loads(answer.body)
+    config = found["Config"]
+    consul = (found.get("Stats") or {}).get("consul") or {}
+    facts = {"version": config.get("Version"), "leader": consul.get("leader")}
+    facts |= {"node": config.get("NodeName"), "datacenter": config.get("Datacenter")}
+    return {name: str(fact) for name, fact in facts.items() if fact is not None}

@@ -1,0 +1,224 @@
+"""The wire to Consul: one pooled aiohttp session per lane, the endpoints, the token. aiohttp stays in here."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import ssl
+from enum import Enum
+from typing import Any
+from urllib.parse import quote, urlencode
+
+from aiohttp import (
+    ClientConnectorError,
+    ClientError,
+    ClientOSError,
+    ClientRequest,
+    ClientResponse,
+    ClientSession,
+    ClientTimeout,
+    DummyCookieJar,
+    ServerDisconnectedError,
+    TCPConnector,
+)
+from aiohttp.client_middlewares import ClientHandlerType
+from attrs import evolve, frozen
+from yarl import URL
+
+from osdisco.errors import ClosedError, ConfigError, DeniedError, IndeterminateError, UnavailableError
+from osdisco.runtime import Runtime
+from osdisco.url import StoreURL
+from osdisco_consul import _errors
+from osdisco_consul._calls import INDEX, Answer, Call
+from osdisco_consul._options import TLS_SCHEME, ConsulOptions, addresses
+from osdisco_consul._token import Headers, Tokens
+
+log = logging.getLogger("osdisco")
+
+_PARSE_ERRORS = (ValueError, LookupError, TypeError, AttributeError, RecursionError)
+
+
+class Lane(Enum):
+    """A pool of connections, so that neither watches nor a flood of requests hold up renewals; the value is its size.
+
+    Together they stay below the 200 connections that an agent takes from one address.
+    """
+
+    REQUESTS = 64
+    WATCHES = 100
+    SESSIONS = 8
+
+
+@frozen
+class _Attempt:
+    """One sending of a call to one endpoint."""
+
+    call: Call
+    endpoint: int
+    deadline: float
+    lane: Lane
+    write: bool
+
+
+class Wire:
+    """Requests to the endpoints of one store: to one of them until it fails, then to the next."""
+
+    def __init__(self, url: StoreURL, options: ConsulOptions, runtime: Runtime) -> None:
+        scheme = "https" if url.scheme == TLS_SCHEME else "http"
+        self.endpoints = addresses(url)
+        self.tokens = Tokens(runtime, options.token_file)
+        self._bases = [f"{scheme}://{address}" for address in self.endpoints]
+        self._place = urlencode(options.place)
+        self._ssl = ssl_context(options) if scheme == "https" else True
+        self._server_name = options.tls_server_name
+        self._connect_timeout = options.connect_timeout
+        self._now = runtime.clock.now
+        self._current = 0
+        self._sessions: dict[Lane, ClientSession] = {}
+        self._closed = False
+
+    async def send(
+        self,
+        call: Call,
+        *,
+        timeout: float,
+        lane: Lane = Lane.REQUESTS,
+        write: bool = False,
+        endpoint: int | None = None,
+    ) -> Any:
+        """Send a call once, and again only when it was denied and the token's source has another token.
+
+        Args:
+            call: from `Api`.
+            timeout: seconds for all of it.
+            lane: the pool to take a connection from.
+            write: whether a missing answer leaves the outcome unknown.
+            endpoint: ask this one; else the one that worked last.
+        """
+        if self._closed:
+            raise ClosedError("the Consul backend is closed")
+        deadline = self._now() + timeout
+        headers = self.tokens.headers or await self.tokens.fetch(None, timeout)
+        assert headers is not None
+        asked = self._current if endpoint is None else endpoint
+        attempt = _Attempt(call, asked, deadline, lane, write)
+        try:
+            return await self._answered(attempt, headers)
+        except DeniedError:
+            renewed = await self.tokens.fetch(headers, max(deadline - self._now(), 0.0))
+            if renewed is None:
+                raise
+        return await self._answered(attempt, renewed)
+
+    async def _answered(self, attempt: _Attempt, headers: Headers) -> Any:
+        try:
+            answer = await self._exchange(attempt, headers)
+            parsed = self._parsed(attempt, answer)
+        except (UnavailableError, IndeterminateError):
+            if attempt.endpoint == self._current:  # else another call has moved on already
+                self._current = (attempt.endpoint + 1) % len(self.endpoints)
+            raise
+        if answer.code == 404 and attempt.call.probe is not None:
+            await self._answered(evolve(attempt, call=attempt.call.probe), headers)
+        return parsed
+
+    async def _exchange(self, attempt: _Attempt, headers: Headers) -> Answer:
+        call, write = attempt.call, attempt.write
+        left = attempt.deadline - self._now()
+        if left <= 0:  # aiohttp would take 0 for no timeout at all
+            raise UnavailableError(f"{self._what(attempt)}: no time was left, nothing was sent")
+        try:
+            async with self._session(attempt.lane).request(
+                call.method,
+                self._url(attempt),
+                data=call.data.encode() or None,
+                headers=headers,
+                timeout=self._limits(left),
+                allow_redirects=False,
+                server_hostname=self._server_name,
+            ) as response:
+                return Answer(response.status, response.headers, await response.read())
+        except (ClientError, _errors.CutOffError, OSError) as exc:  # TimeoutError is one of OSError
+            if self._closed and not write:
+                raise ClosedError("the Consul backend was closed") from exc
+            raise _errors.failure(self._what(attempt), exc, write=write) from exc
+        except asyncio.CancelledError as exc:
+            if self._closed and not _asked_to_cancel():  # aiohttp cancels those that wait for a connection
+                raise ClosedError("the Consul backend was closed") from exc
+            raise
+
+    def _what(self, attempt: _Attempt) -> str:
+        return f"{attempt.call.method} {attempt.call.path} on {self.endpoints[attempt.endpoint]}"
+
+    def _url(self, attempt: _Attempt) -> URL:
+        """Keys are escaped already; what a foreign one holds is quoted, and nothing is normalised."""
+        path = quote(attempt.call.path, safe="/=", errors="surrogateescape")
+        query = "&".join([f"{name}={value}" for name, value in attempt.call.params])
+        query = f"{query}&{self._place}" if self._place else query
+        return URL(f"{self._bases[attempt.endpoint]}{path}?{query}", encoded=True)
+
+    def _limits(self, left: float) -> ClientTimeout:
+        """Connecting ends a little before the whole, so that a call that was never sent is told from one that was."""
+        connect = 0.9 * left
+        reach = min(self._connect_timeout, connect)
+        return ClientTimeout(total=left, connect=connect, sock_connect=reach, ceil_threshold=86400)
+
+    def _parsed(self, attempt: _Attempt, answer: Answer) -> Any:
+        if answer.code != 200 and not (answer.code == 404 and attempt.call.missing and INDEX in answer.headers):
+            raise _errors.refusal(self._what(attempt), answer.code, answer.body, write=attempt.write)
+        try:
+            return attempt.call.parse(answer)
+        except _PARSE_ERRORS as exc:
+            raise _errors.nonsense(self._what(attempt), ascii(answer.body[:80]), write=attempt.write) from exc
+
+    def _session(self, lane: Lane) -> ClientSession:
+        session = self._sessions.get(lane)
+        if session is None:
+            session = self._sessions[lane] = ClientSession(
+                connector=TCPConnector(limit=lane.value, ssl=self._ssl),
+                middlewares=(_deliver_once,),
+                cookie_jar=DummyCookieJar(),
+                skip_auto_headers=("User-Agent", "Accept", "Accept-Encoding", "Content-Type"),
+                trust_env=False,
+            )
+        return session
+
+    async def aclose(self) -> None:
+        """Close all connections. What still waits for an answer ends in an error."""
+        self._closed = True
+        while self._sessions:
+            await self._sessions.popitem()[1].close()
+
+
+async def _deliver_once(request: ClientRequest, send: ClientHandlerType) -> ClientResponse:
+    """Keep aiohttp from sending again: it does so with PUT after a disconnect, and asks nobody."""
+    try:
+        return await send(request)
+    except ClientConnectorError:  # nothing was sent, and it is not sent again
+        raise
+    except (ClientOSError, ServerDisconnectedError) as exc:
+        raise _errors.CutOffError(str(exc) or type(exc).__name__) from exc
+
+
+def _asked_to_cancel() -> bool:
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
+
+
+def ssl_context(options: ConsulOptions) -> ssl.SSLContext:
+    """Return the context that the `tls_` options ask for.
+
+    Raises:
+        ConfigError: a file that holds no certificate or key, or a key that is encrypted or does not fit.
+    """
+    try:
+        context = ssl.create_default_context(cafile=options.tls_ca)
+        if options.tls_cert is not None:
+            context.load_cert_chain(options.tls_cert, options.tls_key, password=lambda: "")  # never ask on a terminal
+    except OSError as exc:  # SSLError is one
+        raise ConfigError(f"tls_ca, tls_cert or tls_key cannot be used: {exc}") from exc
+    if not options.tls_verify:
+        log.warning("tls_verify=false: the store's certificate is not checked, anybody can pose as it")
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    return context
