@@ -1,0 +1,325 @@
+"""etcd over gRPC: grpc.aio channels of our own, and from aetcd only the generated stubs."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Any, ClassVar, Final
+
+import grpc
+import grpc.aio
+from aetcd.rpc import kv_pb2, rpc_pb2, rpc_pb2_grpc
+from attrs import frozen
+
+from osdisco.backend import EndpointStatus, Item
+from osdisco.errors import ClosedError
+from osdisco.runtime import Clock, Secret
+from osdisco_etcd._errors import Failure, Refused
+from osdisco_etcd._options import Settings
+from osdisco_etcd._tls import context_of, pin, system_roots
+from osdisco_etcd._wire import Compare, Event, Response, Stream, Wire, Write, raw, text
+
+_LEADER: Final = ("hasleader", "true")  # a member without a leader refuses at once instead of holding the request
+_NEVER_SENT: Final = ("failed to connect to all addresses", "errors resolving ", "DNS resolution failed")
+
+_FIELDS: Final[Mapping[str, tuple[int, str]]] = {
+    "CREATE": (rpc_pb2.Compare.CREATE, "create_revision"),
+    "MOD": (rpc_pb2.Compare.MOD, "mod_revision"),
+    "LEASE": (rpc_pb2.Compare.LEASE, "lease"),
+}
+
+
+@frozen
+class Node:
+    """The channels to one endpoint: a burst of requests delays neither keepalives nor watches."""
+
+    methods: Mapping[str, Any]
+    watch: Any
+    channels: tuple[grpc.aio.Channel, ...]
+
+
+class GrpcWire(Wire):
+    """etcd over gRPC. Channels are opened by the first request, because they belong to the loop that opens them."""
+
+    errors: ClassVar[tuple[type[Exception], ...]] = (grpc.aio.AioRpcError, grpc.aio.UsageError, OSError, Refused)
+
+    def __init__(self, settings: Settings, clock: Clock) -> None:
+        super().__init__(settings, clock, grpc.aio.Metadata(_LEADER))
+        self._nodes: list[Node | None] = [None] * len(settings.endpoints)
+        self._context = context_of(settings.options) if settings.tls else None
+
+    async def get(self, key: str, timeout: float) -> Item | None:
+        request = rpc_pb2.RangeRequest(key=raw(key))
+        return await self.call("Range", request, _first, timeout, subject=key, mutates=False)
+
+    async def range(self, key: bytes, end: bytes, timeout: float) -> tuple[list[Item], int]:
+        request = rpc_pb2.RangeRequest(key=key, range_end=end)
+        return await self.call("Range", request, _items, timeout, subject=text(key), mutates=False)
+
+    async def put(self, key: str, value: bytes, timeout: float) -> int:
+        return await self.call("Put", rpc_pb2.PutRequest(key=raw(key), value=value), _revision, timeout, subject=key)
+
+    async def txn(self, compares: Sequence[Compare], writes: Sequence[Write], timeout: float) -> int | None:
+        request = rpc_pb2.TxnRequest(compare=map(_compare, compares), success=map(_operation, writes))
+        return await self.call("Txn", request, _outcome, timeout, subject=text(writes[0].key))
+
+    async def grant(self, lease: int, ttl: int, timeout: float) -> int:
+        request = rpc_pb2.LeaseGrantRequest(ID=lease, TTL=ttl)
+        return await self.call("LeaseGrant", request, _granted, timeout, subject=f"{lease:016x}")
+
+    async def renew(self, lease: int, timeout: float) -> int:
+        request = rpc_pb2.LeaseKeepAliveRequest(ID=lease)
+        return await self.call("LeaseKeepAlive", request, _renewed, timeout, subject=f"{lease:016x}")
+
+    async def revoke(self, lease: int, timeout: float) -> None:
+        await self.call(
+            "LeaseRevoke", rpc_pb2.LeaseRevokeRequest(ID=lease), _revision, timeout, subject=f"{lease:016x}"
+        )
+
+    async def status(self, endpoint: int, timeout: float) -> EndpointStatus:
+        started = self._clock.now()
+        answer = await self._send(endpoint, "Status", rpc_pb2.StatusRequest(), timeout, None)
+        if not answer.header.member_id:
+            raise Refused(Failure("the answer is not one of etcd"))
+        return EndpointStatus(
+            self.settings.endpoints[endpoint],
+            version=answer.version,
+            leader=answer.leader == answer.header.member_id,
+            latency=self._clock.now() - started,
+            error="; ".join(answer.errors) or None,
+            details={
+                "db_size": str(answer.dbSize),
+                "raft_term": str(answer.raftTerm),
+                "raft_index": str(answer.raftIndex),
+                "learner": str(answer.isLearner).lower(),
+            },
+        )
+
+    def watch(self, endpoint: int, carried: object, key: bytes, end: bytes, start: int) -> Stream:
+        create = rpc_pb2.WatchCreateRequest(
+            key=key, range_end=end, start_revision=start, progress_notify=True, fragment=True
+        )
+        return GrpcStream(self, endpoint, carried, rpc_pb2.WatchRequest(create_request=create))
+
+    def failure(self, exc: Exception) -> Failure:
+        if isinstance(exc, Refused):
+            return exc.failure
+        if isinstance(exc, grpc.aio.AioRpcError):
+            details = exc.details() or exc.code().name
+            return Failure(details, exc.code().value[0], sent=not details.startswith(_NEVER_SENT))
+        return Failure(str(exc) or type(exc).__name__, sent=False)
+
+    async def node(self, endpoint: int) -> Node:
+        """Return the channels to an endpoint, opening them."""
+        node = self._nodes[endpoint]
+        if node is not None:
+            return node
+        credentials, name = await self._credentials(self.settings.endpoints[endpoint])
+        if self.closed:
+            raise ClosedError("this etcd backend is closed")
+        node = self._nodes[endpoint]
+        if node is None:
+            node = self._nodes[endpoint] = self._open(endpoint, credentials, name)
+        return node
+
+    async def _credentials(self, endpoint: str) -> tuple[grpc.ChannelCredentials | None, str | None]:
+        options = self.settings.options
+        if self._context is None:
+            return None, None
+        roots, name = options.tls_ca.read_bytes() if options.tls_ca else system_roots(), options.tls_server_name
+        if not options.tls_verify:
+            roots, name = await pin(endpoint, self._context, options.connect_timeout)
+        key, chain = (path.read_bytes() if path else None for path in (options.tls_key, options.tls_cert))
+        return grpc.ssl_channel_credentials(roots, key, chain), name
+
+    def _open(self, endpoint: int, credentials: grpc.ChannelCredentials | None, name: str | None) -> Node:
+        target = "dns:///" + self.settings.endpoints[endpoint]
+        options = _channel_options(self.settings.options.connect_timeout, name)
+        channels = tuple(
+            grpc.aio.secure_channel(target, credentials, options)
+            if credentials
+            else grpc.aio.insecure_channel(target, options)
+            for _ in range(3)
+        )
+        return _node(*channels)
+
+    async def _send(self, endpoint: int, method: str, request: Any, timeout: float, carried: object) -> Any:
+        node = self._nodes[endpoint] or await self.node(endpoint)
+        answer = await node.methods[method](request, timeout=timeout, metadata=carried)
+        if answer is None:
+            raise Refused(Failure("the answer is not one of etcd"))
+        return answer
+
+    async def _login(self, username: str, password: Secret) -> object:
+        endpoint = self.endpoint
+        request = rpc_pb2.AuthenticateRequest(name=username, password=password.reveal())
+        try:
+            answer = await self._send(endpoint, "Authenticate", request, self.settings.options.timeout, None)
+            return grpc.aio.Metadata(("token", answer.token), _LEADER)
+        except self.errors as exc:
+            failure = self.failure(exc)
+        del request  # and no `from`: a traceback must not hold the password
+        return self.not_logged_in(failure, endpoint)
+
+    async def _disconnect(self) -> None:
+        nodes, self._nodes = self._nodes, [None] * len(self._nodes)
+        for node in nodes:
+            for channel in node.channels if node else ():
+                await channel.close()
+
+
+class GrpcStream(Stream):
+    """A watch; the read under way is a task, because cancelling a read of grpc.aio cancels the call."""
+
+    def __init__(self, wire: GrpcWire, endpoint: int, carried: object, create: Any) -> None:
+        self.endpoint = endpoint
+        self.carried = carried
+        self._wire = wire
+        self._create = create
+        self._call: Any = None
+        self._read: asyncio.Task[Any] | None = None
+
+    async def receive(self, timeout: float) -> Response | None:
+        if self._read is None:
+            self._read = asyncio.create_task(self._next())
+        await asyncio.wait((self._read,), timeout=timeout)
+        if not self._read.done():
+            return None
+        read, self._read = self._read, None
+        if read.cancelled():
+            raise ClosedError("this etcd backend was closed meanwhile")
+        return _response(read.result())
+
+    async def _next(self) -> Any:
+        if self._call is None:
+            node = await self._wire.node(self.endpoint)
+            self._call = node.watch(metadata=self.carried)
+            await self._call.write(self._create)
+        return await self._call.read()
+
+    async def probe(self) -> bool:
+        if self._call is not None:
+            async with asyncio.timeout(1.0):
+                await self._call.write(rpc_pb2.WatchRequest(progress_request=rpc_pb2.WatchProgressRequest()))
+        return True
+
+    async def aclose(self) -> None:
+        if self._call is not None:
+            self._call.cancel()
+        if self._read is not None:
+            self._read.cancel()
+            await asyncio.wait((self._read,))
+            if not self._read.cancelled():
+                self._read.exception()
+
+
+def _channel_options(connect_timeout: float, name: str | None) -> list[tuple[str, Any]]:
+    options: list[tuple[str, Any]] = [
+        ("grpc.enable_retries", 0),  # grpc's own resend would make "sent once" untrue
+        ("grpc.enable_http_proxy", 0),
+        ("grpc.service_config_disable_resolution", 1),
+        ("grpc.use_local_subchannel_pool", 1),  # else channels to one address share one connection
+        ("grpc.max_send_message_length", -1),
+        ("grpc.max_receive_message_length", -1),
+        ("grpc.min_reconnect_backoff_ms", int(connect_timeout * 1000)),  # in fact the time that one attempt gets
+        ("grpc.initial_reconnect_backoff_ms", 100),
+        ("grpc.max_reconnect_backoff_ms", 1000),
+        ("grpc.keepalive_time_ms", 10_000),  # etcd hangs up on clients that ping more often than every 5 s
+        ("grpc.keepalive_timeout_ms", 5_000),
+    ]
+    if name is not None:
+        options.append(("grpc.ssl_target_name_override", name))
+    return options
+
+
+def _node(requests: grpc.aio.Channel, leases: grpc.aio.Channel, watches: grpc.aio.Channel) -> Node:
+    kv, auth = rpc_pb2_grpc.KVStub(requests), rpc_pb2_grpc.AuthStub(requests)
+    lease = rpc_pb2_grpc.LeaseStub(leases)
+    methods = {
+        "Range": kv.Range,
+        "Put": kv.Put,
+        "Txn": kv.Txn,
+        "Authenticate": auth.Authenticate,
+        "Status": rpc_pb2_grpc.MaintenanceStub(leases).Status,
+        "LeaseGrant": lease.LeaseGrant,
+        "LeaseRevoke": lease.LeaseRevoke,
+        "LeaseKeepAlive": partial(_keep_alive, lease.LeaseKeepAlive),
+    }
+    return Node(methods, rpc_pb2_grpc.WatchStub(watches).Watch, (requests, leases, watches))
+
+
+async def _keep_alive(open_stream: Any, request: Any, *, timeout: float, metadata: Any) -> Any:
+    call = open_stream(timeout=timeout, metadata=metadata)
+    try:
+        await call.write(request)
+        answer = await call.read()
+        return None if answer is grpc.aio.EOF else answer
+    finally:
+        call.cancel()
+
+
+def _compare(compare: Compare) -> Any:
+    target, field = _FIELDS[compare.field]
+    return rpc_pb2.Compare(target=target, result=rpc_pb2.Compare.EQUAL, key=compare.key, **{field: compare.number})
+
+
+def _operation(write: Write) -> Any:
+    if write.value is None:
+        return rpc_pb2.RequestOp(request_delete_range=rpc_pb2.DeleteRangeRequest(key=write.key))
+    return rpc_pb2.RequestOp(request_put=rpc_pb2.PutRequest(key=write.key, value=write.value, lease=write.lease))
+
+
+def _revision(answer: Any) -> int:
+    revision: int = answer.header.revision
+    if not revision:
+        raise ValueError("no answer of etcd is without a revision")
+    return revision
+
+
+def _outcome(answer: Any) -> int | None:
+    revision = _revision(answer)
+    return revision if answer.succeeded else None
+
+
+def _first(answer: Any) -> Item | None:
+    _revision(answer)
+    return _item(answer.kvs[0]) if answer.kvs else None
+
+
+def _items(answer: Any) -> tuple[list[Item], int]:
+    return [_item(kv) for kv in answer.kvs], _revision(answer)
+
+
+def _granted(answer: Any) -> int:
+    _revision(answer)
+    return int(answer.TTL)
+
+
+def _renewed(answer: Any) -> int:
+    _revision(answer)
+    return max(0, int(answer.TTL))
+
+
+def _item(kv: Any) -> Item:
+    lease = kv.lease
+    return Item(text(kv.key), kv.value, kv.create_revision, kv.mod_revision, f"{lease:016x}" if lease else None)
+
+
+def _event(event: Any) -> Event:
+    kv = event.kv
+    return Event(kv.mod_revision, text(kv.key), _item(kv) if event.type == kv_pb2.Event.PUT else None)
+
+
+def _response(message: Any) -> Response:
+    if message is None or message is grpc.aio.EOF or not message.header.revision:
+        raise Refused(Failure("the watch ended without a reason" if message is grpc.aio.EOF else "not etcd's answer"))
+    return Response(
+        message.header.revision,
+        [_event(event) for event in message.events],
+        message.created,
+        message.canceled,
+        message.compact_revision > 0,
+        message.fragment,
+        message.cancel_reason,
+    )
