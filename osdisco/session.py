@@ -38,6 +38,8 @@ log = logging.getLogger("osdisco")
 EPOCH_KEY: Final = "epoch"
 """Raised by the operator after a restore from a backup, so that fencing tokens go on rising."""
 
+CLOSED: Final = "it was closed"
+
 
 class SessionState(enum.Enum):
     """Where a session stands. LOST is final; a new session has a new id."""
@@ -213,10 +215,9 @@ class Session:
             return
         if state not in _MOVES[self._state]:
             raise AssertionError(f"no way from {self._state} to {state}")
-        log.log(
-            logging.INFO if state is SessionState.CONNECTED else logging.WARNING,
-            "session %s: %s -> %s%s", self.uid, self._state.value, state.value, reason and f": {reason}",
-        )  # fmt: skip
+        expected = state is SessionState.CONNECTED or reason == CLOSED
+        level = logging.INFO if expected else logging.WARNING
+        log.log(level, "session %s: %s -> %s: %s", self.uid, self._state.value, state.value, reason or "renewed")
         self._state = state
 
     def _lose(self, reason: str, *, revoke: bool = True) -> None:
@@ -326,7 +327,7 @@ class Session:
         """End the session: waits for what is being removed, then revokes the lease and with it all its keys."""
         if self._endings:
             await asyncio.wait(list(self._endings), timeout=self._connection.options.timeout)
-        self._lose("it was closed", revoke=False)
+        self._lose(CLOSED, revoke=False)
         await asyncio.shield(self._connection.finishing.spawn(self._stop(), f"close {self.uid}"))
 
     async def _stop(self) -> None:
