@@ -1,0 +1,33 @@
+"""What `import osdisco` and `osdisco --help` cost, in fresh processes, alternating with what they stand on."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+
+from benchmarks.harness import Result, result
+
+
+def imports(rounds: int) -> Result:
+    """`import osdisco` above `import asyncio, attr`; the difference of the medians is what the library adds."""
+    return _pairs(
+        "import osdisco / import asyncio, attr", ["-c", "import osdisco"], ["-c", "import asyncio, attr"], rounds
+    )
+
+
+def help_text(rounds: int) -> Result:
+    """`osdisco --help` beside an interpreter that imports nothing."""
+    return _pairs("osdisco --help / python -c pass", ["-m", "osdisco.cli", "--help"], ["-c", "pass"], rounds)
+
+
+def _pairs(name: str, ours: list[str], theirs: list[str], rounds: int) -> Result:
+    _run(ours), _run(theirs)
+    pairs = [(_run(ours), _run(theirs)) for _ in range(rounds)]
+    return result(name, 1, 1, [a for a, _ in pairs], [b for _, b in pairs])
+
+
+def _run(arguments: list[str]) -> float:
+    start = time.perf_counter()
+    subprocess.run([sys.executable, *arguments], check=True, stdout=subprocess.DEVNULL)
+    return time.perf_counter() - start
