@@ -77,7 +77,7 @@ class _Held:
     async def open(self) -> Any:
         self._leave = asyncio.Event()
         self._ready: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        self._task = asyncio.create_task(self._live(), name=f"fixture {self._generator.__qualname__}")
+        self._task = asyncio.create_task(self._live(), name=f"fixture {getattr(self._generator, '__qualname__', '')}")
         await asyncio.wait({self._task, self._ready}, return_when=asyncio.FIRST_COMPLETED)
         if self._task.done():
             await self._task

@@ -10,7 +10,9 @@ function scope run in the loop of the test; a wider scope needs a plain fixture.
 from __future__ import annotations
 
 import inspect
+import re
 import sys
+from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Generator, Iterator
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -28,14 +30,20 @@ if TYPE_CHECKING:
 _VIRTUAL = {"osdisco_client", "osdisco_clock"}
 _FIXTURES = _VIRTUAL | {"osdisco_url"}
 _RUNNER = pytest.StashKey["TestRunner"]()
-_SERVERS = pytest.StashKey["Servers"]()
+_SEED = pytest.StashKey[int | None]()
+_MISSING = re.compile(r"Skipped: (no \w+ (?:server|cluster): .*)", re.DOTALL)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Declare the settings."""
     parser.addini("osdisco_run_all", "run all async tests with osdisco's plugin", type="bool", default=False)
     group = parser.getgroup("osdisco")
-    group.addoption("--osdisco-seed", type=int, help="seed of the virtual-time loop, as printed by a failure")
+    group.addoption(
+        "--osdisco-seed",
+        type=_seed,
+        metavar="N|random",
+        help="run what is ready together in virtual time in another order; `random` is another one for each test",
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -67,6 +75,7 @@ def pytest_runtest_setup(item: pytest.Item) -> Generator[None, object, object]:
     if isinstance(item, pytest.Function) and _is_ours(item):
         from osdisco.testing._runner import TestRunner
 
+        item.stash[_SEED] = _seed_of(item)
         item.stash[_RUNNER] = TestRunner(_loop_factory(item))
     return (yield)
 
@@ -120,13 +129,32 @@ def pytest_runtest_teardown(item: pytest.Item) -> Generator[None, object, object
 def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """Show the seed with a failure, and forget the event loop after the last phase."""
     report = yield
-    runner = item.stash.get(_RUNNER, None)
-    seed = getattr(runner.loop, "seed", None) if runner else None
+    seed = item.stash.get(_SEED, None)
     if report.failed and seed is not None:
-        report.sections.append(("osdisco", f"the seed of this run: --osdisco-seed={seed}"))
-    if runner and report.when == "teardown":
+        report.sections.append(("osdisco", f"run again in the same order by --osdisco-seed={seed}"))
+    if report.when == "teardown" and _RUNNER in item.stash:
         del item.stash[_RUNNER]
     return report
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Name what was not tested for want of a server."""
+    missing: dict[str, Counter[str]] = {}
+    for report in terminalreporter.stats.get("skipped", []):
+        said = report.longrepr[2] if isinstance(report.longrepr, tuple) else ""
+        if match := _MISSING.match(said):
+            missing.setdefault(match[1], Counter())[report.nodeid.partition("::")[0]] += 1
+    if not missing:
+        return
+    terminalreporter.section("not tested, because there is no server")
+    for said, files in missing.items():
+        terminalreporter.line(said)
+        for file, count in sorted(files.items()):
+            terminalreporter.line(f"    {file}: {count} test{'s' if count > 1 else ''}")
+    terminalreporter.line(
+        "Start Docker, or put etcd and consul on PATH or into a folder that OSDISCO_TEST_SERVERS names, "
+        "or set OSDISCO_TEST_ETCD_URL and the others that osdisco.testing.servers lists."
+    )
 
 
 @pytest.fixture
@@ -147,10 +175,19 @@ async def osdisco_client(osdisco_clock: VirtualClock) -> AsyncGenerator[Client, 
 
 
 @pytest.fixture
-def osdisco_url(request: pytest.FixtureRequest) -> str:
-    """Return the URL of a store with a namespace that nothing else uses: memory, or what the marker names."""
+def osdisco_url(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Yield the URL of a store with a namespace that nothing else uses: memory, or what the marker names."""
     store = getattr(request, "param", "memory")
-    return _memory_url() if store == "memory" else request.getfixturevalue("osdisco_servers").url(store)
+    if store == "memory":
+        yield _memory_url()
+        return
+    servers: Servers = request.getfixturevalue("osdisco_servers")
+    url = servers.url(store)
+    yield url
+    if servers.foreign(store):
+        from osdisco.testing.servers import clear
+
+        request.node.stash[_RUNNER].run(clear(url))
 
 
 @pytest.fixture(scope="session")
@@ -160,6 +197,19 @@ def osdisco_servers(request: pytest.FixtureRequest) -> Iterator[Servers]:
 
     with Servers() as servers:
         yield servers
+
+
+def _seed(text: str) -> int | str:
+    return text if text == "random" else int(text)
+
+
+def _seed_of(item: pytest.Item) -> int | None:
+    seed: int | str | None = item.config.getoption("--osdisco-seed")
+    if seed == "random":
+        from secrets import randbits
+
+        return randbits(32)
+    return seed if isinstance(seed, int) else None
 
 
 def _memory_url() -> str:
@@ -197,7 +247,7 @@ def _loop_factory(item: pytest.Function) -> Callable[[], AbstractEventLoop]:
         return asyncio.new_event_loop
     from osdisco.testing.loop import VirtualLoop
 
-    return partial(VirtualLoop, seed=item.config.getoption("--osdisco-seed"))
+    return partial(VirtualLoop, seed=item.stash[_SEED])
 
 
 def _bound(function: Callable[..., Any], instance: object) -> Callable[..., Any]:

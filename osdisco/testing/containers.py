@@ -1,0 +1,176 @@
+"""Servers for tests as Docker containers, on testcontainers; published on this machine's loopback only.
+
+    with EtcdContainer() as etcd:
+        client = osdisco.connect(etcd.url)
+
+Images come from `OSDISCO_TEST_ETCD_IMAGE` and `OSDISCO_TEST_CONSUL_IMAGE`, else the official ones.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import Any, Final, Self, cast
+
+from testcontainers.core.config import ConnectionMode
+from testcontainers.core.container import DockerContainer
+
+from osdisco.testing._api import free_port
+from osdisco.testing._stores import (
+    ConsulAccess,
+    ConsulServer,
+    EtcdAccess,
+    EtcdServer,
+    Server,
+    consul_config,
+    etcd_command,
+)
+
+ETCD_IMAGE: Final = "quay.io/coreos/etcd:v3.5.24"
+CONSUL_IMAGE: Final = "hashicorp/consul:1.20"
+
+_TLS = "/tmp/tls"  # noqa: S108 - inside of the container, where nothing else is
+_DATA = "/tmp/data"  # noqa: S108
+
+
+class ServerContainer(DockerContainer, Server):
+    """A server that is a container. `with` starts and removes it."""
+
+    def __init__(self, image: str, port: int) -> None:
+        super().__init__(image)
+        self._port = port
+        self._published = 0
+
+    @property
+    def address(self) -> str:
+        """`host:port` for clients."""
+        host = self.get_container_host_ip()
+        # the name could lead to ::1 first, where nothing listens
+        return f"{'127.0.0.1' if host == 'localhost' else host}:{self._published or self._port}"
+
+    def start(self) -> Self:
+        """Start, also again after `kill`, with the data and on the port of before; returns when it writes."""
+        if self._container is None:
+            self._publish()
+            super().start()
+        else:
+            self._container.start()
+        self.started()
+        self.wait_ready()
+        return self
+
+    def started(self) -> None:
+        """Do what comes between the start of the container and waiting for the server in it."""
+
+    def kill(self) -> None:
+        """End it by SIGKILL; its data stays."""
+        self.get_wrapped_container().kill()
+        self.get_wrapped_container().wait()
+
+    def pause(self) -> None:
+        """Freeze all of it: connections stay open and silent."""
+        self.get_wrapped_container().pause()
+
+    def unpause(self) -> None:
+        """Let it go on."""
+        self.get_wrapped_container().unpause()
+
+    def stop(self, force: bool = True, delete_volume: bool = True) -> None:
+        """Remove the container and its files."""
+        super().stop(force=force, delete_volume=delete_volume)
+        self.access.cleanup()
+
+    def logs(self) -> str:
+        """Return what it wrote."""
+        return b"".join(self.get_logs()).decode(errors="replace")
+
+    def death(self) -> str | None:
+        """Return the end of its log if it is dead."""
+        container = self.get_wrapped_container()
+        container.reload()
+        return None if container.status in ("created", "running", "paused") else self.logs()[-2000:] or "without a word"
+
+    def _publish(self) -> None:
+        """Choose the port ourselves: one that Docker chooses changes at each start."""
+        mode = self.get_docker_client().get_connection_mode()
+        if mode is ConnectionMode.bridge_ip:
+            return
+        self._published = free_port()
+        here = mode is ConnectionMode.docker_host and self.get_docker_client().host() == "localhost"
+        binding = ("127.0.0.1" if here else "0.0.0.0", self._published)  # noqa: S104 - Docker is elsewhere
+        self.ports[f"{self._port}/tcp"] = cast(Any, binding)  # the library's type knows only numbers, Docker takes both
+
+    def _copy_certificates(self) -> None:
+        if self.access.certificates is not None:
+            for file in ("ca.pem", "server.pem", "server-key.pem"):
+                self.with_copy_into_container((self.access.folder / "tls" / file).read_bytes(), f"{_TLS}/{file}")
+
+
+class EtcdContainer(ServerContainer, EtcdServer):
+    """An etcd in a container.
+
+    Args:
+        image: instead of the one from the environment.
+        tls: clients must talk TLS.
+        auth: a user and a password are asked for.
+        mtls: clients must show a certificate.
+        flags: more of its command line.
+    """
+
+    def __init__(
+        self,
+        image: str | None = None,
+        *,
+        tls: bool = False,
+        auth: bool = False,
+        mtls: bool = False,
+        flags: tuple[str, ...] = (),
+    ) -> None:
+        super().__init__(image or os.environ.get("OSDISCO_TEST_ETCD_IMAGE") or ETCD_IMAGE, 2379)
+        self.access = EtcdAccess(tls=tls, auth=auth, mtls=mtls)
+        self._flags = flags
+
+    def _configure(self) -> None:
+        self._copy_certificates()
+        command = etcd_command(
+            self.access,
+            name="n1",
+            data=_DATA,
+            client="0.0.0.0:2379",
+            advertised=self.address,
+            peer="127.0.0.1:2380",
+            peers={"n1": "127.0.0.1:2380"},
+            tls_folder=_TLS,
+        )
+        self.with_command([*command, *self._flags])
+
+
+class ConsulContainer(ServerContainer, ConsulServer):
+    """A Consul server in a container.
+
+    Args:
+        image: instead of the one from the environment.
+        tls: clients must talk TLS.
+        acl: a token is asked for.
+        config: more of its configuration, over ours.
+    """
+
+    def __init__(
+        self,
+        image: str | None = None,
+        *,
+        tls: bool = False,
+        acl: bool = False,
+        config: dict[str, Any] | None = None,
+    ) -> None:
+        image = image or os.environ.get("OSDISCO_TEST_CONSUL_IMAGE") or CONSUL_IMAGE
+        super().__init__(image, 8501 if tls else 8500)
+        self.access = ConsulAccess(tls=tls, acl=acl)
+        self._config = config or {}
+
+    def _configure(self) -> None:
+        self._copy_certificates()
+        config = consul_config(self.access, name="n1", data=_DATA, tls_folder=_TLS)
+        ports = {"http": -1, "https": 8501} if self.access.tls else {"http": 8500}
+        config |= {"bind_addr": "127.0.0.1", "client_addr": "0.0.0.0", "ports": ports}  # noqa: S104 - all of the container
+        self.with_command(["agent", f"-hcl={json.dumps(config | self._config)}"])
