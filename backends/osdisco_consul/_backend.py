@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import AsyncGenerator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Self
 
 from attrs import evolve
 
@@ -32,7 +32,7 @@ from osdisco.url import StoreURL
 from osdisco_consul._options import ConsulOptions, parse_options
 
 if TYPE_CHECKING:
-    from osdisco_consul._calls import Api, Call
+    from osdisco_consul._calls import Api
     from osdisco_consul._wire import Wire
 
 WAIT = 10.0
@@ -79,23 +79,21 @@ class ConsulBackend(Backend):
 
     async def commit(self, ops: Sequence[Op], expect: Mapping[str, Condition], *, timeout: float) -> Mapping[str, int]:
         """Write in one transaction. For a put of the same bytes the revision is that of the earlier one."""
-        revisions: Mapping[str, int] = await self._wire.send(self._api.commit(ops, expect), timeout=timeout, write=True)
+        revisions: Mapping[str, int] = await self._wire.send(self._api.commit(ops, expect), timeout=timeout)
         return revisions
 
     async def watch(self, target: str, *, after: int | None = None) -> AsyncGenerator[Snapshot | Batch, None]:
         """Follow a target by blocking reads. Consul cannot resume: `after` is of no use, a Snapshot comes first."""
-        from osdisco_consul._wire import Lane
-
         now = asyncio.get_running_loop().time
         pace = _Pace()
         index, empty = 0, False
         deadline = now() + SILENCE
         while True:
             await pace.wait()
-            call = self._api.read(target, index, WAIT, probe=not empty)
+            call = self._api.poll(target, index, WAIT, probe=not empty)
             left = deadline - now()
             limit = left if index else min(left, self._options.timeout)
-            found, items = await self._wire.send(call, timeout=limit, lane=Lane.WATCHES)
+            found, items = await self._wire.send(call, timeout=limit)
             if found < index:  # restored, reaped or an agent that lags: nothing of this answer is believed
                 index = 0
                 continue
@@ -109,7 +107,7 @@ class ConsulBackend(Backend):
             raise LimitError(f"a ttl of {ttl:g} s; Consul grants at most {self.limits.ttl_max:g} s")
         deadline = self._runtime.clock.now() + timeout
         if self._options.session_node is not None:
-            await self._lease_call(self._api.register_node(), timeout)
+            await self._wire.send(self._api.register_node(), timeout=timeout)
         seconds = math.ceil(ttl)
         try:
             return await self._create(seconds, deadline)
@@ -122,7 +120,7 @@ class ConsulBackend(Backend):
     async def _create(self, seconds: int, deadline: float) -> Lease:
         left = deadline - self._runtime.clock.now()
         lease = Lease(
-            await self._lease_call(self._api.create_session(self._runtime.name, seconds), left), float(seconds)
+            await self._wire.send(self._api.create_session(self._runtime.name, seconds), timeout=left), float(seconds)
         )
         if seconds < self.limits.ttl_min:
             self.limits = evolve(self.limits, ttl_min=lease.ttl)
@@ -138,17 +136,12 @@ class ConsulBackend(Backend):
 
     async def renew(self, lease: Lease, *, timeout: float) -> float:
         """Renew. A good answer is no proof that the session still holds its keys."""
-        ttl: float = await self._lease_call(self._api.renew_session(lease.id), timeout)
+        ttl: float = await self._wire.send(self._api.renew_session(lease.id), timeout=timeout)
         return ttl
 
     async def revoke(self, lease: Lease, *, timeout: float) -> None:
         """Destroy the session, which deletes its keys; they can be taken again at once."""
-        await self._lease_call(self._api.destroy_session(lease.id), timeout)
-
-    async def _lease_call(self, call: Call, timeout: float) -> Any:
-        from osdisco_consul._wire import Lane
-
-        return await self._wire.send(call, timeout=timeout, lane=Lane.SESSIONS, write=True)
+        await self._wire.send(self._api.destroy_session(lease.id), timeout=timeout)
 
     async def inspect(self, *, timeout: float) -> Sequence[EndpointStatus]:
         """Ask every endpoint for its leader and, where the token may read it, about itself."""

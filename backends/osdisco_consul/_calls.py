@@ -10,6 +10,7 @@ import json
 from base64 import b64decode, b64encode
 from collections.abc import Callable, Mapping, Sequence
 from email.utils import parsedate_to_datetime
+from enum import Enum
 from typing import Any
 
 from attrs import define
@@ -25,6 +26,17 @@ PROBE = "_probe"
 Headers = Mapping[str, str]
 
 
+class Lane(Enum):
+    """A pool of connections, so that neither watches nor a flood of requests hold up renewals; the value is its size.
+
+    Together they stay below the 200 connections that an agent takes from one address.
+    """
+
+    REQUESTS = 64
+    WATCHES = 100
+    SESSIONS = 8
+
+
 @define
 class Answer:
     """What a parser gets. python-consul2's parsers want these names."""
@@ -36,8 +48,9 @@ class Answer:
 
 @define
 class Call:
-    """A request, and the parser of its answer. `missing` allows a 404 that carries an index.
+    """A request, the parser of its answer, and how to treat it.
 
+    `write`: a missing answer leaves the outcome unknown. `missing`: a 404 that carries an index is an answer.
     `probe` is sent after such a 404, and must not be denied for the 404 to be believed.
     """
 
@@ -46,6 +59,8 @@ class Call:
     params: Sequence[tuple[str, object]]
     data: str
     parse: Callable[[Answer], Any]
+    lane: Lane = Lane.REQUESTS
+    write: bool = False
     missing: bool = False
     probe: Call | None = None
 
@@ -88,17 +103,25 @@ class Api(base.Consul):  # type: ignore[misc]
         """Connect nowhere."""
         return _Builder()
 
-    def read(self, target: str, index: int = 0, wait: float = 0, *, probe: bool = True) -> Call:
+    def read(self, target: str, index: int = 0, wait: float = 0) -> Call:
         """Read a key, or all under a prefix; with an index, wait up to `wait` seconds for another one.
 
         A read with an index is not `consistent`, which would cost a round of the servers each time. A denied list looks
-        empty, while a denied key is a 403: `probe` asks for a key under a prefix that seems empty.
+        empty while a denied key is a 403, so an empty list needs a probe.
         """
         recurse = target.endswith("/") or not target
         mode = "default" if index else "consistent"
         call: Call = self.kv.get(target, index=index, wait=f"{wait:g}s", recurse=recurse, consistency=mode)
         call.parse, call.missing = _items, True
-        call.probe = self.read(target + PROBE) if recurse and probe else None
+        call.probe = self.read(target + PROBE) if recurse else None
+        return call
+
+    def poll(self, target: str, index: int, wait: float, *, probe: bool) -> Call:
+        """Read for a watch. One that was empty already is not probed: nothing can be lost by it."""
+        call = self.read(target, index, wait)
+        call.lane = Lane.WATCHES
+        if not probe:
+            call.probe = None
         return call
 
     def commit(self, ops: Sequence[Op], expect: Mapping[str, Condition]) -> Call:
@@ -107,7 +130,7 @@ class Api(base.Consul):  # type: ignore[misc]
         verbs += [_verb(op) for op in ops]
         call: Call = self.txn.put([{"KV": verb | self._scope} for verb in verbs])
         puts = [op.key for op in ops if isinstance(op, Put)]
-        call.parse = lambda answer: _revisions(answer, puts)
+        call.parse, call.write = lambda answer: _revisions(answer, puts), True
         return call
 
     def create_session(self, name: str, ttl: int) -> Call:
@@ -118,28 +141,21 @@ class Api(base.Consul):  # type: ignore[misc]
         """
         body = {"Name": name, "TTL": f"{ttl}s", "Behavior": "delete", "LockDelay": "0s", "NodeChecks": []}
         body |= {"Node": self._node} if self._node else {}
-        call: Call = self.http.put(_session_id, "/v1/session/create", data=json.dumps(body))
-        return call
+        return _on_session(self.http.put(None, "/v1/session/create", data=json.dumps(body)), _session_id)
 
     def register_node(self) -> Call:
         """Put the node that sessions hang on into the catalog; one that is there already stays as it is."""
-        call: Call = self.catalog.register(
-            self._node, "127.0.0.1", skipnodeupdate=True, dc=self._dc, node_meta={"external-node": "true"}
-        )
-        call.parse = _true
-        return call
+        meta = {"external-node": "true"}
+        call = self.catalog.register(self._node, "127.0.0.1", skipnodeupdate=True, dc=self._dc, node_meta=meta)
+        return _on_session(call, _true)
 
     def renew_session(self, lease: str) -> Call:
         """Renew; the answer is the ttl."""
-        call: Call = self.session.renew(lease)
-        call.parse = _ttl
-        return call
+        return _on_session(self.session.renew(lease), _ttl)
 
     def destroy_session(self, lease: str) -> Call:
         """End a session."""
-        call: Call = self.session.destroy(lease)
-        call.parse = _true
-        return call
+        return _on_session(self.session.destroy(lease), _true)
 
     def leader(self) -> Call:
         """Ask for the leader's address and the agent's time."""
@@ -152,6 +168,11 @@ class Api(base.Consul):  # type: ignore[misc]
         call: Call = self.agent.self()
         call.parse = _agent
         return call
+
+
+def _on_session(call: Call, parse: Callable[[Answer], Any]) -> Call:
+    call.parse, call.lane, call.write = parse, Lane.SESSIONS, True
+    return call
 
 
 def _guard(key: str, condition: Condition) -> dict[str, object]:

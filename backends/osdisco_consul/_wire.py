@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import ssl
-from enum import Enum
 from typing import Any
 from urllib.parse import quote, urlencode
 
@@ -29,24 +28,13 @@ from osdisco.errors import ClosedError, ConfigError, DeniedError, IndeterminateE
 from osdisco.runtime import Runtime
 from osdisco.url import StoreURL
 from osdisco_consul import _errors
-from osdisco_consul._calls import INDEX, Answer, Call
+from osdisco_consul._calls import INDEX, Answer, Call, Lane
 from osdisco_consul._options import TLS_SCHEME, ConsulOptions, addresses
 from osdisco_consul._token import Headers, Tokens
 
 log = logging.getLogger("osdisco")
 
 _PARSE_ERRORS = (ValueError, LookupError, TypeError, AttributeError, RecursionError)
-
-
-class Lane(Enum):
-    """A pool of connections, so that neither watches nor a flood of requests hold up renewals; the value is its size.
-
-    Together they stay below the 200 connections that an agent takes from one address.
-    """
-
-    REQUESTS = 64
-    WATCHES = 100
-    SESSIONS = 8
 
 
 @frozen
@@ -56,8 +44,6 @@ class _Attempt:
     call: Call
     endpoint: int
     deadline: float
-    lane: Lane
-    write: bool
 
 
 class Wire:
@@ -77,22 +63,12 @@ class Wire:
         self._sessions: dict[Lane, ClientSession] = {}
         self._closed = False
 
-    async def send(
-        self,
-        call: Call,
-        *,
-        timeout: float,
-        lane: Lane = Lane.REQUESTS,
-        write: bool = False,
-        endpoint: int | None = None,
-    ) -> Any:
+    async def send(self, call: Call, *, timeout: float, endpoint: int | None = None) -> Any:
         """Send a call once, and again only when it was denied and the token's source has another token.
 
         Args:
             call: from `Api`.
             timeout: seconds for all of it.
-            lane: the pool to take a connection from.
-            write: whether a missing answer leaves the outcome unknown.
             endpoint: ask this one; else the one that worked last.
         """
         if self._closed:
@@ -101,7 +77,7 @@ class Wire:
         headers = self.tokens.headers or await self.tokens.fetch(None, timeout)
         assert headers is not None
         asked = self._current if endpoint is None else endpoint
-        attempt = _Attempt(call, asked, deadline, lane, write)
+        attempt = _Attempt(call, asked, deadline)
         try:
             return await self._answered(attempt, headers)
         except DeniedError:
@@ -123,12 +99,12 @@ class Wire:
         return parsed
 
     async def _exchange(self, attempt: _Attempt, headers: Headers) -> Answer:
-        call, write = attempt.call, attempt.write
+        call = attempt.call
         left = attempt.deadline - self._now()
         if left <= 0:  # aiohttp would take 0 for no timeout at all
             raise UnavailableError(f"{self._what(attempt)}: no time was left, nothing was sent")
         try:
-            async with self._session(attempt.lane).request(
+            async with self._session(call.lane).request(
                 call.method,
                 self._url(attempt),
                 data=call.data.encode() or None,
@@ -139,9 +115,9 @@ class Wire:
             ) as response:
                 return Answer(response.status, response.headers, await response.read())
         except (ClientError, _errors.CutOffError, OSError) as exc:  # TimeoutError is one of OSError
-            if self._closed and not write:
+            if self._closed and not call.write:
                 raise ClosedError("the Consul backend was closed") from exc
-            raise _errors.failure(self._what(attempt), exc, write=write) from exc
+            raise _errors.failure(self._what(attempt), exc, write=call.write) from exc
         except asyncio.CancelledError as exc:
             if self._closed and not _asked_to_cancel():  # aiohttp cancels those that wait for a connection
                 raise ClosedError("the Consul backend was closed") from exc
@@ -165,11 +141,11 @@ class Wire:
 
     def _parsed(self, attempt: _Attempt, answer: Answer) -> Any:
         if answer.code != 200 and not (answer.code == 404 and attempt.call.missing and INDEX in answer.headers):
-            raise _errors.refusal(self._what(attempt), answer.code, answer.body, write=attempt.write)
+            raise _errors.refusal(self._what(attempt), answer.code, answer.body, write=attempt.call.write)
         try:
             return attempt.call.parse(answer)
         except _PARSE_ERRORS as exc:
-            raise _errors.nonsense(self._what(attempt), ascii(answer.body[:80]), write=attempt.write) from exc
+            raise _errors.nonsense(self._what(attempt), ascii(answer.body[:80]), write=attempt.call.write) from exc
 
     def _session(self, lane: Lane) -> ClientSession:
         session = self._sessions.get(lane)
