@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Callable, Coroutine
 from itertools import count
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, cast
 
 if TYPE_CHECKING:
     from osdisco.testing.clock import VirtualClock
@@ -151,7 +151,7 @@ def _is_step(handle: asyncio.Handle) -> bool:
 
 def _place(task: asyncio.Task[Any]) -> str:
     """Return the innermost line that is not asyncio's own."""
-    place, awaited = repr(task), task.get_coro()
+    place, awaited = repr(task), cast(Any, task.get_coro())
     while (frame := getattr(awaited, "cr_frame", None)) is not None:
         code = frame.f_code
         if not code.co_filename.startswith(_ASYNCIO):
