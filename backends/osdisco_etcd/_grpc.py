@@ -13,7 +13,7 @@ from aetcd.rpc import kv_pb2, rpc_pb2, rpc_pb2_grpc
 from attrs import frozen
 
 from osdisco.backend import EndpointStatus, Item
-from osdisco.errors import ClosedError
+from osdisco.errors import ClosedError, OsdiscoError
 from osdisco.runtime import Clock, Secret
 from osdisco_etcd._errors import Failure, Refused
 from osdisco_etcd._options import Settings
@@ -47,6 +47,7 @@ class GrpcWire(Wire):
     def __init__(self, settings: Settings, clock: Clock) -> None:
         super().__init__(settings, clock, grpc.aio.Metadata(_LEADER))
         self._nodes: list[Node | None] = [None] * len(settings.endpoints)
+        self._replaced: list[Node] = []
         self._context = context_of(settings.options) if settings.tls else None
 
     async def get(self, key: str, timeout: float) -> Item | None:
@@ -110,6 +111,14 @@ class GrpcWire(Wire):
             return Failure(details, exc.code().value[0], sent=not details.startswith(_NEVER_SENT))
         return Failure(str(exc) or type(exc).__name__, sent=False)
 
+    def failed(self, failure: Failure, endpoint: int, what: str, mutates: bool) -> OsdiscoError:
+        """With `tls_verify=false` a server's new certificate is taken as the first one was, by channels of its own."""
+        node = self._nodes[endpoint]
+        if node and not self.settings.options.tls_verify and "CERTIFICATE_VERIFY_FAILED" in failure.text:
+            self._replaced.append(node)
+            self._nodes[endpoint] = None
+        return super().failed(failure, endpoint, what, mutates)
+
     async def node(self, endpoint: int) -> Node:
         """Return the channels to an endpoint, opening them."""
         node = self._nodes[endpoint]
@@ -163,7 +172,7 @@ class GrpcWire(Wire):
         return self.not_logged_in(failure, endpoint)
 
     async def _disconnect(self) -> None:
-        nodes, self._nodes = self._nodes, [None] * len(self._nodes)
+        nodes, self._nodes = [*self._nodes, *self._replaced], [None] * len(self._nodes)
         for node in nodes:
             for channel in node.channels if node else ():
                 await channel.close()

@@ -108,9 +108,8 @@ def test_files_that_hold_no_certificates_are_refused(cls: type[EtcdBackend], tmp
 
 
 def test_importing_the_package_loads_no_driver() -> None:
-    script = (
-        "import osdisco_etcd, sys; print([m for m in ('grpc', 'aetcd', 'aiohttp', 'etcd3', 'ssl') if m in sys.modules])"
-    )
+    drivers = ("grpc", "aetcd", "aiohttp", "etcd3")
+    script = f"import osdisco_etcd, sys; print([name for name in {drivers} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=60)
     assert done.stdout.strip() == "[]"
 
