@@ -1,0 +1,65 @@
+"""What commands write to stdout: documents for programs, tables for people, plain lines where nobody looks."""
+
+from __future__ import annotations
+
+import base64
+import json
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from osdisco.backend import Item
+from osdisco.cli._text import visible
+
+
+def document(content: Mapping[str, Any]) -> None:
+    """Write one JSON document in one line."""
+    sys.stdout.write(json.dumps(content, separators=(", ", ": ")) + "\n")
+    sys.stdout.flush()
+
+
+def line(text: str) -> None:
+    """Write one line of text."""
+    sys.stdout.write(visible(text) + "\n")
+    sys.stdout.flush()
+
+
+def talking() -> bool:
+    """Whether a person reads stderr."""
+    return sys.stderr.isatty()
+
+
+def note(text: str) -> None:
+    """Tell the person at the terminal something that is no result."""
+    if talking():
+        sys.stderr.write(visible(text) + "\n")
+
+
+def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """Write a table for a terminal, or lines of tab-separated fields for a pipe."""
+    if not sys.stdout.isatty():
+        for row in rows:
+            sys.stdout.write("\t".join(visible(field) for field in row) + "\n")
+        return
+    from rich.box import SIMPLE_HEAD
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    shown = Table(*columns, box=SIMPLE_HEAD, header_style="bold", pad_edge=False)
+    for row in rows:
+        shown.add_row(*(Text(visible(field)) for field in row))  # Text: nothing in it is taken for markup
+    Console(highlight=False).print(shown)
+
+
+def item_document(item: Item) -> dict[str, Any]:
+    """Return an item for JSON; a value that is not UTF-8 comes as `base64` instead of `value`."""
+    about = {"key": item.key, "created": item.created, "revision": item.revision, "lease": item.lease}
+    return about | _value(item.value)
+
+
+def _value(value: bytes) -> dict[str, str]:
+    try:
+        return {"value": value.decode()}
+    except UnicodeDecodeError:
+        return {"base64": base64.b64encode(value).decode()}

@@ -1,0 +1,81 @@
+"""Running a command's coroutine: with a client, and ended by signals in a way that gives back what it holds."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from contextlib import contextmanager
+from typing import Any, Final, TypeVar
+
+import osdisco
+from osdisco.cli._errors import InterruptedBySignal
+from osdisco.cli._settings import Settings
+
+T = TypeVar("T")
+
+SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+class Interrupts:
+    """The signals of one run. The first one cancels the work, which then cleans up; a second one ends it at once."""
+
+    def __init__(self) -> None:
+        self._received: signal.Signals | None = None
+        self._loop = asyncio.get_running_loop()
+        self._task = asyncio.current_task()
+
+    async def guard(self, work: Awaitable[T]) -> T:
+        """Await `work`. Raises InterruptedBySignal when a signal ended it."""
+        self._handle(self._interrupt)
+        try:
+            return await work
+        except asyncio.CancelledError:
+            if self._received is None:
+                raise
+            raise InterruptedBySignal(self._received) from None
+        finally:
+            self._unhandle()
+
+    @contextmanager
+    def passed_to(self, receiver: Callable[[signal.Signals], None]) -> Iterator[None]:
+        """Give signals to somebody else for the time of a block."""
+        self._handle(receiver)
+        try:
+            yield
+        finally:
+            self._handle(self._interrupt)
+
+    def _interrupt(self, number: signal.Signals) -> None:
+        self._received = number
+        self._unhandle()
+        if self._task is not None:
+            self._task.cancel()
+
+    def _handle(self, receiver: Callable[[signal.Signals], None]) -> None:
+        for number in SIGNALS:
+            self._loop.add_signal_handler(number, receiver, number)
+
+    def _unhandle(self) -> None:
+        for number in SIGNALS:
+            self._loop.remove_signal_handler(number)
+
+
+def run(work: Callable[[Interrupts], Coroutine[Any, Any, T]]) -> T:
+    """Run `work` in an event loop of its own. Raises InterruptedBySignal."""
+
+    async def guarded() -> T:
+        interrupts = Interrupts()
+        return await interrupts.guard(work(interrupts))
+
+    return asyncio.run(guarded())
+
+
+def run_with_client(settings: Settings, work: Callable[[osdisco.Client, Interrupts], Coroutine[Any, Any, T]]) -> T:
+    """Run `work` with a client of the settings' store, which is closed at the end whatever happens."""
+
+    async def connected(interrupts: Interrupts) -> T:
+        async with osdisco.connect(settings.url) as client:
+            return await work(client, interrupts)
+
+    return run(connected)

@@ -1,0 +1,21 @@
+"""Text from a store, made safe to look at: a terminal obeys what it is shown."""
+
+from __future__ import annotations
+
+
+def visible(text: str) -> str:
+    """Return the text with control characters, line breaks and lone surrogates written out."""
+    if text.isprintable():
+        return text
+    return "".join([c if c.isprintable() else c.encode("unicode_escape").decode() for c in text])
+
+
+def preview(value: bytes, width: int = 60) -> str:
+    """Return the beginning of a value, in one line."""
+    text = visible(value[: 4 * width].decode(errors="backslashreplace"))
+    return text if len(text) <= width and len(value) <= 4 * width else text[: width - 1] + "…"
+
+
+def seconds(value: float) -> str:
+    """Return a time as people read it: `3.2 ms`, `1.25 s`."""
+    return f"{value * 1000:.3g} ms" if value < 0.9995 else f"{value:.3g} s"
