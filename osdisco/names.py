@@ -92,8 +92,6 @@ def escape_prefix(prefix: str) -> str:
     Raises:
         InvalidNameError: it does not end in `/`, or one of its segments cannot be a name.
     """
-    if not prefix:
-        return ""
-    if not isinstance(prefix, str) or not prefix.endswith("/"):
+    if not isinstance(prefix, str) or (prefix and not prefix.endswith("/")):
         raise InvalidNameError(f"the prefix {prefix!a} must end in '/' (or be empty for everything)")
-    return escape_key(prefix[:-1]) + "/"
+    return escape_key(prefix[:-1]) + "/" if prefix else ""

@@ -6,11 +6,13 @@ a password, or the value of an option that might be one.
 
 from __future__ import annotations
 
+import os
 import re
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import NewType, TypeVar
-from urllib.parse import parse_qsl, unquote
+from urllib.parse import unquote
 
 from attrs import field, fields, frozen
 
@@ -155,7 +157,7 @@ def check_transport(url: StoreURL, options: TlsOptions, *, tls: bool, credential
         raise ConfigError("tls_cert and tls_key go together; one of them is missing")
     for name in ("tls_ca", "tls_cert", "tls_key"):
         path: Path | None = getattr(options, name)
-        if path is not None and not path.is_file():
+        if path is not None and not (os.path.isfile(path) and os.access(path, os.R_OK)):
             raise ConfigError(f"{name}={path} is not a file that can be read")
     remote = [host.name for host in url.hosts if not host.loopback]
     if credentials and not tls and remote and not options.plaintext_credentials:
@@ -167,16 +169,17 @@ def check_transport(url: StoreURL, options: TlsOptions, *, tls: bool, credential
 
 def parse_duration(text: str | float) -> Duration:
     """Read `1500ms`, `15s`, `2m`, `1h` or seconds. Raises ConfigError unless it is above zero and finite."""
-    if isinstance(text, int | float) and not isinstance(text, bool):
-        seconds = float(text)
-    else:
-        match = _DURATION.match(text) if isinstance(text, str) else None
-        if match is None:
-            raise ConfigError(f"{text!a} is not a duration; write 1500ms, 15s, 2m or a number of seconds")
-        seconds = float(match[1]) * _UNITS[match[2]]
-    if not 0 < seconds < float("inf"):
-        raise ConfigError(f"the duration {text!a} must be above zero and finite")
-    return Duration(seconds)
+    seconds = text if isinstance(text, int | float) and not isinstance(text, bool) else _parse_seconds(text)
+    if not 0 < seconds <= sys.float_info.max:
+        raise ConfigError(f"the duration {text!a:.40} must be above zero and finite")
+    return Duration(float(seconds))
+
+
+def _parse_seconds(text: object) -> float:
+    match = _DURATION.match(text) if isinstance(text, str) else None
+    if match is None:
+        raise ConfigError(f"{text!a} is not a duration; write 1500ms, 15s, 2m or a number of seconds")
+    return float(match[1]) * _UNITS[match[2]]
 
 
 def _split_scheme(text: str) -> tuple[str, str]:
@@ -190,6 +193,8 @@ def _split_scheme(text: str) -> tuple[str, str]:
         raise ConfigError("a store URL has no '#' part; write %23 for a '#' in a name or password")
     if any(ord(char) <= 0x20 or ord(char) == 0x7F for char in rest):
         raise ConfigError("a store URL holds no spaces or control characters; write them as %20 and so on")
+    if any(0xD800 <= ord(char) <= 0xDFFF for char in rest):
+        raise ConfigError("the store URL holds a lone surrogate: it was read from something that is not UTF-8")
     return scheme, rest
 
 
@@ -223,7 +228,7 @@ def _ipv6(name: str, which: str) -> str:
 
 
 def _parse_port(text: str, which: str) -> int:
-    if not (text.isascii() and text.isdigit()) or not 1 <= int(text[:6]) <= 65535:
+    if not (text.isascii() and text.isdigit() and len(text) <= 5) or not 1 <= int(text) <= 65535:
         raise ConfigError(f"the port of {which} of the store URL must be a number from 1 to 65535")
     return int(text)
 
@@ -248,16 +253,16 @@ def _decoded(text: str, what: str) -> str:
 
 
 def _parse_options(query: str) -> Mapping[str, str]:
-    if not query:
-        return {}
-    try:
-        pairs = parse_qsl(query, keep_blank_values=True, strict_parsing=True, errors="strict", max_num_fields=64)
-    except ValueError:
-        raise ConfigError("the options of the store URL are not name=value pairs joined by '&'") from None
-    options = dict(pairs)
-    if len(options) != len(pairs):
-        twice = next(name for name, _ in pairs if sum(name == other for other, _ in pairs) > 1)
-        raise ConfigError(f"the option {twice!a} is given twice")
+    """Not `parse_qsl`: it takes the '+' of a path for a space, and lets a broken '%' pass."""
+    options: dict[str, str] = {}
+    for pair in query.split("&") if query else ():
+        name, equals, value = pair.partition("=")
+        if not name or not equals:
+            raise ConfigError("the options of the store URL are not name=value pairs joined by '&'")
+        name = _decoded(name, "name of an option")
+        if name in options:
+            raise ConfigError(f"the option {name!a} is given twice")
+        options[name] = _decoded(value, f"option {name!a}")
     return options
 
 
