@@ -33,6 +33,11 @@ class Api:
 
     def __call__(self, method: str, path: str, body: object = None, *, timeout: float = 10.0) -> Any:
         """Call and return the JSON of the answer. Raises ApiError for other answers, OSError when there is none."""
+        text = self.text(method, path, body, timeout=timeout)
+        return json.loads(text) if text.strip() else None
+
+    def text(self, method: str, path: str, body: object = None, *, timeout: float = 10.0) -> str:
+        """Call and return the answer as it is."""
         connection = self._connection(timeout)
         try:
             connection.request(method, path, None if body is None else json.dumps(body), self.headers)
@@ -44,7 +49,7 @@ class Api:
             connection.close()
         if answer.status != 200:
             raise ApiError(f"{method} {path}: {answer.status} {text[:500]}")
-        return json.loads(text) if text.strip() else None
+        return text
 
     def _connection(self, timeout: float) -> HTTPConnection:
         if self.context is None:

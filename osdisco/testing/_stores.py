@@ -27,7 +27,7 @@ USER: Final = "osdisco"
 START_SECONDS: Final = 60.0
 
 
-class Access:
+class Access(ABC):
     """How one gets into a server or a cluster: certificates and credentials, in files of a folder of its own."""
 
     def __init__(self, *, tls: bool, mtls: bool = False, names: Sequence[str] = ()) -> None:
@@ -44,14 +44,18 @@ class Access:
         """Whether clients talk TLS."""
         return self.certificates is not None
 
-    def api(self, address: str) -> Api:
-        """Return the operator's view of the server at an address, with all rights."""
+    def bare_api(self, address: str) -> Api:
+        """Return the API of the server at an address, without credentials."""
         if self.certificates is None:
             return Api(address)
         context = ssl.create_default_context(cafile=str(self.certificates.ca))
         if self.mtls:
             context.load_cert_chain(self.certificates.client, self.certificates.client_key)
         return Api(address, context)
+
+    @abstractmethod
+    def api(self, address: str) -> Api:
+        """Return the API with all rights."""
 
     def secret_file(self, name: str, value: str) -> Path:
         """Write a secret where only this user reads it."""
@@ -95,8 +99,8 @@ class EtcdAccess(Access):
         return {"OSDISCO_USERNAME": USER, "OSDISCO_PASSWORD": self.password} if self.auth else {}
 
     def api(self, address: str) -> Api:
-        """Return the operator's view; logs in each time, because tests let tokens expire."""
-        api = super().api(address)
+        """Return the API with all rights; logs in each time, because tests let tokens expire."""
+        api = self.bare_api(address)
         if self.secured:
             login = api("POST", "/v3/auth/authenticate", {"name": "root", "password": self.password})
             api.headers["Authorization"] = login["token"]
@@ -144,8 +148,8 @@ class ConsulAccess(Access):
         return {"CONSUL_HTTP_TOKEN": self.token} if self.token else {}
 
     def api(self, address: str) -> Api:
-        """Return the operator's view."""
-        api = super().api(address)
+        """Return the API with all rights."""
+        api = self.bare_api(address)
         if self._management:
             api.headers["X-Consul-Token"] = self._management
         return api
@@ -303,12 +307,10 @@ def etcd_command(
     return command
 
 
-def consul_config(access: ConsulAccess, *, name: str, data: str, tls_folder: str, servers: int = 1) -> dict[str, Any]:
-    """Return what every Consul server for tests is told, for the command line's `-hcl`; ports are the caller's."""
+def consul_config(access: ConsulAccess, *, data: str, tls_folder: str) -> dict[str, Any]:
+    """Return what every Consul server for tests is told, for the command line's `-hcl`; its place is the caller's."""
     config: dict[str, Any] = {
         "server": True,
-        "bootstrap_expect": servers,
-        "node_name": name,
         "data_dir": data,
         "log_level": "warn",
         "disable_update_check": True,

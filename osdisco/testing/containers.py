@@ -29,8 +29,8 @@ from osdisco.testing._stores import (
 ETCD_IMAGE: Final = "quay.io/coreos/etcd:v3.5.24"
 CONSUL_IMAGE: Final = "hashicorp/consul:1.20"
 
-_TLS = "/tmp/tls"  # noqa: S108 - inside of the container, where nothing else is
-_DATA = "/tmp/data"  # noqa: S108
+TLS: Final = "/tmp/tls"  # noqa: S108 - inside of the container, where nothing else is
+DATA: Final = "/tmp/data"  # noqa: S108
 
 
 class ServerContainer(DockerContainer, Server):
@@ -103,7 +103,7 @@ class ServerContainer(DockerContainer, Server):
     def _copy_certificates(self) -> None:
         if self.access.certificates is not None:
             for file in ("ca.pem", "server.pem", "server-key.pem"):
-                self.with_copy_into_container((self.access.folder / "tls" / file).read_bytes(), f"{_TLS}/{file}")
+                self.with_copy_into_container((self.access.folder / "tls" / file).read_bytes(), f"{TLS}/{file}")
 
 
 class EtcdContainer(ServerContainer, EtcdServer):
@@ -115,6 +115,7 @@ class EtcdContainer(ServerContainer, EtcdServer):
         auth: a user and a password are asked for.
         mtls: clients must show a certificate.
         flags: more of its command line.
+        access: how one gets in, when it is that of a cluster; `tls`, `auth` and `mtls` are then not looked at.
     """
 
     def __init__(
@@ -125,24 +126,29 @@ class EtcdContainer(ServerContainer, EtcdServer):
         auth: bool = False,
         mtls: bool = False,
         flags: tuple[str, ...] = (),
+        access: EtcdAccess | None = None,
     ) -> None:
         super().__init__(image or os.environ.get("OSDISCO_TEST_ETCD_IMAGE") or ETCD_IMAGE, 2379)
-        self.access = EtcdAccess(tls=tls, auth=auth, mtls=mtls)
+        self.access = access or EtcdAccess(tls=tls, auth=auth, mtls=mtls)
         self._flags = flags
 
     def _configure(self) -> None:
         self._copy_certificates()
+        name, peers = self._members()
         command = etcd_command(
             self.access,
-            name="n1",
-            data=_DATA,
+            name=name,
+            data=DATA,
             client="0.0.0.0:2379",
-            advertised=self.address,
-            peer="127.0.0.1:2380",
-            peers={"n1": "127.0.0.1:2380"},
-            tls_folder=_TLS,
+            advertised=f"127.0.0.1:{self._published or self._port}",
+            peer="0.0.0.0:2380",
+            peers=peers,
+            tls_folder=TLS,
         )
         self.with_command([*command, *self._flags])
+
+    def _members(self) -> tuple[str, dict[str, str]]:
+        return "n1", {"n1": "127.0.0.1:2380"}
 
 
 class ConsulContainer(ServerContainer, ConsulServer):
@@ -153,6 +159,7 @@ class ConsulContainer(ServerContainer, ConsulServer):
         tls: clients must talk TLS.
         acl: a token is asked for.
         config: more of its configuration, over ours.
+        access: how one gets in, when it is that of a cluster; `tls` and `acl` are then not looked at.
     """
 
     def __init__(
@@ -162,15 +169,20 @@ class ConsulContainer(ServerContainer, ConsulServer):
         tls: bool = False,
         acl: bool = False,
         config: dict[str, Any] | None = None,
+        access: ConsulAccess | None = None,
     ) -> None:
+        access = access or ConsulAccess(tls=tls, acl=acl)
         image = image or os.environ.get("OSDISCO_TEST_CONSUL_IMAGE") or CONSUL_IMAGE
-        super().__init__(image, 8501 if tls else 8500)
-        self.access = ConsulAccess(tls=tls, acl=acl)
+        super().__init__(image, 8501 if access.tls else 8500)
+        self.access = access
         self._config = config or {}
 
     def _configure(self) -> None:
         self._copy_certificates()
-        config = consul_config(self.access, name="n1", data=_DATA, tls_folder=_TLS)
-        ports = {"http": -1, "https": 8501} if self.access.tls else {"http": 8500}
-        config |= {"bind_addr": "127.0.0.1", "client_addr": "0.0.0.0", "ports": ports}  # noqa: S104 - all of the container
-        self.with_command(["agent", f"-hcl={json.dumps(config | self._config)}"])
+        config = consul_config(self.access, data=DATA, tls_folder=TLS)
+        config["ports"] = {"http": -1, "https": 8501} if self.access.tls else {"http": 8500}
+        config["client_addr"] = "0.0.0.0"  # noqa: S104 - all of the container
+        self.with_command(["agent", f"-hcl={json.dumps(config | self._member() | self._config)}"])
+
+    def _member(self) -> dict[str, Any]:
+        return {"node_name": "n1", "bootstrap_expect": 1, "bind_addr": "127.0.0.1"}

@@ -166,8 +166,9 @@ class ConsulProcess(LocalServer, ConsulServer):
     def command(self) -> list[str]:
         """Return the arguments."""
         folder = self.access.folder
-        config = consul_config(self.access, name="n1", data=str(folder / "data"), tls_folder=str(folder / "tls"))
+        config = consul_config(self.access, data=str(folder / "data"), tls_folder=str(folder / "tls"))
         http, https = (-1, self._port) if self.access.tls else (self._port, -1)
         off = {"dns": -1, "grpc": -1, "serf_wan": -1}
-        config |= {"bind_addr": "127.0.0.1", "ports": {"http": http, "https": https, **off, **self._ports}}
+        config |= {"ports": {"http": http, "https": https, **off, **self._ports}}
+        config |= {"node_name": "n1", "bootstrap_expect": 1, "bind_addr": "127.0.0.1"}
         return ["agent", f"-hcl={json.dumps(config | self._config)}"]

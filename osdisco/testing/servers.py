@@ -16,12 +16,13 @@ from __future__ import annotations
 import os
 import secrets
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, closing, suppress
 from functools import cache
 from typing import TYPE_CHECKING, Any, Final, NoReturn, Self, TypeVar
 
 import pytest
 
+from osdisco.testing._api import ApiError as ApiError
 from osdisco.testing._stores import ConsulServer as ConsulServer
 from osdisco.testing._stores import EtcdServer as EtcdServer
 from osdisco.testing._stores import Server, in_namespace
@@ -151,40 +152,40 @@ async def clear(url: str) -> None:
 
 @cache
 def docker_problem(store: str) -> str | None:
-    """Return why containers of this store cannot be had, or None when they can. Pulls the image if that is needed.
+    """Return why containers of this store cannot be had, or None when they can. Pulls images if that is needed.
 
     Args:
         store: `ETCD` or `CONSUL`.
     """
     try:
         import docker
+        from testcontainers.core.config import testcontainers_config
 
         from osdisco.testing import containers
     except ImportError:
         return "the package testcontainers is not installed (osdisco[testing])"
-    image = os.environ.get(f"OSDISCO_TEST_{store}_IMAGE") or getattr(containers, f"{store}_IMAGE")
+    images = [os.environ.get(f"OSDISCO_TEST_{store}_IMAGE") or getattr(containers, f"{store}_IMAGE")]
+    if not testcontainers_config.ryuk_disabled:
+        images.append(testcontainers_config.ryuk_image)
     try:
         client = docker.from_env()
     except docker.errors.DockerException:
         return "Docker does not answer"
-    try:
+    with closing(client):
+        return next((problem for image in images if (problem := _image_problem(client, image))), None)
+
+
+def _image_problem(client: Any, image: str) -> str | None:
+    from docker.errors import DockerException, ImageNotFound
+
+    with suppress(ImageNotFound):
         client.images.get(image)
-    except docker.errors.ImageNotFound:
-        return _pull(client, image)
-    except docker.errors.DockerException:
-        return "Docker does not answer"
-    finally:
-        client.close()
-    return None
-
-
-def _pull(client: Any, image: str) -> str | None:
-    import docker
-
+        return None
     try:
         client.images.pull(image)
-    except docker.errors.DockerException:
-        return f"Docker has no image {image} and cannot pull it"
+    except DockerException:
+        hint = ", which TESTCONTAINERS_RYUK_DISABLED=true makes needless" if "ryuk" in image else ""
+        return f"Docker has no image {image} and cannot pull it{hint}"
     return None
 
 
