@@ -9,7 +9,7 @@ import pytest
 from consul_fakes import FakeAgent, Open, Script
 
 from osdisco.runtime import Runtime
-from osdisco.testing.processes import ConsulProcess
+from osdisco.testing.servers import ConsulServer, Servers
 from osdisco.url import StoreURL
 from osdisco_consul import ConsulBackend
 
@@ -36,23 +36,16 @@ async def open_backend() -> AsyncIterator[Open]:
 
 
 @pytest.fixture(scope="session")
-def consul() -> Iterator[ConsulProcess]:
+def consul(osdisco_servers: Servers) -> Iterator[ConsulServer]:
     """A server without ACLs, with the ttl limits that Consul has by default."""
-    with ConsulProcess(config={"session_ttl_min": "10s"}) as server:
+    with osdisco_servers.fresh_consul(config={"session_ttl_min": "10s"}) as server:
         yield server
 
 
 @pytest.fixture(scope="session")
-def quick_consul() -> Iterator[ConsulProcess]:
-    """A server that grants ttls from two seconds on."""
-    with ConsulProcess(config={"session_ttl_min": "2s"}) as server:
-        yield server
-
-
-@pytest.fixture(scope="session")
-def acl_consul() -> Iterator[ConsulProcess]:
-    """A server that denies by default."""
-    with ConsulProcess(acl=True) as server:
+def acl_consul(osdisco_servers: Servers) -> Iterator[ConsulServer]:
+    """A server that denies by default and whose policies tests may change."""
+    with osdisco_servers.fresh_consul(acl=True) as server:
         yield server
 
 
