@@ -141,6 +141,9 @@ class Feeds:
         self._connection = connection
         self._feeds: dict[str, Feed] = {}
 
+    def __len__(self) -> int:
+        return len(self._feeds)
+
     def subscribe(self, target: str, subscriber: Subscriber) -> Feed:
         """Join the feed of a target, opening its watch if there is none."""
         self._connection.check_open()

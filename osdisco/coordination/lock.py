@@ -7,20 +7,31 @@ Effects outside the store are safe only if the resource refuses older tokens (`F
 from __future__ import annotations
 
 import asyncio
-import json
-from collections.abc import Callable, Generator, Mapping, Sequence
+import logging
+from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Final
 
-from attrs import frozen
+from attrs import field, frozen
 
+from osdisco._entries import TOMBSTONES, Entry
 from osdisco._loss import Loss, Scope
-from osdisco._tasks import cancel
+from osdisco._records import decode, encode
 from osdisco.backend import Condition, Item, Op, Revision
 from osdisco.client import Client
-from osdisco.coordination._entries import Entry, in_order
-from osdisco.errors import ConflictError, LostError, OsdiscoError, TimedOutError
+from osdisco.coordination._contend import Queue, until_gone
+from osdisco.errors import (
+    ConflictError,
+    DeniedError,
+    IndeterminateError,
+    LostError,
+    OsdiscoError,
+    RecordError,
+    TimedOutError,
+)
 from osdisco.session import Session
+
+log = logging.getLogger("osdisco")
 
 Info = str | int | float | bool | None
 EPOCH_SHIFT: Final = 48
@@ -38,6 +49,16 @@ class Contender:
     since: float | None = None
 
 
+@frozen
+class _Record:
+    """What an entry holds. The epoch is its session's, so that others can tell its token."""
+
+    owner: str
+    since: float | None = None
+    epoch: int = 0
+    info: Mapping[str, Any] = field(factory=dict)
+
+
 class DistributedLock:
     """A lock by name. `async with` it, or `acquire` it as often as you like: every time gives a fresh guard."""
 
@@ -49,7 +70,8 @@ class DistributedLock:
         self._session = session
         self._info = info
         self._timeout = timeout
-        self._prefix = client._keys.join("lock", name) + "/"
+        client._keys.join(TOMBSTONES, "lock", name, "0" * 32)  # refuses now the names that are too long for the keys
+        self._queue = Queue(client, client._keys.join("lock", name) + "/")
         self._entered: dict[asyncio.Task[Any] | None, list[LockGuard]] = {}
 
     def acquire(self, timeout: float | None = None) -> Acquisition:
@@ -58,16 +80,17 @@ class DistributedLock:
         Raises:
             TimedOutError: not acquired within `timeout` seconds.
             LostError: the session was lost while waiting.
+            UnavailableError: the store could not be reached to begin with. Later outages are waited out.
         """
         return Acquisition(lambda: self._acquire(self._timeout if timeout is None else timeout))
 
     async def _acquire(self, timeout: float | None) -> LockGuard:
         try:
             async with asyncio.timeout(timeout):
-                session, entry = await self._enqueue()
+                entry = await self._enqueue()
                 try:
-                    await self._wait_for_turn(entry)
-                    return LockGuard(self._client, session, entry, self.name)
+                    await self._queue.wait_for_turn(entry)
+                    return LockGuard(self._client, entry, self.name)
                 except BaseException:
                     entry.abandon()  # without an await: a second cancel cannot interrupt it
                     raise
@@ -78,56 +101,33 @@ class DistributedLock:
 
     async def try_acquire(self) -> LockGuard | None:
         """Acquire the lock if it is free; None when somebody holds it or waits for it."""
-        session, entry = await self._enqueue()
+        entry = await self._enqueue()
         try:
-            if (await self._place(entry)) is None:
-                return LockGuard(self._client, session, entry, self.name)
+            if not await self._queue.ahead(entry):
+                return LockGuard(self._client, entry, self.name)
         except BaseException:
             entry.abandon()
             raise
-        await asyncio.shield(session.keep_until_ended(_end(entry), f"leave {entry.key}"))
+        await entry.leave()
         return None
 
     async def contenders(self) -> list[Contender]:
         """Return the queue in order, the holder first. Linearizable."""
-        snapshot = await self._client._connection.scan(self._prefix)
-        return [_contender(item) for item in in_order(snapshot.items)]
+        return [_contender(item) for item in await self._queue.entries()]
 
-    async def _enqueue(self) -> tuple[Session, Entry]:
-        session = self._session or await self._client.shared_session()
+    async def _enqueue(self) -> Entry:
+        client, runtime = self._client, self._client.runtime
+        session = self._session or await client.shared_session()
+        record = _Record(runtime.name, runtime.clock.wall(), session.epoch, dict(self._info))
         # An id of its own for every attempt, never the lease's: two locks on one session must exclude each other.
-        entry = Entry(
-            self._client._connection, self._client._keys, session, "lock", self.name, self._client.runtime.unique()
-        )
-        runtime = self._client.runtime
-        info = {"owner": runtime.name, "since": runtime.clock.wall(), "info": dict(self._info)}
-        await entry.create(json.dumps(info).encode())
-        return session, entry
-
-    async def _wait_for_turn(self, entry: Entry) -> None:
-        """Follow only the entry before ours; when it is gone look again, for it may merely have given up."""
-        while (before := await self._place(entry)) is not None:
-            view = self._client._view_of(before.key)
-            view.start()
-            try:
-                await view.wait_unless(entry.session.lost, _gone(before))
-            finally:
-                await view.aclose()
-        entry.session.check()  # after the wait: what Jepsen found missing in etcd's own lock
-
-    async def _place(self, entry: Entry) -> Item | None:
-        """Return the entry before ours; None when ours is the first. Raises LostError when ours is gone."""
-        queue = in_order((await self._client._connection.scan(self._prefix)).items)
-        for place, item in enumerate(queue):
-            if item.key == entry.key and item.created == entry.created:
-                return queue[place - 1] if place else None
-        entry.session.check()
-        raise LostError(f"the place in the queue of {self.name!a} is gone: somebody removed it")
+        entry = Entry(client._connection, client._keys, session, "lock", self.name, runtime.unique())
+        await entry.create(encode(record), within=client.options.timeout)
+        return entry
 
     async def __aenter__(self) -> LockGuard:
-        guard = await self._acquire(self._timeout)
+        guard = await (await self._acquire(self._timeout)).__aenter__()
         self._entered.setdefault(asyncio.current_task(), []).append(guard)
-        return await guard.__aenter__()
+        return guard
 
     async def __aexit__(
         self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
@@ -142,12 +142,12 @@ class DistributedLock:
 class Acquisition:
     """An acquire that was not begun: await it for a guard that you release, or enter it."""
 
-    def __init__(self, acquire: Callable[[], Any]) -> None:
+    def __init__(self, acquire: Callable[[], Awaitable[LockGuard]]) -> None:
         self._acquire = acquire
         self._guard: LockGuard | None = None
 
     def __await__(self) -> Generator[Any, None, LockGuard]:
-        return self._acquire().__await__()  # type: ignore[no-any-return]
+        return self._acquire().__await__()
 
     async def __aenter__(self) -> LockGuard:
         self._guard = await self._acquire()
@@ -163,25 +163,26 @@ class Acquisition:
 class LockGuard:
     """A lock that is held. Entered with `async with`, the body is cancelled before the store can give it away."""
 
-    def __init__(self, client: Client, session: Session, entry: Entry, name: str) -> None:
+    def __init__(self, client: Client, entry: Entry, name: str) -> None:
         self.name: Final = name
-        self.token: Final = (session.epoch << EPOCH_SHIFT) + entry.created
+        self.token: Final = _token(entry.session.epoch, entry.created)
         self.lost: Final = Loss()
         self._client = client
-        self._session = session
         self._entry = entry
-        self._released = False
-        self._forget = session.lost.call(self._lose)
         self._scope: Scope | None = None
         self._watcher: asyncio.Task[None] | None = None
+        self._releasing: asyncio.Task[None] | None = None
         self._alarm = asyncio.get_running_loop().call_later(WATCH_AFTER, self._watch)
+        self._forget = entry.session.lost.call(self._lose)
 
     def __repr__(self) -> str:
         return f"<LockGuard of {self.name!a} token {self.token}{' lost' if self.lost.is_set() else ''}>"
 
     def check(self) -> None:
         """Raise LostError when the lock is no longer ours, as far as this process can know. No I/O."""
-        self._session.check()
+        if self._releasing is not None:
+            raise LostError(self.lost.reason or "it was released")
+        self._entry.session.check()
         self.lost.raise_if_set()
 
     async def commit(self, ops: Sequence[Op], expect: Mapping[str, Condition] | None = None) -> Mapping[str, int]:
@@ -194,67 +195,64 @@ class LockGuard:
         self.check()
         try:
             return await self._client._commit(ops, expect or {}, also={self._entry.key: Revision(self._entry.created)})
-        except ConflictError:
-            await self._confirm()
+        except ConflictError:  # the lock is lost, or a condition of the caller's did not hold
+            if not await self._entry.stands():
+                self._lose("its entry in the store is gone")
+                self.lost.raise_if_set()
             raise
 
-    async def _confirm(self) -> None:
-        """Tell a lost lock from a condition of the caller's."""
-        item = await self._client._connection.get(self._entry.key)
-        if item is None or item.created != self._entry.created:
-            self.lost.set("its entry in the store is gone")
-            self.lost.raise_if_set()
-
     async def release(self) -> None:
-        """Give the lock back; a second call does nothing.
+        """Give the lock back; calling it again waits for the same.
 
         Raises:
             LostError: it was not ours any more.
+            IndeterminateError: the store did not confirm it in time; it goes on in the background, and the lock ends
+                with the session at the latest.
         """
-        if not self._released:
-            await self._give_back()
-            self.lost.raise_if_set()
+        if not await self._released():
+            raise IndeterminateError(f"the release of the lock {self.name!a} is not confirmed; it is tried on")
+        self.lost.raise_if_set()
 
-    async def _give_back(self) -> None:
-        if not self._released:
-            self._released = True
-            # A task of the session: cancelling the caller never leaves the lock behind.
-            await asyncio.shield(self._session.keep_until_ended(self._release(), f"release {self.name}"))
+    async def _released(self) -> bool:
+        """Release in a task of the session, which cancelling the caller does not end; wait for it one operation's time.
+
+        Returns whether it is done.
+        """
+        if self._releasing is None:
+            self._forget()
+            self._alarm.cancel()
+            if self._watcher is not None:
+                self._watcher.cancel()
+            self._releasing = self._entry.session.keep_until_ended(self._release(), f"release {self.name}")
+        await asyncio.wait([self._releasing], timeout=self._client.options.timeout)
+        return self._releasing.done()
 
     async def _release(self) -> None:
-        self._forget()
-        self._alarm.cancel()
-        if self._watcher is not None:
-            await cancel(self._watcher)
         if not await self._entry.end():
-            self.lost.set(self._session.lost.reason or "its entry in the store was gone when it was released")
+            self._lose(self._entry.session.lost.reason or "its entry in the store was gone when it was released")
 
     def _lose(self, reason: str) -> None:
         self.lost.set(reason)
+        self._entry.depart()
 
     def _watch(self) -> None:
-        if not self._released and not self.lost.is_set():
-            supervisor = self._client._connection.supervisor
-            self._watcher = supervisor.spawn(self._follow(), f"watch the lock {self.name}")
+        if not self.lost.is_set():
+            self._watcher = self._client._connection.supervisor.spawn(self._follow(), f"watch the lock {self.name}")
 
     async def _follow(self) -> None:
-        view = self._client._view_of(self._entry.key)
-        view.start()
         try:
-            created = self._entry.created
-            await view.wait_unless(self.lost, lambda items: all(item.created != created for item in items.values()))
-            self.lost.set("its entry in the store is gone: revoked, or removed by an operator")
-        except LostError:
-            pass
-        finally:
-            await view.aclose()
+            await until_gone(self._client, self._entry.key, self._entry.created)
+        except DeniedError as exc:
+            log.warning("the lock %r is no longer watched, its session still is: %s", self.name, exc)
+        else:
+            self._lose("its entry in the store is gone: revoked, or removed by an operator")
 
     async def __aenter__(self) -> LockGuard:
+        self._scope = Scope(self.lost, self.check)
         try:
-            self._scope = Scope(self.lost, self.check)
             self._scope.enter()
         except BaseException:
-            self._entry.abandon()
+            await self._released()
             raise
         return self
 
@@ -265,25 +263,20 @@ class LockGuard:
         try:
             self._scope.exit(kind, exc)
         finally:
-            await self._give_back()
+            if not await self._released():
+                log.warning("the release of the lock %r is not confirmed; it is tried on", self.name)
         if kind is None:
             self.lost.raise_if_set()
 
 
-async def _end(entry: Entry) -> None:
-    await entry.end()
-
-
-def _gone(before: Item) -> Callable[[Mapping[str, Item]], bool]:
-    """An entry is gone when it is absent, or was made anew."""
-    return lambda items: all(item.created != before.created for item in items.values())
+def _token(epoch: int, created: int) -> int:
+    return (epoch << EPOCH_SHIFT) + created
 
 
 def _contender(item: Item) -> Contender:
     """Read an entry; what another tool wrote there has no record of ours, and is shown by its key."""
     try:
-        record = json.loads(item.value)
-        owner, since, info = record["owner"], record.get("since"), record.get("info", {})
-    except (ValueError, TypeError, KeyError, RecursionError):
-        owner, since, info = item.key.rpartition("/")[2], None, {}
-    return Contender(str(owner), info if isinstance(info, dict) else {}, item.created, since)
+        record = decode(item.value, _Record)
+    except RecordError:
+        record = _Record(item.key.rpartition("/")[2])
+    return Contender(record.owner, record.info, _token(record.epoch, item.created), record.since)

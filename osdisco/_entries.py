@@ -1,0 +1,208 @@
+"""Entries: leased keys of one attempt each, made, replaced and removed so that no fault leaves one behind.
+
+Places in queues and records of extensions are entries. One is written once, and everything about it is guarded by its
+creation revision, because `HeldBy` does not identify a tenure. The rules are those of the model-checked recipes; each
+comment here names the fault it prevents.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from math import inf
+from typing import Final
+from weakref import WeakKeyDictionary
+
+from osdisco._connection import Connection, backoff
+from osdisco._keys import Keyspace
+from osdisco.backend import ABSENT, Condition, Delete, Item, Op, Put, Revision
+from osdisco.errors import (
+    ConflictError,
+    IndeterminateError,
+    LeaseExpiredError,
+    LostError,
+    OsdiscoError,
+    UnavailableError,
+)
+from osdisco.session import Session
+
+TOMBSTONES: Final = "x"
+
+_NO_LEASE: Final = "the store no longer knows the session's lease"
+
+
+class Entry:
+    """One leased key. `created` is 0 until it is known to stand; `gone` is set when it is over, or seen to be."""
+
+    def __init__(self, connection: Connection, keys: Keyspace, session: Session, *segments: str) -> None:
+        self.key: Final = keys.join(*segments)
+        self.session: Final = session
+        self.created = 0
+        self.gone: Final = asyncio.Event()
+        self._tombstone = keys.join(TOMBSTONES, *segments)
+        self._connection = connection
+        self._living = living(connection)
+        self._unaccounted = 0  # creates whose outcome is unknown: they may still apply
+        self._creating: asyncio.Task[None] | None = None
+        self._ended = False
+        self._forget: Callable[[], None] = lambda: None
+
+    async def create(self, value: bytes, *, instead_of: Entry | None = None, within: float = inf) -> None:
+        """Put the entry into the store, in one commit with the removal of the entry `instead_of`.
+
+        The mutation runs in a task of the client, so that cancelling the caller never cuts it on the wire; whoever is
+        cancelled or fails leaves the removal behind as a task that the session waits for. While the outcome is unknown
+        it is tried again, for `within` seconds.
+
+        Raises:
+            LostError: the session was lost.
+            ConflictError: what it was to replace is gone; nothing stands.
+            UnavailableError: it was not made.
+            IndeterminateError: whether it was made stayed unknown; it is being removed.
+        """
+        self.session.check()
+        self._living[self.key] = self
+        self._forget = self.session.lost.call(lambda _: self.depart())
+        ops: list[Op] = [Put(self.key, value, self.session.id)]
+        expect: dict[str, Condition] = {self.key: ABSENT, self._tombstone: ABSENT}
+        if instead_of is not None:
+            last, held = instead_of._last_words()
+            ops += last
+            expect |= held
+        deadline = self._connection.runtime.clock.now() + within
+        self._creating = self._connection.finishing.spawn(self._create(ops, expect, deadline), f"create {self.key}")
+        try:
+            await asyncio.shield(self._creating)
+        except BaseException:
+            self.abandon()
+            raise
+        if instead_of is not None:
+            instead_of.depart()
+
+    async def _create(self, ops: Sequence[Op], expect: Mapping[str, Condition], deadline: float) -> None:
+        failures = 0
+        while not self._ended:
+            self.session.check()
+            try:
+                if await self._attempt(ops, expect):
+                    return
+            except UnavailableError:
+                if not self._unaccounted:  # proven: nothing of it can ever apply
+                    raise
+            if self._connection.runtime.clock.now() >= deadline:
+                raise IndeterminateError("whether the entry was made stayed unknown; it is being removed")
+            await asyncio.sleep(backoff(self._connection.runtime, failures))
+            failures += 1
+        raise LostError("the entry was given up")
+
+    async def _attempt(self, ops: Sequence[Op], expect: Mapping[str, Condition]) -> bool:
+        conflict: ConflictError | None = None
+        try:
+            self.created = (await self._connection.commit(ops, expect))[self.key]
+            return True
+        except LeaseExpiredError as exc:
+            self.session._lose(_NO_LEASE)
+            raise LostError(_NO_LEASE) from exc
+        except IndeterminateError:
+            self._unaccounted += 1
+        except ConflictError as exc:  # our own earlier attempt came through, or what it replaces is gone
+            conflict = exc
+        if await self._find():
+            return True
+        if conflict is not None and len(ops) > 1:
+            self._unaccounted = 0  # what is gone stays gone, and late attempts are guarded by it
+            raise conflict
+        return False
+
+    async def _find(self) -> bool:
+        """Look whether an attempt with a lost answer made the entry."""
+        item = await self._connection.get(self.key)
+        if item is None or item.lease != self.session.id:
+            return False
+        self.created = item.created
+        self._unaccounted = max(self._unaccounted - 1, 0)
+        return True
+
+    async def stands(self) -> bool:
+        """Ask the store whether the entry is there as it was made."""
+        item = await self._connection.get(self.key)
+        if item is not None and item.created == self.created:
+            return True
+        self.depart()
+        return False
+
+    def depart(self) -> None:
+        """Take the entry for gone: whoever waits for it in this process looks again."""
+        self._forget()
+        self._living.pop(self.key, None)
+        self.gone.set()
+
+    def abandon(self) -> None:
+        """Give the entry up without waiting: it is removed as soon as its creation is decided."""
+        if not self._ended:
+            self._ended = True  # stops a create that is being repeated
+            self.session.keep_until_ended(self._abandon(), f"abandon {self.key}")
+
+    async def _abandon(self) -> None:
+        if self._creating is not None and not self._creating.done():
+            await asyncio.wait([self._creating])
+        await self.end()
+
+    async def leave(self) -> None:
+        """Abandon the entry and wait until it is gone, at most as long as one operation may take."""
+        self.abandon()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self._connection.options.timeout):
+                await self.gone.wait()
+
+    async def end(self) -> bool:
+        """Remove the entry; returns whether it still stood, as far as that can be known.
+
+        Repeats until the outcome is definite or the session's end takes care of it.
+        """
+        self._ended = True
+        try:
+            return await self._end()
+        finally:
+            self.depart()
+
+    async def _end(self) -> bool:
+        if not self.created and not self._unaccounted:
+            return False  # it never came to be, and no late answer can make it
+        failures, unknown = 0, False
+        while not self.session.lost.is_set():
+            try:
+                await self._connection.commit(*self._last_words())
+                return True
+            except ConflictError:
+                return unknown or self._unaccounted > 0
+            except LeaseExpiredError:
+                self.session._lose(_NO_LEASE)
+                break
+            except IndeterminateError:
+                unknown = True
+            except OsdiscoError:
+                pass  # not applied: the store is away
+            await asyncio.sleep(backoff(self._connection.runtime, failures))
+            failures += 1
+        return False
+
+    def _last_words(self) -> tuple[Sequence[Op], Mapping[str, Condition]]:
+        if self.created and not self._unaccounted:
+            return (Delete(self.key),), {self.key: Revision(self.created)}
+        # A create that is still under way would come after the removal and block everybody: the tombstone refuses it.
+        return (Put(self._tombstone, b"", self.session.id), Delete(self.key)), {self._tombstone: ABSENT}
+
+
+_LIVING: Final[WeakKeyDictionary[Connection, dict[str, Entry]]] = WeakKeyDictionary()
+
+
+def living(connection: Connection) -> dict[str, Entry]:
+    """Return the entries that this process has in the store, by key."""
+    return _LIVING.setdefault(connection, {})
+
+
+def in_order(items: Mapping[str, Item]) -> list[Item]:
+    """Return entries in the order of the queue: the one that etcd's own tools use."""
+    return sorted(items.values(), key=lambda item: (item.created, item.key))
