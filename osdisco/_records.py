@@ -1,7 +1,7 @@
 """Records in the store: JSON of attrs classes, written by us and by others, and therefore read strictly.
 
-(Default cattrs turns `"false"` into True, null into `"None"` and `"abc"` into a list of letters.) Unknown fields are
-ignored, so that newer writers do not break older readers.
+(Default cattrs turns `"false"` into True, null into `"None"`, `"abc"` into a list of letters or a record of defaults.)
+Unknown fields are ignored, so that newer writers do not break older readers.
 """
 
 from __future__ import annotations
@@ -10,7 +10,10 @@ import collections.abc
 import json
 from collections.abc import Callable
 from functools import cache
-from typing import TYPE_CHECKING, Any, TypeVar, cast, get_args, get_origin
+from math import isinf
+from typing import TYPE_CHECKING, Any, TypeVar, get_args, get_origin
+
+import attrs
 
 from osdisco.errors import RecordError
 
@@ -19,7 +22,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-_SEQUENCES: tuple[Any, ...] = (tuple, list)
+_SEQUENCES: dict[Any, Any] = {tuple: tuple, list: list, collections.abc.Sequence: tuple}
 _MAPPINGS: tuple[Any, ...] = (dict, collections.abc.Mapping)
 
 RECORD_MAX = 64 * 1024
@@ -33,7 +36,9 @@ def encode(record: object) -> bytes:
         RecordError: over RECORD_MAX bytes, or holding what JSON cannot.
     """
     try:
-        data = json.dumps(_converter().unstructure(record), separators=(",", ":"), allow_nan=False).encode()
+        plain = _converter().unstructure(record)
+        # not `ensure_ascii`: it would write lone surrogates, which no reader takes
+        data = json.dumps(plain, separators=(",", ":"), allow_nan=False, ensure_ascii=False).encode()
     except (TypeError, ValueError, RecursionError) as exc:
         raise RecordError(f"{type(record).__name__} holds what JSON cannot: {exc}") from None
     if len(data) > RECORD_MAX:
@@ -53,7 +58,7 @@ def decode(data: bytes, cls: type[T]) -> T:
     if len(data) > RECORD_MAX:
         raise RecordError(f"a record of {len(data)} bytes; {RECORD_MAX} are allowed")
     try:
-        parsed = json.loads(data, parse_constant=_no_constant, object_pairs_hook=_no_twice)
+        parsed = json.loads(data, parse_constant=_no_constant, parse_float=_finite, object_pairs_hook=_no_twice)
     except RecordError:
         raise
     except (ValueError, RecursionError) as exc:
@@ -80,6 +85,13 @@ def _no_constant(name: str) -> Any:
     raise RecordError(f"{name} is not JSON")
 
 
+def _finite(text: str) -> float:
+    number = float(text)
+    if isinf(number):
+        raise RecordError("a number that is too large")
+    return number
+
+
 def _no_twice(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     record = dict(pairs)
     if len(record) != len(pairs):
@@ -90,6 +102,7 @@ def _no_twice(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 @cache
 def _converter() -> Converter:
     from cattrs import Converter
+    from cattrs.gen import make_dict_structure_fn
 
     converter = Converter()
     for kind, takes in ((bool, bool), (int, int), (float, int | float), (str, str)):
@@ -97,13 +110,23 @@ def _converter() -> Converter:
 
     def sequence(value: Any, kind: Any) -> Any:
         _check_type(value, list)
-        return cast(Any, get_origin(kind))(converter.structure(one, get_args(kind)[0]) for one in value)
+        return _SEQUENCES[get_origin(kind)](converter.structure(one, get_args(kind)[0]) for one in value)
 
     def mapping(value: Any, kind: Any) -> Any:
         _check_type(value, dict)
         key, item = get_args(kind)
         return {converter.structure(k, key): converter.structure(v, item) for k, v in value.items()}
 
+    def record(cls: Any) -> Callable[[Any, Any], Any]:
+        structure = make_dict_structure_fn(cls, converter)
+
+        def hook(value: Any, kind: Any) -> Any:
+            _check_type(value, dict)
+            return structure(value, kind)
+
+        return hook
+
+    converter.register_structure_hook_factory(attrs.has, record)
     converter.register_structure_hook_func(lambda t: get_origin(t) in _SEQUENCES, sequence)
     converter.register_structure_hook_func(lambda t: get_origin(t) in _MAPPINGS, mapping)
     return converter

@@ -101,6 +101,7 @@ BROKEN = """
     memory://u:{p}@x                    memory://:{p}@x                 memory://u:{p}@x:1
     memory://x?token={p}                foo://u:{p}@h                   ftp://u:{p}@h?a=b
     etcd://u:{p}@h?a={p}%zz             etcd://u:{p}@h?tls_ca=%00       etcd://u:{p}%2@h
+    etcd://u:1/{p}@h                    etcd://u/{p}@h                  etcd://u:1?x={p}@h
 """.split()  # noqa: SIM905 - a table reads better
 
 
