@@ -8,9 +8,11 @@ import json
 from base64 import b64decode, b64encode
 from collections.abc import Mapping, Sequence
 from email.utils import parsedate_to_datetime
+from functools import partial
 from typing import Any, ClassVar, Final
 
 import aiohttp
+from attrs import evolve
 from etcd3 import AioClient
 
 from osdisco.backend import EndpointStatus, Item
@@ -19,7 +21,7 @@ from osdisco.runtime import Clock, Secret
 from osdisco_etcd._errors import Failure, Refused
 from osdisco_etcd._options import Settings
 from osdisco_etcd._tls import context_of
-from osdisco_etcd._wire import Compare, Event, Response, Stream, Wire, Write, raw, text
+from osdisco_etcd._wire import Compare, Event, Response, Stream, Wire, Write, decoded, raw, text
 
 _HEADERS: Final = {"Content-Type": "application/json", "Grpc-Metadata-hasleader": "true"}
 _FIELDS: Final = {"CREATE": "create_revision", "MOD": "mod_revision", "LEASE": "lease"}
@@ -65,6 +67,7 @@ class GatewayWire(Wire):
         self._context = context_of(settings.options) if settings.tls else None
         self._sessions: dict[str, aiohttp.ClientSession] = {}
         self._clients: dict[tuple[int, str], GatewayClient] = {}
+        self.following: set[aiohttp.ClientResponse] = set()
 
     async def get(self, key: str, timeout: float) -> Item | None:
         request = {"key": _b64(raw(key))}
@@ -93,20 +96,8 @@ class GatewayWire(Wire):
     async def status(self, endpoint: int, timeout: float) -> EndpointStatus:
         started = self._clock.now()
         answer, date = await self._exchange(endpoint, "Status", {}, timeout, _HEADERS)
-        return EndpointStatus(
-            self.settings.endpoints[endpoint],
-            error="; ".join(answer.get("errors", ())) or None,
-            version=answer.get("version"),
-            leader=answer.get("leader") == answer["header"].get("member_id"),
-            latency=self._clock.now() - started,
-            server_time=_seconds(date),
-            details={
-                "db_size": str(answer.get("dbSize", 0)),
-                "raft_term": str(answer.get("raftTerm", 0)),
-                "raft_index": str(answer.get("raftIndex", 0)),
-                "learner": str(answer.get("isLearner", False)).lower(),
-            },
-        )
+        status = decoded(answer, partial(_status, self.settings.endpoints[endpoint]))
+        return evolve(status, latency=self._clock.now() - started, server_time=_seconds(date))
 
     def watch(self, endpoint: int, carried: object, key: bytes, end: bytes, start: int) -> Stream:
         create = {
@@ -116,7 +107,7 @@ class GatewayWire(Wire):
             "progress_notify": True,
             "fragment": True,
         }
-        return GatewayStream(self, endpoint, carried, {"create_request": create})
+        return GatewayStream(self, endpoint, carried, start, {"create_request": create})
 
     def failure(self, exc: Exception) -> Failure:
         if isinstance(exc, Refused):
@@ -179,6 +170,8 @@ class GatewayWire(Wire):
         return self.not_logged_in(failure, endpoint)
 
     async def _disconnect(self) -> None:
+        for response in self.following:  # a closed session closes their connections but leaves their readers waiting
+            response.close()
         sessions, self._sessions = self._sessions, {}
         self._clients.clear()
         for session in sessions.values():
@@ -188,9 +181,8 @@ class GatewayWire(Wire):
 class GatewayStream(Stream):
     """A watch as a response that does not end: one JSON document a line."""
 
-    def __init__(self, wire: GatewayWire, endpoint: int, carried: object, create: Any) -> None:
-        self.endpoint = endpoint
-        self.carried = carried
+    def __init__(self, wire: GatewayWire, endpoint: int, carried: object, start: int, create: Any) -> None:
+        super().__init__(endpoint, carried, start)
         self._wire = wire
         self._create = create
         self._response: aiohttp.ClientResponse | None = None
@@ -220,7 +212,7 @@ class GatewayStream(Stream):
             self._grown = True
         line = bytes(self._buffer[:end])
         del self._buffer[: end + 1]
-        return _response(line)
+        return decoded(_answer(200, line), _response)
 
     async def _open(self) -> aiohttp.ClientResponse:
         limits = aiohttp.ClientTimeout(total=None, sock_connect=self._wire.settings.options.connect_timeout)
@@ -230,14 +222,13 @@ class GatewayStream(Stream):
         if response.status != 200:
             async with response:
                 _answer(response.status, await response.read())
+        self._wire.following.add(response)
         return response
-
-    async def probe(self) -> bool:
-        return False
 
     async def aclose(self) -> None:
         if self._response is not None:
             self._response.close()
+            self._wire.following.discard(self._response)
 
 
 async def _send_once(request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
@@ -278,20 +269,16 @@ def _refusal(error: Mapping[str, Any], status: int) -> Failure:
     return Failure(str(said), code if isinstance(code, int) else None)
 
 
-def _response(line: bytes) -> Response:
-    answer = _answer(200, line)
-    try:
-        return Response(
-            int(answer["header"].get("revision", 0)),
-            [_event(event) for event in answer.get("events", ())],
-            bool(answer.get("created")),
-            bool(answer.get("canceled")),
-            int(answer.get("compact_revision", 0)) > 0,
-            bool(answer.get("fragment")),
-            str(answer.get("cancel_reason", "")),
-        )
-    except (AttributeError, KeyError, TypeError, ValueError) as exc:
-        raise Refused(Failure("a message of the watch is not one of etcd")) from exc
+def _response(answer: Mapping[str, Any]) -> Response:
+    return Response(
+        int(answer["header"].get("revision", 0)),
+        [_event(event) for event in answer.get("events", ())],
+        bool(answer.get("created")),
+        bool(answer.get("canceled")),
+        int(answer.get("compact_revision", 0)) > 0,
+        bool(answer.get("fragment")),
+        str(answer.get("cancel_reason", "")),
+    )
 
 
 def _event(event: Mapping[str, Any]) -> Event:
@@ -331,7 +318,8 @@ def _revision(answer: Any) -> int:
 
 
 def _outcome(answer: Any) -> int | None:
-    return _revision(answer) if answer.get("succeeded") else None
+    revision = _revision(answer)
+    return revision if answer.get("succeeded") else None
 
 
 def _first(answer: Any) -> Item | None:
@@ -346,6 +334,21 @@ def _items(answer: Any) -> tuple[list[Item], int]:
 def _ttl(answer: Any) -> int:
     _revision(answer)
     return max(0, int(answer.get("TTL", 0)))
+
+
+def _status(endpoint: str, answer: Any) -> EndpointStatus:
+    return EndpointStatus(
+        endpoint,
+        error="; ".join(answer.get("errors", ())) or None,
+        version=answer["version"],
+        leader=answer["leader"] == answer["header"]["member_id"],
+        details={
+            "db_size": str(answer.get("dbSize", 0)),
+            "raft_term": str(answer.get("raftTerm", 0)),
+            "raft_index": str(answer.get("raftIndex", 0)),
+            "learner": str(answer.get("isLearner", False)).lower(),
+        },
+    )
 
 
 def _item(kv: Mapping[str, Any]) -> Item:

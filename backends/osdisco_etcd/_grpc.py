@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Final
 import grpc
 import grpc.aio
 from aetcd.rpc import kv_pb2, rpc_pb2, rpc_pb2_grpc
-from attrs import frozen
+from attrs import evolve, frozen
 
 from osdisco.backend import EndpointStatus, Item
 from osdisco.errors import ClosedError, OsdiscoError
@@ -18,7 +18,7 @@ from osdisco.runtime import Clock, Secret
 from osdisco_etcd._errors import Failure, Refused
 from osdisco_etcd._options import Settings
 from osdisco_etcd._tls import context_of, pin, system_roots
-from osdisco_etcd._wire import Compare, Event, Response, Stream, Wire, Write, raw, text
+from osdisco_etcd._wire import Compare, Event, Response, Stream, Wire, Write, decoded, raw, text
 
 _LEADER: Final = ("hasleader", "true")  # a member without a leader refuses at once instead of holding the request
 _NEVER_SENT: Final = ("failed to connect to all addresses", "errors resolving ", "DNS resolution failed")
@@ -81,27 +81,14 @@ class GrpcWire(Wire):
     async def status(self, endpoint: int, timeout: float) -> EndpointStatus:
         started = self._clock.now()
         answer = await self._send(endpoint, "Status", rpc_pb2.StatusRequest(), timeout, None)
-        if not answer.header.member_id:
-            raise Refused(Failure("the answer is not one of etcd"))
-        return EndpointStatus(
-            self.settings.endpoints[endpoint],
-            version=answer.version,
-            leader=answer.leader == answer.header.member_id,
-            latency=self._clock.now() - started,
-            error="; ".join(answer.errors) or None,
-            details={
-                "db_size": str(answer.dbSize),
-                "raft_term": str(answer.raftTerm),
-                "raft_index": str(answer.raftIndex),
-                "learner": str(answer.isLearner).lower(),
-            },
-        )
+        status = decoded(answer, partial(_status, self.settings.endpoints[endpoint]))
+        return evolve(status, latency=self._clock.now() - started)
 
     def watch(self, endpoint: int, carried: object, key: bytes, end: bytes, start: int) -> Stream:
         create = rpc_pb2.WatchCreateRequest(
             key=key, range_end=end, start_revision=start, progress_notify=True, fragment=True
         )
-        return GrpcStream(self, endpoint, carried, rpc_pb2.WatchRequest(create_request=create))
+        return GrpcStream(self, endpoint, carried, start, rpc_pb2.WatchRequest(create_request=create))
 
     def failure(self, exc: Exception) -> Failure:
         if isinstance(exc, Refused):
@@ -181,9 +168,10 @@ class GrpcWire(Wire):
 class GrpcStream(Stream):
     """A watch; the read under way is a task, because cancelling a read of grpc.aio cancels the call."""
 
-    def __init__(self, wire: GrpcWire, endpoint: int, carried: object, create: Any) -> None:
-        self.endpoint = endpoint
-        self.carried = carried
+    answers_probes = True
+
+    def __init__(self, wire: GrpcWire, endpoint: int, carried: object, start: int, create: Any) -> None:
+        super().__init__(endpoint, carried, start)
         self._wire = wire
         self._create = create
         self._call: Any = None
@@ -207,11 +195,10 @@ class GrpcStream(Stream):
             await self._call.write(self._create)
         return await self._call.read()
 
-    async def probe(self) -> bool:
+    async def probe(self) -> None:
         if self._call is not None:
             async with asyncio.timeout(1.0):
                 await self._call.write(rpc_pb2.WatchRequest(progress_request=rpc_pb2.WatchProgressRequest()))
-        return True
 
     async def aclose(self) -> None:
         if self._call is not None:
@@ -308,6 +295,23 @@ def _granted(answer: Any) -> int:
 def _renewed(answer: Any) -> int:
     _revision(answer)
     return max(0, int(answer.TTL))
+
+
+def _status(endpoint: str, answer: Any) -> EndpointStatus:
+    if not answer.header.member_id:
+        raise ValueError("no answer of etcd is without a member")
+    return EndpointStatus(
+        endpoint,
+        error="; ".join(answer.errors) or None,
+        version=answer.version,
+        leader=answer.leader == answer.header.member_id,
+        details={
+            "db_size": str(answer.dbSize),
+            "raft_term": str(answer.raftTerm),
+            "raft_index": str(answer.raftIndex),
+            "learner": str(answer.isLearner).lower(),
+        },
+    )
 
 
 def _item(kv: Any) -> Item:

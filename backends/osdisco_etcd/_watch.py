@@ -1,7 +1,8 @@
 """Following a range: from messages of one or more streams to frames that keep the contract (S6).
 
 A sign of life is asked for after `PATIENCE` seconds of silence; with none the watch raises well within WATCH_SILENCE.
-Where the transport cannot ask, a new watch from the last revision is opened, and its first message is the sign.
+Where asking does not help, a new watch from the last revision is opened, and its first message is the sign: over the
+gateway always, over gRPC when the watch starts above the store's revision, because etcd tells no progress of those.
 """
 
 from __future__ import annotations
@@ -30,17 +31,17 @@ class Watch:
     of changes that it has still to send (etcd issue 15220).
     """
 
-    def __init__(self, wire: Wire, key: bytes, end: bytes, timeout: float, patience: float = PATIENCE) -> None:
+    def __init__(self, wire: Wire, key: bytes, end: bytes, timeout: float) -> None:
         self._wire = wire
         self._key = key
         self._end = end
         self._timeout = min(timeout, PATIENCE)
-        self._patient = patience
-        self._patience = patience
+        self._patience = PATIENCE
         self._at = 0
         self._seen = 0
         self._parts: list[Event] = []
         self._logged_in = False
+        self._overlap = False
 
     async def frames(self, after: int | None) -> AsyncGenerator[Frame, None]:
         """Yield frames until closed. Raises errors of osdisco only."""
@@ -68,14 +69,15 @@ class Watch:
             raise ClosedError("this etcd backend is closed")
         self._parts = []
         carried = wire.auth.carried or await wire.auth.renew(None, self._timeout)
-        return wire.watch(wire.endpoint, carried, self._key, self._end, self._seen + 1)
+        start = max(1, self._seen + (0 if self._overlap else 1))
+        return wire.watch(wire.endpoint, carried, self._key, self._end, start)
 
     async def _next(self, stream: Stream) -> Sequence[Frame]:
         try:
             response = await stream.receive(self._patience)
             if response is None:
                 return await self._silence(stream)
-            self._patience = self._patient
+            self._patience = PATIENCE
             if response.canceled:
                 return await self._canceled(stream, response)
             if response.created:
@@ -89,9 +91,13 @@ class Watch:
 
     async def _silence(self, stream: Stream) -> Sequence[Frame]:
         if self._patience == LAST_CALL:
-            raise Refused(Failure(f"silent for over {self._patient:g} s, and when asked"))
+            raise Refused(Failure(f"silent for over {PATIENCE:g} s, and when asked"))
         self._patience = LAST_CALL
-        stream.ended = not await stream.probe()
+        self._overlap = stream.answers_probes  # what comes twice is dropped
+        if stream.answers_probes and stream.start <= self._seen:
+            await stream.probe()
+        else:
+            stream.ended = True
         return ()
 
     async def _canceled(self, stream: Stream, response: Response) -> Sequence[Frame]:

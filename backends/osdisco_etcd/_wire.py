@@ -64,19 +64,23 @@ class Response:
 
 
 class Stream(ABC):
-    """One watch at one endpoint."""
+    """One watch at one endpoint, from the revision `start` on."""
 
-    endpoint: int
-    carried: object
-    ended: bool = False
+    answers_probes: ClassVar[bool] = False
+
+    def __init__(self, endpoint: int, carried: object, start: int) -> None:
+        self.endpoint = endpoint
+        self.carried = carried
+        self.start = start
+        self.ended = False
 
     @abstractmethod
     async def receive(self, timeout: float) -> Response | None:
         """Return the next message, or None after `timeout` seconds of silence, from which the stream goes on."""
 
-    @abstractmethod
-    async def probe(self) -> bool:
-        """Ask the server for a sign of life. False: this transport cannot, and the watch must be opened anew."""
+    async def probe(self) -> None:
+        """Ask the server for its progress; only where `answers_probes`."""
+        raise NotImplementedError
 
     @abstractmethod
     async def aclose(self) -> None:
@@ -171,7 +175,7 @@ class Wire(ABC):
                     carried = await self.auth.renew(None, left)
                     left = self._left(started, timeout)
                 answer = await self._send(endpoint, method, request, left, carried)
-                return _decoded(answer, decode)
+                return decoded(answer, decode)
             except asyncio.CancelledError as exc:
                 self._raise_if_closed(exc, mutates)
                 raise
@@ -239,7 +243,8 @@ class Wire(ABC):
         raise ClosedError("this etcd backend was closed meanwhile") from exc
 
 
-def _decoded(answer: Any, decode: Callable[[Any], T]) -> T:
+def decoded(answer: Any, decode: Callable[[Any], T]) -> T:
+    """Decode an answer; what does not have the shape of etcd's is Refused."""
     try:
         return decode(answer)
     except _MALFORMED as exc:

@@ -113,7 +113,7 @@ async def serve() -> AsyncIterator[Serve]:
 
 
 async def _guarded(answer: Answer, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    with suppress(ConnectionError):
+    with suppress(ConnectionError, asyncio.IncompleteReadError):
         try:
             await answer(reader, writer)
         finally:

@@ -34,9 +34,9 @@ class ScriptedStream(Stream):
     """Says what it was told to, then nothing any more."""
 
     def __init__(self, says: Sequence[Response | Exception | None], *, answers_probes: bool = True) -> None:
-        self.endpoint = 0
+        super().__init__(0, "", 0)
         self.says = list(says)
-        self.answers_probes = answers_probes
+        self.answers_probes = answers_probes  # type: ignore[misc]
         self.probes = 0
         self.waited: list[float] = []
         self.closed = False
@@ -48,9 +48,8 @@ class ScriptedStream(Stream):
             raise said
         return said
 
-    async def probe(self) -> bool:
+    async def probe(self) -> None:
         self.probes += 1
-        return self.answers_probes
 
     async def aclose(self) -> None:
         self.closed = True
@@ -76,7 +75,7 @@ class ScriptedWire(Wire):
     def watch(self, endpoint: int, carried: object, key: bytes, end: bytes, start: int) -> Stream:
         self.starts.append(start)
         stream = self.streams.pop(0)
-        stream.carried = carried
+        stream.carried, stream.start = carried, start
         return stream
 
     def failure(self, exc: Exception) -> Failure:
@@ -199,15 +198,26 @@ async def test_a_member_that_is_only_behind_is_no_reason_to_read_anew() -> None:
 
 
 async def test_a_silent_server_is_asked_and_its_answer_is_a_frame() -> None:
-    stream = ScriptedStream([created(), SILENCE, Response(15, [])])
-    assert (await frames(ScriptedWire(stream), 3))[-1] == Batch((), (), 15)
+    stream = ScriptedStream([created(), Response(12, []), SILENCE, Response(15, [])])
+    assert (await frames(ScriptedWire(stream), 4))[-1] == Batch((), (), 15)
     assert stream.probes == 1
 
 
+async def test_of_a_watch_above_the_stores_revision_a_new_one_is_the_question_once() -> None:
+    """etcd tells no progress of such a watch; one that starts at the revision itself it does."""
+    first = ScriptedStream([created(), SILENCE])
+    second = ScriptedStream([created(), Response(11, [put(10, "ns/old"), put(11, "ns/a")]), SILENCE, Response(11, [])])
+    wire = ScriptedWire(first, second)
+    found = await frames(wire, 5)
+    assert wire.starts == [11, 10]
+    assert changes(found) == [(11, ["ns/a"], [])]
+    assert (first.probes, second.probes) == (0, 1)
+
+
 async def test_a_server_that_stays_silent_is_left_in_time() -> None:
-    wire = ScriptedWire(stream := ScriptedStream([created()]))
+    wire = ScriptedWire(stream := ScriptedStream([created(), Response(12, [])]))
     with pytest.raises(UnavailableError, match="silent"):
-        await frames(wire, 3)
+        await frames(wire, 4)
     assert sum(stream.waited[-2:]) == PATIENCE + LAST_CALL < WATCH_SILENCE
     assert stream.closed
     assert wire.endpoint == 1
