@@ -18,8 +18,6 @@ from osdisco.backend import (
     Limits,
     Op,
     Snapshot,
-    check_commit,
-    check_key,
 )
 from osdisco.errors import (
     ClosedError,
@@ -69,7 +67,6 @@ class MemoryBackend(Backend):
 
     async def get(self, key: str, *, timeout: float) -> Item | None:
         """Read one key."""
-        check_key(key, self.limits)
         return await self._call("get", (key,), lambda: self.store.get(key), timeout)
 
     async def scan(self, prefix: str, *, timeout: float) -> Snapshot:
@@ -78,7 +75,6 @@ class MemoryBackend(Backend):
 
     async def commit(self, ops: Sequence[Op], expect: Mapping[str, Condition], *, timeout: float) -> Mapping[str, int]:
         """Apply all or nothing."""
-        check_commit(ops, expect, self.limits)
         keys = {op.key for op in ops} | expect.keys()
         return await self._call("commit", keys, lambda: self.store.commit(ops, expect), timeout)
 
