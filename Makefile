@@ -1,0 +1,47 @@
+# Needs Python 3.11 or newer with pip, and make. Everything goes into .venv.
+
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: demo test lint types suites unit mutants clean
+
+demo: .venv/.for-demo # the main job, on the store in memory
+	$(BIN)/osdisco demo
+
+test: lint types suites # everything that must hold
+
+lint: .venv/.for-test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: .venv/.for-test
+	$(BIN)/mypy
+
+suites: .venv/.for-test # real servers: see "Run the suites" in CONTRIBUTING.md
+	$(BIN)/pytest
+
+unit: .venv/.for-test # the tests that need no server
+	$(BIN)/pytest --no-servers
+
+mutants: .venv/.for-test # known mistakes, each of which its test must notice
+	$(BIN)/python tests/mutants/run.py
+
+clean:
+	rm -rf .venv .servers .mypy_cache .ruff_cache .pytest_cache .hypothesis dist site
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# pip of Python 3.11 knows no dependency groups
+$(BIN)/pip:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "osdisco needs Python 3.11 or newer; say make PYTHON=python3.11")'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1'
+
+.venv/.for-demo: pyproject.toml | $(BIN)/pip
+	$(BIN)/python -m pip install --quiet --editable '.[cli]'
+	@touch $@
+
+.venv/.for-test: pyproject.toml | $(BIN)/pip
+	$(BIN)/python -m pip install --quiet --editable '.[all]' --group dev
+	@touch $@ .venv/.for-demo
+
+.NOTPARALLEL:
