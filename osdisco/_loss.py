@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable
 from types import TracebackType
 
 from osdisco.errors import LostError
+
+log = logging.getLogger("osdisco")
 
 
 class Loss:
@@ -40,9 +43,12 @@ class Loss:
             return False
         self._reason = reason
         self._event.set()
-        for callback in list(self._callbacks.values()):
-            callback(reason)
-        self._callbacks.clear()
+        callbacks, self._callbacks = self._callbacks, {}
+        for callback in callbacks.values():
+            try:
+                callback(reason)
+            except Exception:  # a loss that does not reach the others' scopes would let their bodies run on
+                log.exception("who was told of a loss failed; the others are told")
         return True
 
     def call(self, callback: Callable[[str], None]) -> Callable[[], None]:
@@ -69,6 +75,7 @@ class Scope:
     def __init__(self, lost: Loss, check: Callable[[], None]) -> None:
         self._lost = lost
         self._check = check
+        self._task: asyncio.Task[object] | None = None
         self._fired = False
         self._done = False
 
@@ -82,12 +89,13 @@ class Scope:
 
     def enter(self) -> None:
         """Begin; raises LostError when it is lost already."""
+        if self._task is not None:
+            raise RuntimeError("a scope is entered once; ask for a new one")
         self._check()
-        task = asyncio.current_task()
-        if task is None:
+        self._task = asyncio.current_task()
+        if self._task is None:
             raise RuntimeError("a scope needs a task whose body it can cancel")
-        self._task = task
-        self._cancelling = task.cancelling()
+        self._cancelling = self._task.cancelling()
         self._forget = self._lost.call(self._on_lost)
 
     def _on_lost(self, reason: str) -> None:
@@ -95,14 +103,19 @@ class Scope:
         asyncio.get_running_loop().call_soon(self._cancel)
 
     def _cancel(self) -> None:
-        if not self._done:
+        if not self._done and self._task is not None:
             self._fired = True
             self._task.cancel("ownership is lost")
 
     def exit(self, kind: type[BaseException] | None, exc: BaseException | None) -> None:
         """End; raises LostError when the body was cut short by the loss, or ended without knowing of it."""
+        assert self._task is not None
         self._done = True
         self._forget()
         outside = self._fired and self._task.uncancel() > self._cancelling
-        if self._lost.is_set() and not outside and (kind is None or (self._fired and kind is asyncio.CancelledError)):
+        if outside:
+            return
+        if kind is None:
+            self._check()  # the clock, too: after a suspend nobody may have noticed yet
+        elif self._fired and kind is asyncio.CancelledError:
             raise LostError(self._lost.reason or "") from exc
