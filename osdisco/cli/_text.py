@@ -18,4 +18,6 @@ def preview(value: bytes, width: int = 60) -> str:
 
 def seconds(value: float) -> str:
     """Return a time as people read it: `3.2 ms`, `1.25 s`."""
-    return f"{value * 1000:.3g} ms" if value < 0.9995 else f"{value:.3g} s"
+    if value < 0.0001:
+        return "under 0.1 ms"
+    return f"{value * 1000:.2g} ms" if value < 0.0995 else f"{value:.3g} s"

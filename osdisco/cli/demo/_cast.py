@@ -1,0 +1,59 @@
+"""Who plays in the demo, and what they tell of themselves."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from attrs import field, frozen
+
+from osdisco.discovery import ExtensionInfo, ExtensionStatus
+
+LOCK: Final = "reindex"
+ROUNDS: Final = 2
+VICTIM: Final = "knn"
+BATCH: Final = "batch"
+"""The key that is written under the lock."""
+
+
+@frozen
+class Role:
+    """One extension of the demo."""
+
+    id: str
+    capability: str
+    port: int
+    colour: str
+
+    @property
+    def info(self) -> ExtensionInfo:
+        """Its registration."""
+        return ExtensionInfo(
+            id=self.id,
+            name=self.id,
+            version="1.0.0",
+            host="127.0.0.1",
+            port=self.port,
+            capabilities=(self.capability,),
+            status=ExtensionStatus.HEALTHY,
+        )
+
+
+CAST: Final = {
+    role.id: role
+    for role in (
+        Role("geo", "geo.search", 9701, "cyan"),
+        Role("knn", "vector.search", 9702, "magenta"),
+        Role("sql", "sql.query", 9703, "green"),
+    )
+}
+
+
+@frozen
+class Event:
+    """Something happened: `what` to `who`, `at` seconds on the clock that all processes of a machine share."""
+
+    at: float
+    who: str
+    what: str
+    data: Mapping[str, Any] = field(factory=dict)

@@ -1,0 +1,178 @@
+"""Where the demo's extensions live: in processes of their own, or, on memory, in threads of this one.
+
+A thread has an event loop of its own. To crash it, the loop is stopped: from then on not one line of the extension
+runs, as after SIGKILL.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import sys
+import threading
+from abc import ABC, abstractmethod
+from asyncio.subprocess import PIPE
+from typing import Final, Self
+
+from attrs import evolve
+
+from osdisco._tasks import cancel
+from osdisco.cli.demo._cast import Event
+from osdisco.cli.demo._extension import live
+from osdisco.client import URL_VARIABLE
+from osdisco.runtime import SystemClock
+from osdisco.url import StoreURL
+
+GOODBYE: Final = 8.0
+"""Seconds that an extension gets to leave before it is killed."""
+
+
+def in_scope(url: StoreURL, scope: str, ttl: float) -> StoreURL:
+    """Return the URL of the demo's own namespace below the given one, with its ttl."""
+    return evolve(url, namespace=f"{url.namespace}/{scope}", options={**url.options, "ttl": f"{ttl:g}s"})
+
+
+class Actor(ABC):
+    """One extension, as the director sees it. When it fails, the last event that it tells is `failed`."""
+
+    def __init__(self, id_: str, events: asyncio.Queue[Event]) -> None:
+        self.id: Final = id_
+        self.crashed = False
+        self._events = events
+
+    @property
+    @abstractmethod
+    def place(self) -> str:
+        """Where it lives, for people."""
+
+    @abstractmethod
+    def order(self, what: str) -> None:
+        """Tell it what to do next."""
+
+    @abstractmethod
+    def crash(self) -> None:
+        """End it without a goodbye."""
+
+    @abstractmethod
+    async def aclose(self) -> None:
+        """See to it that it ends, within about `GOODBYE` seconds."""
+
+    def tell(self, event: Event) -> None:
+        """Pass an event on, unless it should be dead."""
+        if not self.crashed:
+            self._events.put_nowait(event)
+
+    def fail(self, why: str) -> None:
+        """Tell that it failed."""
+        self.tell(Event(SystemClock().now(), self.id, "failed", {"why": why}))
+
+
+class ProcessActor(Actor):
+    """A process. It leaves by itself when this one dies, because its stdin ends then."""
+
+    def __init__(self, id_: str, events: asyncio.Queue[Event], process: asyncio.subprocess.Process) -> None:
+        super().__init__(id_, events)
+        self._process = process
+        self._following = asyncio.get_running_loop().create_task(self._follow())
+
+    @classmethod
+    async def start(cls, id_: str, events: asyncio.Queue[Event], url: str, scope: str, ttl: float) -> Self:
+        """Start `osdisco demo-extension`; the URL goes by the environment, which process lists do not show."""
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-P", "-m", "osdisco.cli", "demo-extension", id_, f"--scope={scope}", f"--ttl={ttl}"),
+            stdin=PIPE,
+            stdout=PIPE,
+            stderr=PIPE,
+            env={**os.environ, URL_VARIABLE: url},
+            start_new_session=True,  # Ctrl-C is for the demo, which then ends its processes one by one
+        )
+        return cls(id_, events, process)
+
+    @property
+    def place(self) -> str:
+        return f"process {self._process.pid}"
+
+    def order(self, what: str) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.write(f"{what}\n".encode())
+
+    def crash(self) -> None:
+        self.crashed = True
+        self._process.kill()
+
+    async def aclose(self) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        try:
+            await asyncio.wait([self._following], timeout=GOODBYE)
+        finally:
+            if self._process.returncode is None:
+                self._process.kill()
+            await cancel(self._following)
+            await self._process.wait()
+
+    async def _follow(self) -> None:
+        assert self._process.stdout is not None
+        assert self._process.stderr is not None
+        async for line in self._process.stdout:
+            self.tell(Event(**json.loads(line)))
+        last_words = (await self._process.stderr.read()).decode(errors="replace").splitlines()[-1:]
+        if code := await self._process.wait():
+            why = "".join(last_words).removeprefix("osdisco: ")
+            self.fail(f"it ended with code {code}: {why or 'without a word'}")
+
+
+class ThreadActor(Actor):
+    """A thread with an event loop of its own, for a store that lives in this process."""
+
+    def __init__(self, id_: str, events: asyncio.Queue[Event], url: StoreURL) -> None:
+        super().__init__(id_, events)
+        self._url = url
+        self._director = asyncio.get_running_loop()
+        self._orders: asyncio.Queue[str] = asyncio.Queue()
+        self._buried = threading.Event()
+        self._done = asyncio.Event()
+        self._loop = asyncio.new_event_loop()
+        self._life = self._loop.create_task(live(self._url, self.id, self._orders, self._tell_director))
+        threading.Thread(target=self._run, name=f"osdisco demo: {id_}", daemon=True).start()
+
+    @property
+    def place(self) -> str:
+        return "a thread with its own event loop"
+
+    def order(self, what: str) -> None:
+        self._loop.call_soon_threadsafe(self._orders.put_nowait, what)
+
+    def crash(self) -> None:
+        self.crashed = True
+        self._loop.call_soon_threadsafe(self._loop.stop)
+
+    async def aclose(self) -> None:
+        self._buried.set()
+        if not self.crashed and not self._done.is_set():
+            self._loop.call_soon_threadsafe(self._life.cancel)
+        async with asyncio.timeout(GOODBYE):
+            await self._done.wait()
+
+    def _run(self) -> None:
+        self._life.add_done_callback(self._stop)
+        self._loop.run_forever()
+        self._life.remove_done_callback(self._stop)
+        if not self._life.done():  # crashed: nothing of it runs until all is over
+            self._buried.wait()
+            self._life.cancel()
+        self._loop.run_until_complete(asyncio.wait([self._life]))
+        self._director.call_soon_threadsafe(self._end)
+
+    def _stop(self, life: asyncio.Task[None]) -> None:
+        self._loop.stop()
+
+    def _end(self) -> None:
+        self._loop.close()
+        if not self._life.cancelled() and (exc := self._life.exception()) is not None:
+            self.fail(str(exc))
+        self._done.set()
+
+    def _tell_director(self, event: Event) -> None:
+        self._director.call_soon_threadsafe(self.tell, event)
