@@ -87,14 +87,11 @@ def pytest_fixture_setup(
 ) -> Generator[None, object, object]:
     """Run async fixtures of our tests in the loop of the test."""
     runner = request.node.stash.get(_RUNNER, None)
-    if runner is None:
-        if fixturedef.argname in _VIRTUAL:
-            pytest.fail(f"{fixturedef.argname} works in `async def` tests and function-scoped fixtures", pytrace=False)
-        return (yield)
-    if not (inspect.iscoroutinefunction(fixturedef.func) or inspect.isasyncgenfunction(fixturedef.func)):
+    function = fixturedef.func
+    if runner is None or not (inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function)):
         return (yield)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(fixturedef, "func", _synchronous(_bound(fixturedef.func, request.instance), runner))
+        patch.setattr(fixturedef, "func", _synchronous(_bound(function, request.instance), runner))
         return (yield)
 
 
@@ -162,17 +159,18 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 def osdisco_clock(request: pytest.FixtureRequest) -> VirtualClock:
     """Return the clock of the test's virtual time; timers and deadlines of the test run on it."""
     from osdisco.testing.clock import VirtualClock
+    from osdisco.testing.loop import VirtualLoop
 
-    return VirtualClock(request.node.stash[_RUNNER].loop)
+    loop = _runner_of(request).loop
+    assert isinstance(loop, VirtualLoop), "osdisco_clock must stand among the arguments: it decides on the event loop"
+    return VirtualClock(loop)
 
 
 @pytest.fixture
-async def osdisco_client(osdisco_clock: VirtualClock) -> AsyncGenerator[Client, None]:
+def osdisco_client(request: pytest.FixtureRequest, osdisco_clock: VirtualClock) -> Iterator[Client]:
     """Yield a client on a memory store of its own, in virtual time."""
-    import osdisco
-
-    async with osdisco.connect(_memory_url(), clock=osdisco_clock) as client:
-        yield client
+    # not an async fixture itself: pytest-asyncio warns of those that are not its own
+    yield from _runner_of(request).hold(_memory_client(osdisco_clock))
 
 
 @pytest.fixture
@@ -182,13 +180,15 @@ def osdisco_url(request: pytest.FixtureRequest) -> Iterator[str]:
     if store == "memory":
         yield _memory_url()
         return
+    if not _VIRTUAL.isdisjoint(request.fixturenames):
+        pytest.fail(f"{store} is a real server and osdisco_clock is virtual time: use one of them", pytrace=False)
     servers: Servers = request.getfixturevalue("osdisco_servers")
     url = servers.url(store)
     yield url
     if servers.foreign(store):
         from osdisco.testing.servers import clear
 
-        request.node.stash[_RUNNER].run(clear(url))
+        _runner_of(request).run(clear(url))
 
 
 @pytest.fixture(scope="session")
@@ -219,6 +219,20 @@ def _memory_url() -> str:
     return f"memory://test-{uuid4().hex}"
 
 
+async def _memory_client(clock: VirtualClock) -> AsyncGenerator[Client, None]:
+    import osdisco
+
+    async with osdisco.connect(_memory_url(), clock=clock) as client:
+        yield client
+
+
+def _runner_of(request: pytest.FixtureRequest) -> TestRunner:
+    runner: TestRunner | None = request.node.stash.get(_RUNNER, None)
+    if runner is None:
+        pytest.fail(f"{request.fixturename} works in `async def` tests only", pytrace=False)
+    return runner
+
+
 def _is_ours(item: pytest.Function) -> bool:
     hypothesis = getattr(item.obj, "hypothesis", None)
     if not inspect.iscoroutinefunction(hypothesis.inner_test if hypothesis else item.obj):
@@ -241,10 +255,8 @@ def _loop_factory(item: pytest.Function) -> Callable[[], AbstractEventLoop]:
 
     callspec = getattr(item, "callspec", None)
     store = callspec.params.get("osdisco_url", "memory") if callspec else "memory"
-    virtual = not _VIRTUAL.isdisjoint(item.fixturenames)
-    if virtual and store != "memory":
-        pytest.fail(f"{store} is a real server and osdisco_clock is virtual time: use one of them", pytrace=False)
-    if not virtual and ("osdisco_url" not in item.fixturenames or store != "memory"):
+    in_memory = "osdisco_url" in item.fixturenames and store == "memory"
+    if not in_memory and _VIRTUAL.isdisjoint(item.fixturenames):
         return asyncio.new_event_loop
     from osdisco.testing.loop import VirtualLoop
 

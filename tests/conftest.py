@@ -6,7 +6,24 @@ import pytest
 
 from osdisco.testing.servers import ConsulServer, EtcdServer, Servers
 
-pytest_plugins = ["pytester"]
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Declare the option of `make unit`."""
+    parser.addoption("--no-servers", action="store_true", help="leave out the tests that need real servers")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what needs a real server, if that is wished."""
+    if config.getoption("--no-servers"):
+        out = [item for item in items if _needs_server(item)]
+        items[:] = [item for item in items if item not in out]
+        config.hook.pytest_deselected(items=out)
+
+
+def _needs_server(item: pytest.Item) -> bool:
+    callspec = getattr(item, "callspec", None)
+    store = callspec.params.get("osdisco_url", "memory") if callspec else "memory"
+    return store != "memory" or "osdisco_servers" in getattr(item, "fixturenames", ())
 
 
 @pytest.fixture(scope="session")

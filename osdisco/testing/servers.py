@@ -30,7 +30,6 @@ from osdisco.testing.processes import ConsulProcess, EtcdProcess, find_binary
 
 if TYPE_CHECKING:
     from osdisco.testing.clusters import ConsulCluster, EtcdCluster
-    from osdisco.testing.containers import ConsulContainer, EtcdContainer
 
 S = TypeVar("S", bound=Server)
 
@@ -80,7 +79,7 @@ class Servers:
         """Return the shared Consul; secured: with TLS and ACLs."""
         return self._share("consul", secured, lambda: self.fresh_consul(tls=secured, acl=secured))
 
-    def fresh_etcd(self, **options: Any) -> EtcdContainer | EtcdProcess:
+    def fresh_etcd(self, **options: Any) -> EtcdServer:
         """Return an etcd of your own. Options are `tls`, `auth`, `mtls` and `flags`."""
         problem = docker_problem("ETCD")
         if problem is None:
@@ -89,7 +88,7 @@ class Servers:
             return EtcdContainer(**options)
         return EtcdProcess(**options) if find_binary("etcd") else _missing("etcd", problem)
 
-    def fresh_consul(self, **options: Any) -> ConsulContainer | ConsulProcess:
+    def fresh_consul(self, **options: Any) -> ConsulServer:
         """Return a Consul of your own. Options are `tls`, `acl` and `config`."""
         problem = docker_problem("CONSUL")
         if problem is None:
