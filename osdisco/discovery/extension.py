@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from attrs import field, frozen
 
@@ -24,6 +24,17 @@ class ExtensionStatus(enum.Enum):
 def _port(instance: object, attribute: object, value: int) -> None:
     if isinstance(value, bool) or not isinstance(value, int) or not 0 < value < 65536:
         raise DiscoveryError("a port is a number from 1 to 65535")
+
+
+def _status(instance: object, attribute: object, value: ExtensionStatus) -> None:
+    if not isinstance(value, ExtensionStatus):
+        raise DiscoveryError("a status is one of ExtensionStatus")
+
+
+def _texts(values: Iterable[str]) -> tuple[str, ...]:
+    if isinstance(values, str):  # would become its letters
+        raise DiscoveryError("capabilities are a list of texts, not one text")
+    return tuple(values)
 
 
 @frozen
@@ -53,10 +64,10 @@ class ExtensionInfo:
     version: str
     host: str
     port: int = field(validator=_port)
-    capabilities: tuple[str, ...] = field(default=(), converter=tuple)
+    capabilities: tuple[str, ...] = field(default=(), converter=_texts)
     endpoints: Mapping[str, EndpointInfo] = field(factory=dict)
     metadata: Mapping[str, str] = field(factory=dict)
-    status: ExtensionStatus = ExtensionStatus.STARTING
+    status: ExtensionStatus = field(default=ExtensionStatus.STARTING, validator=_status)
 
     def __attrs_post_init__(self) -> None:
         escape(self.id)

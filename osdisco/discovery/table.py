@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Mapping
+from typing import Final
 
 from attrs import frozen
 
@@ -12,15 +13,17 @@ from osdisco._records import decode
 from osdisco.backend import Item
 from osdisco.discovery.extension import ExtensionInfo
 from osdisco.discovery.listeners import ExtensionEvent
-from osdisco.errors import OsdiscoError
+from osdisco.errors import RecordError
 from osdisco.view import View
 
 log = logging.getLogger("osdisco")
 
+PREFIX: Final = "ext"
+
 
 @frozen
 class Registration:
-    """What stands in the store under `ext/<id>/<process>`.
+    """What stands in the store under `ext/<id>/<process>.<number>`.
 
     `incarnation` is the creation revision of the process's first record; 0 in that very record, whose own then counts.
     It is kept over every re-registration, so that an old process that returns after an outage never wins back.
@@ -36,23 +39,18 @@ class _Record:
     rank: tuple[int, int]
 
 
-def read(item: Item) -> _Record | None:
-    """Read one record; a malformed one of another writer is reported and skipped."""
-    try:
-        registration = decode(item.value, Registration)
-    except OsdiscoError as exc:
-        log.warning("skipped the registration at %s: %s", item.key, exc)
-        return None
-    return _Record(registration.extension, (registration.incarnation or item.created, item.created))
-
-
 def fold(items: Mapping[str, Item]) -> dict[str, ExtensionInfo]:
     """Return the extension that counts for each id: the newest incarnation."""
     best: dict[str, _Record] = {}
     for item in items.values():
-        record = read(item)
-        if record is not None and (record.extension.id not in best or record.rank > best[record.extension.id].rank):
-            best[record.extension.id] = record
+        try:
+            record = _read(item)
+        except RecordError as exc:
+            _report(item, exc)
+            continue
+        id_ = record.extension.id
+        if id_ not in best or record.rank > best[id_].rank:
+            best[id_] = record
     return {id_: record.extension for id_, record in sorted(best.items())}
 
 
@@ -62,8 +60,8 @@ class Extensions(Mapping[str, ExtensionInfo]):
     def __init__(self, view: View) -> None:
         self._view = view
         self._records: dict[str, dict[str, _Record]] = {}
-        self._ids: dict[str, str] = {}  # of each record's key
         self._current: dict[str, ExtensionInfo] = {}
+        self._skipped: dict[str, str] = {}
 
     def __getitem__(self, id_: str) -> ExtensionInfo:
         return self._current[id_]
@@ -84,21 +82,30 @@ class Extensions(Mapping[str, ExtensionInfo]):
         """Seconds since the store last spoke; infinite before it ever did."""
         return self._view.age
 
+    @property
+    def skipped(self) -> Mapping[str, str]:
+        """The keys that hold no good record now, and why."""
+        return dict(self._skipped)
+
+    def rival(self, id_: str, process: str) -> int:
+        """Return the incarnation of the newest other process with this id; 0 when there is none."""
+        records = self._records.get(id_, {}).items()
+        return max((record.rank[0] for key, record in records if _process_of(key) != process), default=0)
+
     def apply(self, change: Change) -> list[ExtensionEvent]:
         """Take a change of the records; returns what it means, extension by extension."""
-        touched = {id_ for key in change.deletes if (id_ := self._drop(key)) is not None}
+        touched = change.deletes.keys() | change.puts.keys()
+        for key in touched:
+            self._records.get(_id_of(key), {}).pop(key, None)
+            self._skipped.pop(key, None)
         for key, item in change.puts.items():
-            if (record := read(item)) is not None:
-                touched |= {self._drop(key) or record.extension.id, record.extension.id}
-                self._records.setdefault(record.extension.id, {})[key] = record
-                self._ids[key] = record.extension.id
-        return [event for id_ in sorted(touched) if (event := self._settle(id_)) is not None]
-
-    def _drop(self, key: str) -> str | None:
-        id_ = self._ids.pop(key, None)
-        if id_ is not None:
-            del self._records[id_][key]
-        return id_
+            try:
+                self._records.setdefault(_id_of(key), {})[key] = _read(item)
+            except RecordError as exc:
+                self._skipped[key] = str(exc)
+                _report(item, exc)
+        ids = sorted({_id_of(key) for key in touched})
+        return [event for id_ in ids if (event := self._settle(id_)) is not None]
 
     def _settle(self, id_: str) -> ExtensionEvent | None:
         records = self._records.get(id_)
@@ -110,3 +117,23 @@ class Extensions(Mapping[str, ExtensionInfo]):
         else:
             self._current[id_] = new
         return None if old == new else ExtensionEvent(old=old, new=new)
+
+
+def _read(item: Item) -> _Record:
+    """Read one record. Raises RecordError for what another writer put there and is none."""
+    registration = decode(item.value, Registration)
+    if registration.extension.id != _id_of(item.key):
+        raise RecordError("the id in it is not the one in its key")
+    return _Record(registration.extension, (registration.incarnation or item.created, item.created))
+
+
+def _report(item: Item, why: RecordError) -> None:
+    log.warning("skipped the registration at %r: %s", item.key, why)
+
+
+def _id_of(name: str) -> str:
+    return name.removeprefix(f"{PREFIX}/").rpartition("/")[0]
+
+
+def _process_of(name: str) -> str:
+    return name.rpartition("/")[2].partition(".")[0]
