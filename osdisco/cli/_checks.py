@@ -96,14 +96,15 @@ def _transport(url: StoreURL) -> Iterator[Finding]:
 
 def _endpoint(url: StoreURL, status: EndpointStatus) -> Finding:
     measured: dict[str, Any] = {"endpoint": status.endpoint, "version": status.version, "leader": status.leader}
-    measured["latency"] = status.latency
+    measured |= {"latency": status.latency, "details": dict(status.details)}
     if status.error is not None:
         advice = "start it or correct its address; while it is down the URL's other endpoints must do"
         return Finding("endpoint", Level.FAIL, f"{status.endpoint}: {status.error}", advice, measured)
     about = [f"{status.endpoint}: {status.version or 'version not shown'}"]
     about += [{True: "leader", False: "follower"}[status.leader]] if status.leader is not None else []
     about += [f"answers in {seconds(status.latency)}"] if status.latency is not None else []
-    about += [f"{name}: {value}" for name, value in sorted(status.details.items())]
+    if status.version is None:  # the reason is among them
+        about += [f"{name}: {value}" for name, value in sorted(status.details.items())]
     update = outdated(url, status.version)
     return Finding("endpoint", Level.WARN if update else Level.OK, ", ".join(about), update or "", measured)
 

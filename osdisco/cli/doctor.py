@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import aclosing
-from typing import Any, Final
+from typing import Final
 
 import click
 
@@ -22,6 +22,8 @@ _MARKS: Final = {
     Level.FAIL: ("fail", "bold red"),
     Level.DOWN: ("down", "bold red"),
 }
+
+_WIDTHS: Final = (4, 10, 0)
 
 
 @click.command(cls=Command)
@@ -57,16 +59,28 @@ class _Report:
     def __init__(self, url: str) -> None:
         from rich.console import Console
 
-        self._console = Console(highlight=False, soft_wrap=True)
-        self._print((f"osdisco doctor: {visible(url)}", "bold"))
+        self._console = Console(highlight=False)
+        self._console.print(f"osdisco doctor: {visible(url)}", style="bold", markup=False, soft_wrap=True)
 
     def show(self, finding: Finding) -> None:
+        """Print one finding, with its advice below."""
         mark, style = _MARKS[finding.level]
-        self._print((f"  {mark:<5}", style), (f"{visible(finding.check):<12}", "bold"), (visible(finding.said), ""))
+        self._print((mark, style), (finding.check, "bold"), (finding.said, ""))
         if finding.advice:
-            self._print((f"{'':19}{visible(finding.advice)}", "cyan"))
+            self._print(("", ""), ("", ""), (finding.advice, "cyan"))
 
-    def _print(self, *parts: Any) -> None:
+    def _print(self, *cells: tuple[str, str]) -> None:
+        from rich.table import Table
         from rich.text import Text
 
-        self._console.print(Text.assemble(*parts))
+        texts = [Text(visible(text), style) for text, style in cells]
+        if not self._console.is_terminal:  # not folded, so that it can be searched
+            self._console.print(
+                *(f"{text.plain:<{width}}" for text, width in zip(texts, _WIDTHS, strict=True)), soft_wrap=True
+            )
+            return
+        row = Table.grid(padding=(0, 2, 0, 0))
+        for width in _WIDTHS:
+            row.add_column(min_width=width)
+        row.add_row(*texts)
+        self._console.print(row)

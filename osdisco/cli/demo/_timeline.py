@@ -104,7 +104,11 @@ class Timeline:
         if not self._facts.all("killed") or event is not self._facts.next_holder:
             return None
         after = seconds(event.at - self._facts.killed.at)
-        return "→", "bold", f"takes over, {after} after the kill: {event.data['token']} > {self._facts.killed_token}"
+        return (
+            "→",
+            "bold",
+            f"takes over {after} after the kill: token {event.data['token']} > {self._facts.killed_token}",
+        )
 
     def _late_write_refused(self, event: Event) -> tuple[str, str, str]:
         return "✓", "yellow", f"its write with token {event.data['token']}, delayed until now, is refused by the store"
