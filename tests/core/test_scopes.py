@@ -436,3 +436,34 @@ async def test_a_scope_needs_a_task() -> None:
     asyncio.get_running_loop().call_soon(outside_of_a_task)
     await asyncio.sleep(1)
     assert failures == ["a scope needs a task whose body it can cancel"]
+
+
+async def test_a_scope_in_the_cleanup_of_a_cancelled_task_still_ends_in_lost_error() -> None:
+    lost, ended = Loss(), list[str]()
+
+    async def body() -> None:
+        try:
+            await asyncio.sleep(60)
+        finally:
+            later(1, lost)
+            try:
+                async with scope(lost):
+                    await asyncio.sleep(60)
+            except LostError as exc:
+                ended.append(exc.reason)
+
+    task = asyncio.create_task(body())
+    await asyncio.sleep(1)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert ended == ["gone"]
+    assert task.cancelling() == 1
+
+
+async def test_scopes_that_were_left_are_forgotten_by_what_they_watched() -> None:
+    lost = Loss()
+    for _ in range(100):
+        async with scope(lost):
+            pass
+    assert not lost._callbacks
