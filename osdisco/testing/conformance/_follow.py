@@ -14,7 +14,8 @@ Names = dict[str, Item]
 
 
 class Follower:
-    """An open watch. `items` is what its frames fold to, by name below the root; `states` is all that it went through.
+    """An open watch. `items` is what its frames fold to, by name below the root; `states` is all that it went through,
+    and `times` when, on the loop's clock.
 
     A broken rule, or an error of the watch, is raised by what waits next, or at exit.
     """
@@ -24,6 +25,7 @@ class Follower:
     ) -> None:
         self.frames: list[Snapshot | Batch] = []
         self.states: list[Names] = []
+        self.times: list[float] = []
         self._forgiven = False
         self._backend = backend
         self._target = target
@@ -114,6 +116,7 @@ class Follower:
         self._check(frame)
         self._known = folded(self._known, frame)
         self.frames.append(frame)
+        self.times.append(asyncio.get_running_loop().time())
         self.states.append(self.items)
         self._news.set()
 

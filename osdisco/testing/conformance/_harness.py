@@ -72,7 +72,7 @@ class Harness(ABC):
             for backend in self._opened:
                 await backend.aclose()
         if exc is None:
-            await self._check_tasks()
+            await self.check_tasks()
 
     async def _clear(self) -> None:
         peer = await self.peer()
@@ -81,7 +81,8 @@ class Harness(ABC):
         for start in range(0, len(ops), size):
             await peer.backend.commit(ops[start : start + size], {}, timeout=self.timeout)
 
-    async def _check_tasks(self) -> None:
+    async def check_tasks(self) -> None:
+        """Fail when there are tasks that were not there when the test began."""
         left = asyncio.all_tasks() - self._tasks
         if left:
             _, left = await asyncio.wait(left, timeout=GRACE)

@@ -112,15 +112,13 @@ class ConnectionRules:
     async def test_e3_closing_ends_open_watches_and_leaves_no_task(self, harness: Harness) -> None:
         async with harness:
             peer = await harness.peer()
-            before = asyncio.all_tasks()
             async with peer.follow() as prefix, peer.follow("a") as key:
                 await prefix.ready()
                 await key.ready()
                 await peer.backend.aclose()
                 for follower in (prefix, key):
                     assert isinstance(await follower.ended(), ClosedError | None)
-            left = asyncio.all_tasks() - before
-            assert not left, f"tasks are left after aclose(): {left}"
+            await harness.check_tasks()
 
     async def test_e3_what_one_backend_wrote_stays_when_it_closes(self, harness: Harness) -> None:
         async with harness:

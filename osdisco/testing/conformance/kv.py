@@ -65,6 +65,9 @@ class KeyValueRules:
                     await peer.put(name)
                 await key.until(lambda items: list(items) == ["p"], "the key alone")
                 await prefix.until(lambda items: sorted(items) == ["p/a", "p/b"], "what is under the prefix")
+            async with peer.follow("p") as key, peer.follow("p/") as prefix:
+                await key.until(lambda items: list(items) == ["p"], "the key alone, at first")
+                await prefix.until(lambda items: sorted(items) == ["p/a", "p/b"], "what is under the prefix, at first")
 
     async def test_s1_1_every_change_raises_the_revision_above_all_earlier_ones(self, harness: Harness) -> None:
         async with harness:
