@@ -76,9 +76,15 @@ class ConnectionRules:
     async def test_e2_a_cancelled_call_leaves_the_backend_as_it_was(self, harness: Harness) -> None:
         async with harness:
             peer = await harness.peer()
+            calls: list[Callable[[], Awaitable[object]]] = [
+                lambda: peer.put("a", b"1"),
+                lambda: peer.get("a"),
+                lambda: peer.scan(),
+                lambda: peer.grant(60),
+            ]
             for steps in range(12):
-                for call in (peer.put("a", b"%d" % steps), peer.get("a"), peer.scan(), peer.grant(60)):
-                    await _cancelled_after(steps, call)
+                for call in calls:
+                    await _cancelled_after(steps, call())
             await peer.put("b", b"1")
             assert (await peer.item("b")).value == b"1"
 
@@ -131,7 +137,7 @@ class ConnectionRules:
             await other.revoke(lease)
             assert (await other.scan()).keys() == {"plain"}
 
-    async def test_inspect_tells_that_a_good_store_is_well(self, harness: Harness) -> None:
+    async def test_e1_inspect_tells_that_a_good_store_is_well(self, harness: Harness) -> None:
         async with harness:
             peer = await harness.peer()
             found = await peer.backend.inspect(timeout=harness.timeout)

@@ -171,7 +171,7 @@ class KeyValueRules:
                 assert snapshot.revision >= written
                 assert all(item.revision <= snapshot.revision for item in snapshot.items.values())
 
-    async def test_keys_and_values_in_reprs_never_show_the_value(self, harness: Harness) -> None:
+    async def test_e1_no_repr_shows_a_value(self, harness: Harness) -> None:
         async with harness:
             peer = await harness.peer()
             await peer.put("a", b"hunter2")
