@@ -182,7 +182,11 @@ class LockGuard:
         """Raise LostError when the lock is no longer ours, as far as this process can know. No I/O."""
         if self._releasing is not None:
             raise LostError(self.lost.reason or "it was released")
-        self._entry.session.check()
+        self._check_lost()
+
+    def _check_lost(self) -> None:
+        if self._releasing is None:
+            self._entry.session.check()
         self.lost.raise_if_set()
 
     async def commit(self, ops: Sequence[Op], expect: Mapping[str, Condition] | None = None) -> Mapping[str, int]:
@@ -248,8 +252,9 @@ class LockGuard:
             self._lose("its entry in the store is gone: revoked, or removed by an operator")
 
     async def __aenter__(self) -> LockGuard:
-        self._scope = Scope(self.lost, self.check)
+        self._scope = Scope(self.lost, self._check_lost)
         try:
+            self.check()
             self._scope.enter()
         except BaseException:
             await self._released()
