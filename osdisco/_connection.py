@@ -21,6 +21,8 @@ T = TypeVar("T")
 
 PAUSE_MIN = 0.05
 PAUSE_MAX = 1.0
+LASTING = 5.0
+"""Seconds after which a watch that breaks is no failure of its opening: the pauses between openings begin anew."""
 
 
 class Connection:

@@ -10,7 +10,7 @@ from typing import Protocol
 
 from attrs import field, frozen
 
-from osdisco._connection import Connection, backoff
+from osdisco._connection import LASTING, Connection, backoff
 from osdisco._tasks import cancel
 from osdisco.backend import Batch, Item, Snapshot
 from osdisco.errors import ClosedError, OsdiscoError, UnavailableError
@@ -75,13 +75,13 @@ class Feed:
             await cancel(self._task)
 
     async def _follow(self) -> None:
-        failures = 0
+        failures, now = 0, self._connection.runtime.clock.now
         while True:
+            begun = now()
             try:
                 frames = self._connection.backend.watch(self.target, after=self.revision)
                 async with aclosing(frames):
                     async for frame in frames:
-                        failures = 0
                         self._fold(frame)
                 raise UnavailableError(f"the watch of {self.target} ended without a reason")
             except ClosedError:
@@ -91,8 +91,8 @@ class Feed:
             except Exception as exc:
                 log.exception("the watch of %s failed in a way that its backend does not know", self.target)
                 self._trouble(UnavailableError(f"the watch of {self.target} failed: {type(exc).__name__}"))
+            failures = failures + 1 if now() - begun < LASTING else 0
             await asyncio.sleep(backoff(self._connection.runtime, failures))
-            failures += 1
 
     def _trouble(self, error: OsdiscoError) -> None:
         self.error = error

@@ -1,11 +1,11 @@
-"""The place of a client's keys in the store: a root, and the way from names to keys and back."""
+"""What a client writes, as the store has it: keys under a root, the way from names to keys and back, and values."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
 from osdisco.backend import Item, Limits, check_key
-from osdisco.errors import InvalidNameError
+from osdisco.errors import InvalidCommitError, InvalidNameError
 from osdisco.names import escape, escape_key, escape_prefix, unescape_key
 
 
@@ -59,3 +59,10 @@ class Keyspace:
     def deeper(self, name: str) -> Keyspace:
         """Return the key space below a name of any segments. Raises InvalidNameError."""
         return Keyspace(self.key(name) + "/", self.limits)
+
+
+def as_bytes(value: bytes) -> bytes:
+    """Return a value. Raises InvalidCommitError when it is not bytes, which no type checker stops in untyped code."""
+    if isinstance(value, bytes):
+        return value
+    raise InvalidCommitError(f"a value is bytes, not {type(value).__name__}; encode it first")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Coroutine
+from contextlib import suppress
 from typing import Any, TypeVar
 
 from osdisco.errors import OsdiscoError
@@ -41,8 +42,10 @@ class Supervisor:
 
     async def drain(self, timeout: float) -> None:
         """Give what still runs `timeout` seconds to end by itself, then cancel it."""
-        if self._tasks:
-            await asyncio.wait(self._tasks, timeout=timeout)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(timeout):
+                while self._tasks:  # some end by spawning others
+                    await asyncio.wait(self._tasks)
         await self.aclose()
 
     async def aclose(self) -> None:

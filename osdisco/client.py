@@ -11,7 +11,7 @@ from typing import Self
 
 from osdisco._connection import PAUSE_MIN, Connection
 from osdisco._feed import Feeds
-from osdisco._keys import Keyspace
+from osdisco._keys import Keyspace, as_bytes
 from osdisco._plugins import load_backend
 from osdisco._tasks import Supervisor
 from osdisco.backend import (
@@ -27,7 +27,7 @@ from osdisco.backend import (
     Snapshot,
     check_commit,
 )
-from osdisco.errors import ConfigError, ConflictError, InvalidCommitError
+from osdisco.errors import ConfigError, ConflictError
 from osdisco.runtime import Clock, CredentialProvider, Runtime, default_name
 from osdisco.session import Session
 from osdisco.url import ClientOptions, StoreURL
@@ -145,7 +145,7 @@ class Client:
     async def _put(self, name: str, value: bytes, expect: Mapping[str, Condition], timeout: float | None) -> int:
         self._connection.check_open()
         key = self._keys.key(name)
-        ops = (Put(key, _bytes(value)),)
+        ops = (Put(key, as_bytes(value)),)
         check_commit(ops, expect, self._keys.limits)
         return (await self._connection.commit(ops, expect, timeout))[key]
 
@@ -205,7 +205,7 @@ class Client:
 
     def _full(self, op: Op) -> Op:
         if isinstance(op, Put):
-            return Put(self._keys.key(op.key), _bytes(op.value), op.lease)
+            return Put(self._keys.key(op.key), as_bytes(op.value), op.lease)
         return Delete(self._keys.key(op.key))
 
     def view(self, prefix: str = "") -> View:
@@ -224,7 +224,7 @@ class Client:
         """Return a session of your own; enter or await it. `ttl` in seconds, the URL's when None."""
         self._connection.check_open()
         strict = self.options.strict_ttl if strict is None else strict
-        return self._sessions.new(ttl or self.options.ttl, strict, self._keys.root)
+        return self._sessions.new(self.options.ttl if ttl is None else ttl, strict, self._keys.root)
 
     async def shared_session(self) -> Session:
         """Return the session that all recipes of this client share; a new one when the last was lost.
@@ -306,9 +306,3 @@ class _Sessions:
 
 def _left(deadline: float, now: float) -> float:
     return max(deadline - now, 0.001)
-
-
-def _bytes(value: bytes) -> bytes:
-    if isinstance(value, bytes):
-        return value
-    raise InvalidCommitError(f"a value is bytes, not {type(value).__name__}; encode it first")

@@ -15,15 +15,14 @@ from contextlib import aclosing
 from types import TracebackType
 from typing import Any, Final, Self
 
-from osdisco._connection import PAUSE_MIN, Connection, backoff
-from osdisco._keys import Keyspace
+from osdisco._connection import LASTING, PAUSE_MIN, Connection, backoff
+from osdisco._keys import Keyspace, as_bytes
 from osdisco._loss import Loss, Scope
 from osdisco._tasks import cancel
 from osdisco.backend import ABSENT, Backend, Batch, HeldBy, Lease, Put, Snapshot, check_commit
 from osdisco.errors import (
     ClosedError,
     ConflictError,
-    DeniedError,
     IndeterminateError,
     LeaseExpiredError,
     LimitError,
@@ -39,6 +38,9 @@ EPOCH_KEY: Final = "epoch"
 """Raised by the operator after a restore from a backup, so that fencing tokens go on rising."""
 
 CLOSED: Final = "it was closed"
+
+REVOKING: Final = 2.0
+"""Seconds that giving a lease back may take; after that it ends with its ttl."""
 
 
 class SessionState(enum.Enum):
@@ -73,6 +75,7 @@ class Session:
         self._live_key = self._keys.join("sess", self.uid, "live")
         self._asked = ttl
         self._strict = strict
+        self._opened = False
         self._state = SessionState.NEW
         self._lease: Lease | None = None
         self._deadline = 0.0
@@ -142,7 +145,7 @@ class Session:
         """
         self.check()
         key = self._keys.key(name)
-        ops = (Put(key, value, self.id),)
+        ops = (Put(key, as_bytes(value), self.id),)
         check_commit(ops, {key: ABSENT}, self._keys.limits)
         try:
             try:
@@ -169,9 +172,10 @@ class Session:
         await self.aclose()
 
     async def _open(self) -> Self:
-        if self._state is not SessionState.NEW or self._lease is not None:
+        if self._opened or self._state is not SessionState.NEW:
             raise ClosedError("a session is opened once; ask the client for a new one")
         self._connection.check_open()
+        self._opened = True
         opening = self._connection.finishing.spawn(self._grant(), f"open session {self.uid}")
         try:
             await asyncio.shield(opening)
@@ -187,16 +191,19 @@ class Session:
         await self._stop()
 
     async def _grant(self) -> None:
-        if self._asked > self._backend.limits.ttl_max:
-            raise LimitError(f"a ttl of {self._asked} s; at most {self._backend.limits.ttl_max} s are granted")
+        longest = self._backend.limits.ttl_max
+        if not 0 < self._asked <= longest:
+            raise LimitError(f"a ttl of {self._asked} s; above 0 and at most {longest} s are granted")
+        deadline = self._now() + self._connection.options.timeout
         epoch = await self._connection.get(self._keys.join(EPOCH_KEY))
         self.epoch = _parse_epoch(epoch.value) if epoch else 0
-        lease, sent = await self._connection.patiently(self._grant_once)
+        lease, sent = await self._connection.patiently(self._grant_once, max(deadline - self._now(), 0.001))
         self._lease = self._owed = lease
         if self._strict and lease.ttl != self._asked:
             raise LimitError(f"a ttl of {self._asked} s was asked for with strict_ttl; the store grants {lease.ttl} s")
-        if self.lost.is_set():
-            return
+        if self.lost.is_set():  # closed, or given up by its opener, while the lease was being granted
+            await self._stop()
+            self.lost.raise_if_set()
         self._extend(sent, lease.ttl)
         self._move(SessionState.CONNECTED)
         spawn = self._connection.supervisor.spawn
@@ -259,7 +266,7 @@ class Session:
                 failures = 0
             except LeaseExpiredError:
                 self._lose("the store no longer knows the lease: it expired or was revoked")
-            except (UnavailableError, IndeterminateError, DeniedError) as exc:
+            except OsdiscoError as exc:
                 if not self.lost.is_set():
                     self._move(SessionState.SUSPENDED, str(exc))
                 pause = min(backoff(self._runtime, failures), self._granted.ttl / 6)
@@ -270,6 +277,8 @@ class Session:
         lease = self._granted
         sent = self._now()
         ttl = await self._backend.renew(lease, timeout=min(lease.ttl / 6, 2.0))
+        if self.lost.is_set():
+            return
         if self._now() >= self._deadline:
             self._lose("the answer to a renewal came after the deadline")
         else:
@@ -285,6 +294,7 @@ class Session:
         """Hold a key of our own and follow it: renewals of a dead lease have been seen to succeed (S10)."""
         failures = 0
         while self._state is not SessionState.LOST:
+            begun = self._now()
             try:
                 await self._put_live_key(lease)
                 await self._follow_live_key()
@@ -294,8 +304,10 @@ class Session:
                 return
             except OsdiscoError as exc:
                 log.info("session %s cannot see its own key for now: %s", self.uid, exc)
+            except Exception:
+                log.exception("the watch of session %s failed in a way that its backend does not know", self.uid)
+            failures = failures + 1 if self._now() - begun < LASTING else 0
             await asyncio.sleep(backoff(self._runtime, failures))
-            failures += 1
 
     async def _put_live_key(self, lease: Lease) -> None:
         if self._live:
@@ -325,10 +337,13 @@ class Session:
 
     async def aclose(self) -> None:
         """End the session: waits for what is being removed, then revokes the lease and with it all its keys."""
+        await asyncio.shield(self._connection.finishing.spawn(self._close(), f"close {self.uid}"))
+
+    async def _close(self) -> None:
         if self._endings:
             await asyncio.wait(list(self._endings), timeout=self._connection.options.timeout)
         self._lose(CLOSED, revoke=False)
-        await asyncio.shield(self._connection.finishing.spawn(self._stop(), f"close {self.uid}"))
+        await self._stop()
 
     async def _stop(self) -> None:
         tasks, self._tasks = self._tasks, []
@@ -337,9 +352,22 @@ class Session:
         if lease is None:
             return
         try:
-            await self._backend.revoke(lease, timeout=min(lease.ttl / 2, 2.0))
+            await self._revoke(lease)
         except OsdiscoError as exc:
             log.info("session %s could not be revoked and ends with its ttl: %s", self.uid, exc)
+
+    async def _revoke(self, lease: Lease) -> None:
+        """Until it succeeds all keys stand, so it is worth some patience; revoking twice does no harm."""
+        failures, deadline = 0, self._now() + min(lease.ttl / 2, REVOKING)
+        while True:
+            try:
+                return await self._backend.revoke(lease, timeout=min(deadline - self._now(), REVOKING / 2))
+            except (UnavailableError, IndeterminateError):
+                pause = backoff(self._runtime, failures)
+                if self._now() + pause >= deadline:
+                    raise
+            await asyncio.sleep(pause)
+            failures += 1
 
 
 def _gone(key: str, frame: Snapshot | Batch) -> bool:
