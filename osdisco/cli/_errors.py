@@ -72,6 +72,8 @@ def exit_code(exc: BaseException) -> int:
         return 128 + exc.number
     if isinstance(exc, FailedError):
         return exc.code
+    if _lacks_rich(exc):
+        return Exit.USAGE
     return next((code for kinds, code in _CODES if isinstance(exc, kinds)), Exit.FAILED)
 
 
@@ -84,7 +86,8 @@ def report(exc: BaseException, *, as_json: bool, verbose: bool) -> int:
         traceback.print_exception(exc)
     message = _message(exc)
     if as_json:
-        error = {"type": type(exc).__name__, "message": message, "exit_code": code}
+        cause = exc.__cause__ if isinstance(exc, FailedError) and exc.__cause__ else exc
+        error = {"type": type(cause).__name__, "message": message, "exit_code": code}
         sys.stderr.write(json.dumps({"error": error}) + "\n")
     else:
         sys.stderr.write(f"osdisco: {visible(message)}\n")
@@ -99,9 +102,13 @@ def _message(exc: BaseException) -> str:
         return exc.format_message()
     if isinstance(exc, OsdiscoError):
         return _with_remedy(exc)
-    if isinstance(exc, ModuleNotFoundError) and exc.name == "rich":
+    if _lacks_rich(exc):
         return "this command needs rich: pip install 'osdisco[cli]'"
     return f"unexpected {type(exc).__name__}: {exc} (-v shows where; please report it)"
+
+
+def _lacks_rich(exc: BaseException) -> bool:
+    return isinstance(exc, ModuleNotFoundError) and (exc.name or "").partition(".")[0] == "rich"
 
 
 def _with_remedy(exc: OsdiscoError) -> str:

@@ -24,6 +24,11 @@ def line(text: str) -> None:
     sys.stdout.flush()
 
 
+def warn(text: str) -> None:
+    """Say on stderr what else went wrong."""
+    sys.stderr.write(f"osdisco: {visible(text)}\n")
+
+
 def talking() -> bool:
     """Whether a person reads stderr."""
     return sys.stderr.isatty()

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Collection
-from contextlib import suppress
 from typing import Any, Final, Protocol
 
 from osdisco.backend import Delete, Item, Put
 from osdisco.cli._errors import FailedError
+from osdisco.cli._output import warn
 from osdisco.cli.demo._cast import BATCH, CAST, LOCK, ROUNDS, VICTIM, Event
 from osdisco.cli.demo._facts import Facts
 from osdisco.cli.demo._stages import Actor
@@ -56,8 +56,10 @@ class Director:
         except BaseException:
             self._show.wait("")
             await self._dismiss()
-            with suppress(OsdiscoError):
+            try:
                 await self._tidy()
+            except OsdiscoError as exc:
+                warn(f"the key {BATCH!a} may be left in {self._client.url}: {exc}")
             raise
         await self._dismiss()
         await self._tidy()

@@ -1,0 +1,93 @@
+"""Commands as processes of their own, and what tests ask about them."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from attrs import frozen
+
+COMMAND = (sys.executable, "-m", "osdisco.cli")
+PATIENCE = 20.0
+"""Seconds for what should take one at most."""
+
+
+@frozen
+class Ran:
+    """A command that has ended."""
+
+    code: int
+    out: str
+    raw: bytes
+    err: str
+
+    @property
+    def documents(self) -> list[dict[str, Any]]:
+        """What it wrote to stdout, as JSON, one document a line."""
+        return [json.loads(line) for line in self.out.splitlines()]
+
+    @property
+    def error(self) -> dict[str, Any]:
+        """The JSON document on stderr."""
+        (line,) = self.err.splitlines()
+        error: dict[str, Any] = json.loads(line)["error"]
+        return error
+
+
+Invoke = Callable[..., Ran]
+
+
+class Running:
+    """A command that runs as a process of its own, with pipes."""
+
+    def __init__(self, args: Sequence[str], url: str | None) -> None:
+        environment = {name: value for name, value in os.environ.items() if name != "OSDISCO_URL"}
+        environment |= {"OSDISCO_URL": url} if url else {}
+        self.process = subprocess.Popen(
+            [*COMMAND, *args],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env=environment,
+            text=True,
+        )
+
+    def line(self) -> str:
+        """Return the next line of stdout."""
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline()
+        assert line, f"it ended: {self.process.stderr and self.process.stderr.read()}"
+        return line.rstrip("\n")
+
+    def send(self, number: signal.Signals) -> None:
+        """Send a signal to this process alone."""
+        self.process.send_signal(number)
+
+    def end(self, timeout: float = PATIENCE) -> Ran:
+        """Wait for its end."""
+        out, err = self.process.communicate(timeout=timeout)
+        return Ran(self.process.returncode, out, out.encode(), err)
+
+
+def eventually(check: Callable[[], object], what: str) -> None:
+    """Wait until `check()` is true."""
+    deadline = time.monotonic() + PATIENCE
+    while not check():
+        assert time.monotonic() < deadline, f"in vain: {what}"
+        time.sleep(0.02)
+
+
+def alive(pid: int) -> bool:
+    """Whether a process runs; a zombie does not."""
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except FileNotFoundError:
+        return False
+    return state != "Z"
