@@ -40,7 +40,7 @@ class Subscriber(Protocol):
         """Take a difference; the first is everything there is."""
 
     def on_trouble(self, error: OsdiscoError) -> None:
-        """Learn that the watch was interrupted; it is reopened."""
+        """Learn that the watch was interrupted; it is reopened, unless this is a ClosedError."""
 
 
 class Feed:
@@ -63,6 +63,7 @@ class Feed:
             subscriber.on_change(Change(dict(self.items), {}, self.revision, resync=True))
         if self._task is None:
             self._task = self._connection.supervisor.spawn(self._follow(), f"watch {self.target}")
+            self._task.add_done_callback(self._ended)
 
     def unsubscribe(self, subscriber: Subscriber) -> bool:
         """Stop telling a subscriber; returns whether it was the last."""
@@ -73,6 +74,12 @@ class Feed:
         """End the watch."""
         if self._task is not None:
             await cancel(self._task)
+
+    def _ended(self, _: asyncio.Task[None]) -> None:
+        """Who is still here would wait for ever: the client was closed under them."""
+        self.error = ClosedError("the client is closed")
+        for subscriber in list(self._subscribers.values()):
+            subscriber.on_trouble(self.error)
 
     async def _follow(self) -> None:
         failures, now = 0, self._connection.runtime.clock.now

@@ -97,6 +97,7 @@ class Client:
         self._keys = Keyspace(f"{namespace}/" if namespace else "", backend.limits)
         self._sessions = _Sessions(self._connection, self._keys.root)
         self._parent: Client | None = None
+        self._closing: asyncio.Task[None] | None = None
 
     def __repr__(self) -> str:
         return f"<Client of {self.url or self._connection.backend!r} at {self._keys.root!a}>"
@@ -258,9 +259,10 @@ class Client:
         """End sessions, watches and connections; leaves no task, socket, lease or key. May be called twice."""
         if self._parent is not None:
             return
-        first, self._connection.closed = not self._connection.closed, True
-        if first:
-            await asyncio.shield(Supervisor().spawn(self._close(), "close the client"))
+        if self._closing is None:
+            self._connection.closed = True
+            self._closing = Supervisor().spawn(self._close(), "close the client")
+        await asyncio.shield(self._closing)
 
     async def _close(self) -> None:
         try:

@@ -81,6 +81,7 @@ class View(Mapping[str, Item]):
     def start(self) -> None:
         """Begin without waiting for the store: the view is empty and stale until it is reached."""
         if self._feed is None:
+            self._known = False
             self._feed = self._feeds.subscribe(self._target, self)
 
     async def aclose(self) -> None:
@@ -138,7 +139,7 @@ class View(Mapping[str, Item]):
 
     async def _wait(self, done: Callable[[], object], timeout: float | None) -> None:
         def closed_or_done() -> object:
-            if self._feed is None:
+            if self._feed is None or isinstance(self.error, ClosedError):
                 raise ClosedError(f"the view of {self._target} is closed")
             return done()
 
@@ -159,6 +160,8 @@ class View(Mapping[str, Item]):
     def on_change(self, change: Change) -> None:
         """Take a difference from the feed."""
         named = _named(change, self._keys)
+        if not self._known:  # the first change holds everything: what a view showed before it was closed is over
+            self._items.clear()
         for name in named.deletes:
             self._items.pop(name, None)
         self._items.update(named.puts)
@@ -175,7 +178,7 @@ class View(Mapping[str, Item]):
         self._signal.fire()
 
 
-class Watch:
+class Watch(AsyncIterator[Change]):
     """`async with client.watch(prefix) as changes`: an iterator of Change, subscribed at entry, closed at exit."""
 
     def __init__(self, feeds: Feeds, keys: Keyspace, target: str) -> None:
@@ -189,7 +192,7 @@ class Watch:
 
     async def __aenter__(self) -> AsyncIterator[Change]:
         self._feed = self._feeds.subscribe(self._target, self)
-        return self._changes()
+        return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
@@ -199,18 +202,20 @@ class Watch:
             self._wake.set()
             await self._feeds.unsubscribe(feed, self)
 
-    async def _changes(self) -> AsyncIterator[Change]:
-        while self._feed is not None:
-            if self._queue:
-                yield _named(self._queue.popleft(), self._keys)
-            elif self._error is not None:
+    async def __anext__(self) -> Change:
+        while not self._queue or self._feed is None:
+            if self._feed is None:
+                raise StopAsyncIteration
+            if self._error is not None:
                 raise self._error
-            else:
-                self._wake.clear()
-                await self._wake.wait()
+            self._wake.clear()
+            await self._wake.wait()
+        return _named(self._queue.popleft(), self._keys)
 
     def on_change(self, change: Change) -> None:
         """Queue a difference; merge the queue into one when its reader is too slow."""
+        if self._error is not None:
+            return
         self._queue.append(change)
         if len(self._queue) > QUEUE_MAX:
             merged = merge(self._queue)
@@ -219,8 +224,8 @@ class Watch:
         self._wake.set()
 
     def on_trouble(self, error: OsdiscoError) -> None:
-        """Lost permission ends the iterator; everything else is bridged."""
-        if isinstance(error, DeniedError):
+        """Lost permission and a closed client end the iterator; everything else is bridged."""
+        if isinstance(error, DeniedError | ClosedError):
             self._error = error
             self._wake.set()
 

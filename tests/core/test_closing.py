@@ -1,0 +1,308 @@
+"""Nothing is left behind: by closing, twice or in any order, and by a cancellation at any await."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+
+import pytest
+from core_fakes import CancelledAt, Spy, keys, leases, spied
+
+from osdisco import Client, Put, Session, SessionState
+from osdisco.errors import ClosedError, IndeterminateError, OsdiscoError, UnavailableError
+from osdisco.testing import VirtualClock
+from osdisco_memory import MemoryStore
+
+STEPS_MAX = 60
+
+
+@pytest.fixture
+def clock(osdisco_clock: VirtualClock) -> VirtualClock:
+    return osdisco_clock
+
+
+def tasks() -> list[str]:
+    """Return the names of all tasks but the test's own and its fixtures'."""
+    names = (task.get_name() for task in asyncio.all_tasks() - {asyncio.current_task()})
+    return sorted(name for name in names if not name.startswith("fixture"))
+
+
+def timers() -> list[str]:
+    """Return what the loop is going to call."""
+    loop = asyncio.get_running_loop()
+    return [str(handle) for handle in loop._scheduled if not handle.cancelled()]  # type: ignore[attr-defined]
+
+
+Work = Callable[[Client], Awaitable[object]]
+
+
+async def cancel_everywhere(
+    clock: VirtualClock,
+    work: Work,
+    *,
+    prepare: Callable[[MemoryStore, Client], Awaitable[None]] | None = None,
+    faults: Callable[[MemoryStore], object] = lambda _: None,
+    answered: bool,
+    again: bool,
+) -> int:
+    """Cancel `work` at each of its awaits in turn, each time on a new store; nothing must be left. Returns how many."""
+    for step in range(1, STEPS_MAX):
+        store = MemoryStore(clock=clock)
+        client, _ = spied(store, clock, ttl=10.0)
+        if prepare is not None:
+            await prepare(store, client)
+        faults(store)
+        cut = CancelledAt(work(client), step, answered=answered, again=again)
+        with suppress(asyncio.CancelledError):
+            await asyncio.create_task(_awaited(cut))
+        await clock.advance(2.5)  # what was begun comes to its end, far within the ttl
+        assert (leases(store), keys(store)) == ([], []), f"left behind when cancelled at await {step}"
+        assert tasks() == [], f"left running when cancelled at await {step}"
+        async with client.session() as session:  # and the client works on
+            session.check()
+        await client.aclose()
+        assert timers() == [], f"left scheduled when cancelled at await {step}"
+        if not cut.reached:
+            return step - 1
+    raise AssertionError(f"more than {STEPS_MAX} awaits")
+
+
+async def _awaited(cut: CancelledAt) -> None:
+    await cut
+
+
+async def open_and_close(client: Client) -> None:
+    async with client.session() as session:
+        await session.put("k", b"")
+        await asyncio.sleep(0.1)
+
+
+FAULTS: dict[str, Callable[[MemoryStore], object]] = {
+    "fine": lambda store: None,
+    "slow": lambda store: store.faults.delay(request=0.05, answer=0.05),
+    "granted without an answer": lambda store: store.faults.delay("grant", answer=1.0),
+    "first answers lost": lambda store: store.faults.drop_answer("commit", "revoke", times=2),
+    "first revoke refused": lambda store: store.faults.outage("revoke", times=1),
+}
+
+
+@pytest.mark.parametrize("again", [False, True], ids=["once", "at every await"])
+@pytest.mark.parametrize("answered", [False, True], ids=["while waiting", "with the answer"])
+@pytest.mark.parametrize("fault", FAULTS)
+async def test_a_session_cancelled_at_any_await_of_its_life_leaves_nothing(
+    clock: VirtualClock, fault: str, answered: bool, again: bool
+) -> None:
+    async def work(client: Client) -> None:
+        with suppress(IndeterminateError):  # what counts is what is left
+            await open_and_close(client)
+
+    steps = await cancel_everywhere(clock, work, faults=FAULTS[fault], answered=answered, again=again)
+    assert steps >= 4
+
+
+@pytest.mark.parametrize("again", [False, True], ids=["once", "at every await"])
+@pytest.mark.parametrize("answered", [False, True], ids=["while waiting", "with the answer"])
+async def test_closing_a_session_cancelled_at_any_await_leaves_nothing(
+    clock: VirtualClock, answered: bool, again: bool
+) -> None:
+    opened: dict[Client, Session] = {}
+
+    async def prepare(store: MemoryStore, client: Client) -> None:
+        session = opened[client] = await client.session()
+        await session.put("k", b"")
+        session.keep_until_ended(asyncio.sleep(0.5), "something that ends in its own time")
+
+    steps = await cancel_everywhere(
+        clock, lambda client: opened[client].aclose(), prepare=prepare, answered=answered, again=again
+    )
+    assert steps >= 1
+    assert all(session.state is SessionState.LOST for session in opened.values())
+
+
+async def test_a_shared_session_that_nobody_waits_for_any_more_goes_with_the_client(
+    store: MemoryStore, clock: VirtualClock
+) -> None:
+    client, _ = spied(store, clock)
+    store.faults.delay("grant", answer=1)
+    waiting = asyncio.create_task(client.shared_session())
+    await asyncio.sleep(0.5)
+    waiting.cancel()
+    await client.aclose()
+    assert leases(store) == keys(store) == tasks() == timers() == []
+
+
+# closing a client
+
+
+async def busy_client(store: MemoryStore, clock: VirtualClock) -> tuple[Client, Spy]:
+    client, spy = spied(store, clock, ttl=10.0)
+    await (await client.session()).put("a", b"")
+    await (await client.shared_session()).put("b", b"")
+    await client.view()
+    await client.scoped("deeper").view()
+    await client.watch().__aenter__()
+    await clock.advance(1)
+    return client, spy
+
+
+async def test_a_closed_client_leaves_no_lease_key_watch_task_or_timer(store: MemoryStore, clock: VirtualClock) -> None:
+    client, spy = await busy_client(store, clock)
+    assert len(leases(store)) == 2
+    assert len(keys(store)) == 4
+    assert spy.following
+    assert tasks()
+    await client.aclose()
+    assert leases(store) == keys(store) == tasks() == timers() == []
+    assert not spy.following
+
+
+@pytest.mark.parametrize("step", range(1, 4))
+async def test_closing_a_client_goes_on_when_its_caller_is_cancelled(
+    store: MemoryStore, clock: VirtualClock, step: int
+) -> None:
+    client, _ = await busy_client(store, clock)
+    store.faults.delay("revoke", request=0.2, answer=0.2)
+    with suppress(asyncio.CancelledError):
+        await asyncio.create_task(_awaited(CancelledAt(client.aclose(), step)))
+    await client.aclose()
+    assert leases(store) == keys(store) == tasks() == timers() == []
+
+
+async def test_closing_twice_waits_for_the_same_end(store: MemoryStore, clock: VirtualClock) -> None:
+    client, spy = await busy_client(store, clock)
+    store.faults.delay("revoke", request=0.5)
+    first = asyncio.create_task(client.aclose())
+    await asyncio.sleep(0.1)
+    await client.aclose()
+    assert leases(store) == []
+    await first
+    await client.aclose()
+    assert spy.count("revoke") == 2
+
+
+async def test_a_client_closes_within_its_timeout_when_the_store_does_not_answer(
+    store: MemoryStore, clock: VirtualClock
+) -> None:
+    client, _ = await busy_client(store, clock)
+    begun = clock.now()
+    store.faults.freeze()
+    await client.aclose()
+    assert clock.now() - begun <= client.options.timeout
+    assert tasks() == timers() == []
+    store.faults.thaw()
+    await clock.advance(11)
+    assert leases(store) == keys(store) == []
+
+
+async def test_a_revoke_that_fails_once_is_tried_again_while_closing(store: MemoryStore, clock: VirtualClock) -> None:
+    for fault in ("outage", "drop", "drop_answer"):
+        client, _ = await busy_client(store, clock)
+        getattr(store.faults, fault)("revoke", times=2)
+        await client.aclose()
+        assert leases(store) == keys(store) == [], fault
+
+
+async def test_a_session_that_is_being_opened_when_the_client_closes_leaves_no_lease(
+    store: MemoryStore, clock: VirtualClock
+) -> None:
+    client, _ = spied(store, clock)
+    store.faults.delay("grant", request=0.2, answer=0.5)
+    opening = asyncio.gather(client.session(), client.shared_session(), return_exceptions=True)
+    await asyncio.sleep(0.4)
+    await client.aclose()
+    assert leases(store) == keys(store) == []
+    assert all(isinstance(result, OsdiscoError) for result in await opening)
+    assert tasks() == timers() == []
+
+
+async def test_a_session_closed_by_another_while_it_is_being_opened_is_not_given_out(
+    client: Client, store: MemoryStore, clock: VirtualClock
+) -> None:
+    store.faults.delay("grant", answer=0.5)
+    session = client.session()
+
+    async def open_it() -> Session:
+        return await session
+
+    opening = asyncio.create_task(open_it())
+    await asyncio.sleep(0.1)
+    await session.aclose()
+    with pytest.raises(OsdiscoError):
+        await opening
+    assert leases(store) == keys(store) == []
+
+
+async def test_what_is_used_after_the_client_closed_says_so(store: MemoryStore, clock: VirtualClock) -> None:
+    client, spy = spied(store, clock)
+    deeper = client.scoped("deeper")
+    view, waiting = client.view(), client.session()
+    await client.aclose()
+    uses: list[Callable[[], Awaitable[object]]] = [
+        lambda: client.get("k"),
+        lambda: client.put("k", b""),
+        lambda: client.create("k", b""),
+        lambda: client.update("k", lambda _: b""),
+        lambda: client.delete("k"),
+        lambda: client.scan(),
+        lambda: client.commit([Put("k", b"")]),
+        lambda: client.inspect(),
+        lambda: client.shared_session(),
+        lambda: _awaited_any(view),
+        lambda: _awaited_any(waiting),
+        lambda: client.watch().__aenter__(),
+        lambda: deeper.get("k"),
+        lambda: deeper.shared_session(),
+    ]
+    for use in uses:
+        with pytest.raises(ClosedError):
+            await use()
+    with pytest.raises(ClosedError):
+        client.session()
+    assert spy.sent == []
+    await client.aclose()
+
+
+async def _awaited_any(awaitable: Awaitable[object]) -> object:
+    return await awaitable
+
+
+async def test_closing_a_scoped_client_closes_nothing(client: Client) -> None:
+    async with client.scoped("deeper") as deeper:
+        await deeper.put("k", b"1")
+    await deeper.aclose()
+    assert await deeper.get("k") == await client.scoped("deeper").get("k")
+    assert (await client.shared_session()).valid
+
+
+async def test_who_waits_for_a_view_or_a_watch_is_told_that_the_client_closed(
+    store: MemoryStore, clock: VirtualClock
+) -> None:
+    client, _ = spied(store, clock)
+    view = await client.view()
+    watch = client.watch()
+    changes = await watch.__aenter__()
+    await anext(changes)
+
+    async def next_change() -> object:
+        return await anext(changes)
+
+    waiting = [asyncio.create_task(view.until(lambda _: False)), asyncio.create_task(next_change())]
+    await asyncio.sleep(0.1)
+    await client.aclose()
+    for result in await asyncio.gather(*waiting, return_exceptions=True):
+        assert isinstance(result, ClosedError), result
+    await watch.__aexit__(None, None, None)
+    assert view.stale
+
+
+async def test_a_read_under_way_when_the_client_closes_ends(store: MemoryStore, clock: VirtualClock) -> None:
+    client, _ = spied(store, clock)
+    store.faults.freeze()
+    reading = asyncio.create_task(client.get("k"))
+    await asyncio.sleep(0.1)
+    await client.aclose()
+    with pytest.raises((ClosedError, UnavailableError)):
+        await reading
+    assert clock.now() < 1
+    store.faults.thaw()
