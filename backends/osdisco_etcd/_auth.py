@@ -33,6 +33,11 @@ class Auth:
         """Whether there is something to log in with."""
         return self._provider is not None
 
+    @property
+    def logged_in(self) -> bool:
+        """Whether the server took user and password."""
+        return self.renewable and self.carried is not None
+
     async def renew(self, stale: object | None, timeout: float) -> object:
         """Log in, unless somebody has since `stale` was read; callers at the same time share one login.
 

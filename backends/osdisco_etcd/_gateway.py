@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
 import io
 import json
 from base64 import b64decode, b64encode
 from collections.abc import Mapping, Sequence
 from email.utils import parsedate_to_datetime
-from functools import partial
 from typing import Any, ClassVar, Final
 
 import aiohttp
-from attrs import evolve
 from etcd3 import AioClient
 
 from osdisco.backend import EndpointStatus, Item
@@ -67,7 +64,6 @@ class GatewayWire(Wire):
         self._context = context_of(settings.options) if settings.tls else None
         self._sessions: dict[str, aiohttp.ClientSession] = {}
         self._clients: dict[tuple[int, str], GatewayClient] = {}
-        self.following: set[aiohttp.ClientResponse] = set()
 
     async def get(self, key: str, timeout: float) -> Item | None:
         request = {"key": _b64(raw(key))}
@@ -94,10 +90,7 @@ class GatewayWire(Wire):
         await self.call("LeaseRevoke", {"ID": lease}, _revision, timeout, subject=f"{lease:016x}")
 
     async def status(self, endpoint: int, timeout: float) -> EndpointStatus:
-        started = self._clock.now()
-        answer, date = await self._exchange(endpoint, "Status", {}, timeout, _HEADERS)
-        status = decoded(answer, partial(_status, self.settings.endpoints[endpoint]))
-        return evolve(status, latency=self._clock.now() - started, server_time=_seconds(date))
+        return await self.call("Status", {}, _status, timeout, subject="itself", mutates=False, to=endpoint)
 
     def watch(self, endpoint: int, carried: object, key: bytes, end: bytes, start: int) -> Stream:
         create = {
@@ -144,17 +137,14 @@ class GatewayWire(Wire):
         client = self._clients[endpoint, pool] = GatewayClient(self._bases[endpoint], session)
         return client
 
-    async def _exchange(
-        self, endpoint: int, method: str, request: Any, timeout: float, carried: Any
-    ) -> tuple[Any, str | None]:
+    async def _send(self, endpoint: int, method: str, request: Any, timeout: float, carried: object) -> Any:
         limits = aiohttp.ClientTimeout(total=timeout, sock_connect=self.settings.options.connect_timeout)
         pool = _POOLS.get(method, "requests")
         async with self.post(endpoint, pool, _PATHS[method], request, limits, carried) as response:
-            return _answer(response.status, await response.read()), response.headers.get("Date")
-
-    async def _send(self, endpoint: int, method: str, request: Any, timeout: float, carried: object) -> Any:
-        answer, _ = await self._exchange(endpoint, method, request, timeout, carried)
-        return answer
+            answer = _answer(response.status, await response.read())
+            if method == "Status":
+                answer["date"] = response.headers.get("Date")
+            return answer
 
     async def _login(self, username: str, password: Secret) -> object:
         endpoint = self.endpoint
@@ -170,8 +160,6 @@ class GatewayWire(Wire):
         return self.not_logged_in(failure, endpoint)
 
     async def _disconnect(self) -> None:
-        for response in self.following:  # a closed session closes their connections but leaves their readers waiting
-            response.close()
         sessions, self._sessions = self._sessions, {}
         self._clients.clear()
         for session in sessions.values():
@@ -182,24 +170,14 @@ class GatewayStream(Stream):
     """A watch as a response that does not end: one JSON document a line."""
 
     def __init__(self, wire: GatewayWire, endpoint: int, carried: object, start: int, create: Any) -> None:
-        super().__init__(endpoint, carried, start)
+        super().__init__(wire, endpoint, carried, start)
         self._wire = wire
         self._create = create
         self._response: aiohttp.ClientResponse | None = None
         self._buffer = bytearray()
         self._grown = False
 
-    async def receive(self, timeout: float) -> Response | None:
-        self._grown = False
-        try:
-            async with asyncio.timeout(timeout) as scope:
-                return await self._message()
-        except TimeoutError:
-            if not scope.expired():
-                raise
-            return Response(0, [], fragment=True) if self._grown else None  # half of a long line is a sign of life
-
-    async def _message(self) -> Response:
+    async def _next(self) -> Response:
         if self._response is None:
             self._response = await self._open()
         searched = 0
@@ -212,7 +190,17 @@ class GatewayStream(Stream):
             self._grown = True
         line = bytes(self._buffer[:end])
         del self._buffer[: end + 1]
+        self._grown = bool(self._buffer)
         return decoded(_answer(200, line), _response)
+
+    def _part(self) -> Response | None:
+        """Half of a long line is a sign of life."""
+        grown, self._grown = self._grown, False
+        return Response(0, [], fragment=True) if grown else None
+
+    def _hang_up(self) -> None:
+        if self._response is not None:
+            self._response.close()
 
     async def _open(self) -> aiohttp.ClientResponse:
         limits = aiohttp.ClientTimeout(total=None, sock_connect=self._wire.settings.options.connect_timeout)
@@ -222,13 +210,7 @@ class GatewayStream(Stream):
         if response.status != 200:
             async with response:
                 _answer(response.status, await response.read())
-        self._wire.following.add(response)
         return response
-
-    async def aclose(self) -> None:
-        if self._response is not None:
-            self._response.close()
-            self._wire.following.discard(self._response)
 
 
 async def _send_once(request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
@@ -336,12 +318,13 @@ def _ttl(answer: Any) -> int:
     return max(0, int(answer.get("TTL", 0)))
 
 
-def _status(endpoint: str, answer: Any) -> EndpointStatus:
+def _status(answer: Any) -> EndpointStatus:
     return EndpointStatus(
-        endpoint,
+        "",
         error="; ".join(answer.get("errors", ())) or None,
         version=answer["version"],
         leader=answer["leader"] == answer["header"]["member_id"],
+        server_time=_seconds(answer["date"]),
         details={
             "db_size": str(answer.get("dbSize", 0)),
             "raft_term": str(answer.get("raftTerm", 0)),

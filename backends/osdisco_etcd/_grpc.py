@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Final
 import grpc
 import grpc.aio
 from aetcd.rpc import kv_pb2, rpc_pb2, rpc_pb2_grpc
-from attrs import evolve, frozen
+from attrs import frozen
 
 from osdisco.backend import EndpointStatus, Item
 from osdisco.errors import ClosedError, OsdiscoError
@@ -79,10 +79,8 @@ class GrpcWire(Wire):
         )
 
     async def status(self, endpoint: int, timeout: float) -> EndpointStatus:
-        started = self._clock.now()
-        answer = await self._send(endpoint, "Status", rpc_pb2.StatusRequest(), timeout, None)
-        status = decoded(answer, partial(_status, self.settings.endpoints[endpoint]))
-        return evolve(status, latency=self._clock.now() - started)
+        request = rpc_pb2.StatusRequest()
+        return await self.call("Status", request, _status, timeout, subject="itself", mutates=False, to=endpoint)
 
     def watch(self, endpoint: int, carried: object, key: bytes, end: bytes, start: int) -> Stream:
         create = rpc_pb2.WatchCreateRequest(
@@ -166,48 +164,33 @@ class GrpcWire(Wire):
 
 
 class GrpcStream(Stream):
-    """A watch; the read under way is a task, because cancelling a read of grpc.aio cancels the call."""
+    """A watch as a call."""
 
     answers_probes = True
 
     def __init__(self, wire: GrpcWire, endpoint: int, carried: object, start: int, create: Any) -> None:
-        super().__init__(endpoint, carried, start)
+        super().__init__(wire, endpoint, carried, start)
         self._wire = wire
         self._create = create
         self._call: Any = None
-        self._read: asyncio.Task[Any] | None = None
 
-    async def receive(self, timeout: float) -> Response | None:
-        if self._read is None:
-            self._read = asyncio.create_task(self._next())
-        await asyncio.wait((self._read,), timeout=timeout)
-        if not self._read.done():
-            return None
-        read, self._read = self._read, None
-        if read.cancelled():
-            raise ClosedError("this etcd backend was closed meanwhile")
-        return _response(read.result())
-
-    async def _next(self) -> Any:
+    async def _next(self) -> Response:
         if self._call is None:
             node = await self._wire.node(self.endpoint)
             self._call = node.watch(metadata=self.carried)
             await self._call.write(self._create)
-        return await self._call.read()
+        message = await self._call.read()
+        if message is grpc.aio.EOF:
+            raise Refused(Failure("the watch ended without a reason"))
+        return decoded(message, _response)
 
     async def probe(self) -> None:
-        if self._call is not None:
-            async with asyncio.timeout(1.0):
-                await self._call.write(rpc_pb2.WatchRequest(progress_request=rpc_pb2.WatchProgressRequest()))
+        async with asyncio.timeout(1.0):
+            await self._call.write(rpc_pb2.WatchRequest(progress_request=rpc_pb2.WatchProgressRequest()))
 
-    async def aclose(self) -> None:
+    def _hang_up(self) -> None:
         if self._call is not None:
             self._call.cancel()
-        if self._read is not None:
-            self._read.cancel()
-            await asyncio.wait((self._read,))
-            if not self._read.cancelled():
-                self._read.exception()
 
 
 def _channel_options(connect_timeout: float, name: str | None) -> list[tuple[str, Any]]:
@@ -297,11 +280,11 @@ def _renewed(answer: Any) -> int:
     return max(0, int(answer.TTL))
 
 
-def _status(endpoint: str, answer: Any) -> EndpointStatus:
+def _status(answer: Any) -> EndpointStatus:
     if not answer.header.member_id:
         raise ValueError("no answer of etcd is without a member")
     return EndpointStatus(
-        endpoint,
+        "",
         error="; ".join(answer.errors) or None,
         version=answer.version,
         leader=answer.leader == answer.header.member_id,
@@ -325,10 +308,8 @@ def _event(event: Any) -> Event:
 
 
 def _response(message: Any) -> Response:
-    if message is None or message is grpc.aio.EOF or not message.header.revision:
-        raise Refused(Failure("the watch ended without a reason" if message is grpc.aio.EOF else "not etcd's answer"))
     return Response(
-        message.header.revision,
+        message.header.revision if message.canceled else _revision(message),  # compaction cancels without a header
         [_event(event) for event in message.events],
         message.created,
         message.canceled,

@@ -36,7 +36,7 @@ class Watch:
         self._key = key
         self._end = end
         self._timeout = min(timeout, PATIENCE)
-        self._patience = PATIENCE
+        self._asked = False
         self._at = 0
         self._seen = 0
         self._parts: list[Event] = []
@@ -74,10 +74,10 @@ class Watch:
 
     async def _next(self, stream: Stream) -> Sequence[Frame]:
         try:
-            response = await stream.receive(self._patience)
+            response = await stream.receive(LAST_CALL if self._asked else PATIENCE)
             if response is None:
                 return await self._silence(stream)
-            self._patience = PATIENCE
+            self._asked = False
             if response.canceled:
                 return await self._canceled(stream, response)
             if response.created:
@@ -90,9 +90,9 @@ class Watch:
             raise self._wire.failed(failure, stream.endpoint, "Watch", mutates=False) from exc
 
     async def _silence(self, stream: Stream) -> Sequence[Frame]:
-        if self._patience == LAST_CALL:
+        if self._asked:
             raise Refused(Failure(f"silent for over {PATIENCE:g} s, and when asked"))
-        self._patience = LAST_CALL
+        self._asked = True
         self._overlap = stream.answers_probes  # what comes twice is dropped
         if stream.answers_probes and stream.start <= self._seen:
             await stream.probe()

@@ -9,12 +9,13 @@ from __future__ import annotations
 import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any, ClassVar, Final, NamedTuple, TypeVar
 
-from attrs import define
+from attrs import define, evolve
 
 from osdisco.backend import EndpointStatus, Item
-from osdisco.errors import ClosedError, IndeterminateError, OsdiscoError, UnavailableError
+from osdisco.errors import ClosedError, DeniedError, IndeterminateError, OsdiscoError, UnavailableError
 from osdisco.runtime import Clock, Secret
 from osdisco_etcd._auth import Auth
 from osdisco_etcd._errors import Failure, Refused, Verdict, error_for, verdict_on
@@ -64,27 +65,63 @@ class Response:
 
 
 class Stream(ABC):
-    """One watch at one endpoint, from the revision `start` on."""
+    """One watch at one endpoint, from the revision `start` on.
+
+    The read under way is a task: silence must not cancel it, and closing the backend must.
+    """
 
     answers_probes: ClassVar[bool] = False
 
-    def __init__(self, endpoint: int, carried: object, start: int) -> None:
+    def __init__(self, wire: Wire, endpoint: int, carried: object, start: int) -> None:
         self.endpoint = endpoint
         self.carried = carried
         self.start = start
         self.ended = False
+        self._streams = wire.streams
+        self._streams.add(self)
+        self._read: asyncio.Task[Response] | None = None
 
-    @abstractmethod
     async def receive(self, timeout: float) -> Response | None:
         """Return the next message, or None after `timeout` seconds of silence, from which the stream goes on."""
+        read = self._read = self._read or asyncio.create_task(self._next())
+        await asyncio.wait((read,), timeout=timeout)
+        if not read.done():
+            return self._part()
+        self._read = None
+        if read.cancelled():
+            raise ClosedError("this etcd backend was closed meanwhile")
+        return read.result()
 
     async def probe(self) -> None:
         """Ask the server for its progress; only where `answers_probes`."""
         raise NotImplementedError
 
-    @abstractmethod
+    def cut(self) -> asyncio.Task[Response] | None:
+        """End the stream at once; returns the read that was under way, to be waited for."""
+        self._hang_up()
+        if self._read is not None:
+            self._read.cancel()
+        return self._read
+
     async def aclose(self) -> None:
-        """Cut the stream and leave nothing behind."""
+        """End the stream and leave nothing behind."""
+        self._streams.discard(self)
+        read = self.cut()
+        if read is not None:
+            await asyncio.wait((read,))
+            _ = read.cancelled() or read.exception()
+
+    def _part(self) -> Response | None:
+        """Return a message without content if a part of the next one has come, else None."""
+        return None
+
+    @abstractmethod
+    async def _next(self) -> Response:
+        """Open the stream, the first time, and read a message."""
+
+    @abstractmethod
+    def _hang_up(self) -> None:
+        """Tell the transport that nobody listens any more."""
 
 
 class Wire(ABC):
@@ -96,6 +133,7 @@ class Wire(ABC):
         self.settings = settings
         self.endpoint = 0
         self.closed = False
+        self.streams: set[Stream] = set()
         self.auth = Auth(settings.credentials, self._login, anonymous)
         self._anonymous = anonymous
         self._clock = clock
@@ -130,7 +168,7 @@ class Wire(ABC):
 
     @abstractmethod
     async def status(self, endpoint: int, timeout: float) -> EndpointStatus:
-        """Ask one endpoint how it is. Raises what drivers raise."""
+        """Ask one endpoint how it is."""
 
     @abstractmethod
     def watch(self, endpoint: int, carried: object, key: bytes, end: bytes, start: int) -> Stream:
@@ -161,12 +199,13 @@ class Wire(ABC):
         *,
         subject: str,
         mutates: bool = True,
+        to: int | None = None,
     ) -> T:
-        """Send a request and decode its answer; `timeout` seconds for all of it."""
+        """Send a request, `to` one endpoint or the present one, and decode its answer; `timeout` seconds for all."""
         started = self._clock.now()
         left = timeout
         for again in (False, True):
-            endpoint = self.endpoint
+            endpoint = self.endpoint if to is None else to
             carried = self.auth.carried
             try:
                 if self.closed:
@@ -211,17 +250,26 @@ class Wire(ABC):
         """Ask all endpoints how they are, at once."""
         if self.closed:
             raise ClosedError("this etcd backend is closed")
+        if self.auth.carried is None:
+            with suppress(OsdiscoError):  # each endpoint will say so itself
+                await self.auth.renew(None, timeout)
         return await asyncio.gather(*(self._status(n, timeout) for n in range(len(self.settings.endpoints))))
 
     async def _status(self, endpoint: int, timeout: float) -> EndpointStatus:
+        started = self._clock.now()
         try:
-            return await self.status(endpoint, timeout)
-        except self.errors as exc:
-            return EndpointStatus(self.settings.endpoints[endpoint], error=self.failure(exc).text)
+            found = await self.status(endpoint, timeout)
+        except OsdiscoError as exc:
+            known = isinstance(exc, DeniedError) and self.auth.logged_in  # well, but tells root only
+            found = EndpointStatus("", None if known else str(exc), details={"status": "denied"} if known else {})
+        return evolve(found, endpoint=self.settings.endpoints[endpoint], latency=self._clock.now() - started)
 
     async def aclose(self) -> None:
         """Cut all that is under way."""
         self.closed = True
+        reads = [read for stream in self.streams if (read := stream.cut())]
+        if reads:
+            await asyncio.wait(reads)
         await self.auth.aclose()
         await self._disconnect()
 
