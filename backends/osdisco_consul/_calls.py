@@ -7,11 +7,12 @@ would look like a delete. They may raise anything that `json`, a lookup or an at
 from __future__ import annotations
 
 import json
-from base64 import b64decode, b64encode
+from binascii import a2b_base64, b2a_base64
 from collections.abc import Callable, Mapping, Sequence
 from email.utils import parsedate_to_datetime
-from enum import Enum
+from enum import IntEnum
 from typing import Any
+from urllib.parse import urlencode
 
 from attrs import define
 from consul import base
@@ -26,7 +27,7 @@ PROBE = "_probe"
 Headers = Mapping[str, str]
 
 
-class Lane(Enum):
+class Lane(IntEnum):
     """A pool of connections, so that neither watches nor a flood of requests hold up renewals; the value is its size.
 
     Together they stay below the 200 connections that an agent takes from one address.
@@ -56,7 +57,7 @@ class Call:
 
     method: str
     path: str
-    params: Sequence[tuple[str, object]]
+    query: str
     data: str
     parse: Callable[[Answer], Any]
     lane: Lane = Lane.REQUESTS
@@ -69,10 +70,10 @@ class _Builder(base.HTTPClient):  # type: ignore[misc]
     """Where python-consul2 would send, it gets back what it would have sent. Tokens are no matter of it."""
 
     def get(self, callback: Any, path: str, params: Any = None, headers: Any = None) -> Call:
-        return Call("GET", path, params or (), "", callback)
+        return Call("GET", path, urlencode(params or ()), "", callback)
 
     def put(self, callback: Any, path: str, params: Any = None, data: str = "", headers: Any = None) -> Call:
-        return Call("PUT", path, params or (), data, callback)
+        return Call("PUT", path, urlencode(params or ()), data, callback)
 
     def delete(self, callback: Any, path: str, params: Any = None, data: str = "", headers: Any = None) -> Call:
         raise NotImplementedError("writes go through PUT /v1/txn only")
@@ -85,11 +86,9 @@ class Api(base.Consul):  # type: ignore[misc]
 
     def __init__(self, place: Mapping[str, str], session_node: str | None) -> None:
         self.token = self.dc = None
-        self.consistency = "consistent"
         self.http = self.http_connect()
         self.agent = base.Consul.Agent(self)
         self.catalog = base.Consul.Catalog(self)
-        self.kv = base.Consul.KV(self)
         self.session = base.Consul.Session(self)
         self.status = base.Consul.Status(self)
         self.txn = base.Consul.Txn(self)
@@ -103,22 +102,25 @@ class Api(base.Consul):  # type: ignore[misc]
         """Connect nowhere."""
         return _Builder()
 
-    def read(self, target: str, index: int = 0, wait: float = 0) -> Call:
-        """Read a key, or all under a prefix; with an index, wait up to `wait` seconds for another one.
+    def read(self, target: str) -> Call:
+        """Read a key, or all under a prefix, linearizable. (Without `kv.get`, whose time showed in a plain read.)
 
-        A read with an index is not `consistent`, which would cost a round of the servers each time. A denied list looks
-        empty while a denied key is a 403, so an empty list needs a probe.
+        A denied list looks empty while a denied key is a 403, so an empty list needs a probe.
         """
-        recurse = target.endswith("/") or not target
-        mode = "default" if index else "consistent"
-        call: Call = self.kv.get(target, index=index, wait=f"{wait:g}s", recurse=recurse, consistency=mode)
-        call.parse, call.missing = _items, True
-        call.probe = self.read(target + PROBE) if recurse else None
-        return call
+        path = "/v1/kv/" + target
+        if target and not target.endswith("/"):
+            return Call("GET", path, "consistent=1", "", _items, missing=True)
+        return Call("GET", path, "recurse=1&consistent=1", "", _items, missing=True, probe=self.read(target + PROBE))
 
     def poll(self, target: str, index: int, wait: float, *, probe: bool) -> Call:
-        """Read for a watch. One that was empty already is not probed: nothing can be lost by it."""
-        call = self.read(target, index, wait)
+        """Read for a watch; with an index, wait up to `wait` seconds for another one.
+
+        A read with an index is not `consistent`, which would cost a round of the servers each time. A prefix that was
+        empty already needs no probe: nothing can be lost by it.
+        """
+        call = self.read(target)
+        if index:
+            call.query = call.query.replace("consistent=1", f"index={index}&wait={wait:g}s")
         call.lane = Lane.WATCHES
         if not probe:
             call.probe = None
@@ -186,7 +188,7 @@ def _guard(key: str, condition: Condition) -> dict[str, object]:
 def _verb(op: Op) -> dict[str, object]:
     if isinstance(op, Delete):
         return {"Verb": "delete", "Key": op.key}  # never delete-cas: it succeeds on a missing key
-    value = b64encode(op.value).decode()
+    value = b2a_base64(op.value, newline=False).decode()
     if op.lease is None:
         return {"Verb": "set", "Key": op.key, "Value": value}
     return {"Verb": "lock", "Key": op.key, "Value": value, "Session": op.lease}
@@ -197,7 +199,7 @@ def _items(answer: Answer) -> tuple[int, list[Item]]:
     index = max(1, int(answer.headers.get(INDEX, 1)))
     if answer.code == 404:
         return index, []
-    entries = json.loads(answer.body)
+    entries = json.loads(answer.body.decode())
     if not (isinstance(entries, list) and entries):
         raise ValueError("an agent says 404 when there is nothing")
     return index, [_item(entry) for entry in entries]
@@ -207,7 +209,7 @@ def _item(entry: Mapping[str, Any]) -> Item:
     value = entry["Value"]
     return Item(
         entry["Key"],
-        b64decode(value) if value else b"",
+        a2b_base64(value) if value else b"",
         entry["CreateIndex"],
         entry["ModifyIndex"],
         entry.get("Session") or None,

@@ -13,8 +13,6 @@ from osdisco.runtime import Runtime, Secret
 from osdisco_consul._options import TOKEN_VARIABLE, read_token
 
 HEADER = "X-Consul-Token"
-_BASE = {"User-Agent": "osdisco"}
-
 Headers = Mapping[str, str]
 
 
@@ -70,4 +68,4 @@ class Tokens:
 
 
 def _headers(token: Secret | None) -> Headers:
-    return {**_BASE, HEADER: _Hidden(token.reveal())} if token else _BASE
+    return {HEADER: _Hidden(token.reveal())} if token else {}

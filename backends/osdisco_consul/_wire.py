@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import ssl
+from functools import lru_cache
 from typing import Any
 from urllib.parse import quote, urlencode
 
@@ -21,7 +22,7 @@ from aiohttp import (
     TCPConnector,
 )
 from aiohttp.client_middlewares import ClientHandlerType
-from attrs import evolve, frozen
+from attrs import define, evolve
 from yarl import URL
 
 from osdisco.errors import ClosedError, ConfigError, DeniedError, IndeterminateError, UnavailableError
@@ -37,13 +38,15 @@ log = logging.getLogger("osdisco")
 _PARSE_ERRORS = (ValueError, LookupError, TypeError, AttributeError, RecursionError)
 
 
-@frozen
+@define
 class _Attempt:
-    """One sending of a call to one endpoint."""
+    """One sending of a call to one endpoint, with `left` seconds for it."""
 
     call: Call
     endpoint: int
+    headers: Headers
     deadline: float
+    left: float
 
 
 class Wire:
@@ -54,7 +57,7 @@ class Wire:
         self.endpoints = addresses(url)
         self.tokens = Tokens(runtime, options.token_file)
         self._bases = [f"{scheme}://{address}" for address in self.endpoints]
-        self._place = urlencode(options.place)
+        self._place = f"&{urlencode(options.place)}" if options.place else ""
         self._ssl = ssl_context(options) if scheme == "https" else True
         self._server_name = options.tls_server_name
         self._connect_timeout = options.connect_timeout
@@ -73,43 +76,42 @@ class Wire:
         """
         if self._closed:
             raise ClosedError("the Consul backend is closed")
-        deadline = self._now() + timeout
-        headers = self.tokens.headers or await self.tokens.fetch(None, timeout)
+        deadline, left = self._now() + timeout, timeout
+        if (headers := self.tokens.headers) is None:
+            headers, left = await self.tokens.fetch(None, timeout), deadline - self._now()
         assert headers is not None
-        asked = self._current if endpoint is None else endpoint
-        attempt = _Attempt(call, asked, deadline)
+        attempt = _Attempt(call, self._current if endpoint is None else endpoint, headers, deadline, left)
         try:
-            return await self._answered(attempt, headers)
+            return await self._answered(attempt)
         except DeniedError:
             renewed = await self.tokens.fetch(headers, max(deadline - self._now(), 0.0))
             if renewed is None:
                 raise
-        return await self._answered(attempt, renewed)
+        return await self._answered(evolve(attempt, headers=renewed, left=deadline - self._now()))
 
-    async def _answered(self, attempt: _Attempt, headers: Headers) -> Any:
+    async def _answered(self, attempt: _Attempt) -> Any:
         try:
-            answer = await self._exchange(attempt, headers)
+            answer = await self._exchange(attempt)
             parsed = self._parsed(attempt, answer)
         except (UnavailableError, IndeterminateError):
             if attempt.endpoint == self._current:  # else another call has moved on already
                 self._current = (attempt.endpoint + 1) % len(self.endpoints)
             raise
         if answer.code == 404 and attempt.call.probe is not None:
-            await self._answered(evolve(attempt, call=attempt.call.probe), headers)
+            await self._answered(evolve(attempt, call=attempt.call.probe, left=attempt.deadline - self._now()))
         return parsed
 
-    async def _exchange(self, attempt: _Attempt, headers: Headers) -> Answer:
+    async def _exchange(self, attempt: _Attempt) -> Answer:
         call = attempt.call
-        left = attempt.deadline - self._now()
-        if left <= 0:  # aiohttp would take 0 for no timeout at all
+        if attempt.left <= 0:  # aiohttp would take 0 for no timeout at all
             raise UnavailableError(f"{self._what(attempt)}: no time was left, nothing was sent")
         try:
             async with self._session(call.lane).request(
                 call.method,
                 self._url(attempt),
                 data=call.data.encode() or None,
-                headers=headers,
-                timeout=self._limits(left),
+                headers=attempt.headers,
+                timeout=_limits(attempt.left, self._connect_timeout),
                 allow_redirects=False,
                 server_hostname=self._server_name,
             ) as response:
@@ -129,15 +131,7 @@ class Wire:
     def _url(self, attempt: _Attempt) -> URL:
         """Keys are escaped already; what a foreign one holds is quoted, and nothing is normalised."""
         path = quote(attempt.call.path, safe="/=", errors="surrogateescape")
-        query = "&".join([f"{name}={value}" for name, value in attempt.call.params])
-        query = f"{query}&{self._place}" if self._place else query
-        return URL(f"{self._bases[attempt.endpoint]}{path}?{query}", encoded=True)
-
-    def _limits(self, left: float) -> ClientTimeout:
-        """Connecting ends a little before the whole, so that a call that was never sent is told from one that was."""
-        connect = 0.9 * left
-        reach = min(self._connect_timeout, connect)
-        return ClientTimeout(total=left, connect=connect, sock_connect=reach, ceil_threshold=86400)
+        return URL(f"{self._bases[attempt.endpoint]}{path}?{attempt.call.query}{self._place}", encoded=True)
 
     def _parsed(self, attempt: _Attempt, answer: Answer) -> Any:
         if answer.code != 200 and not (answer.code == 404 and attempt.call.missing and INDEX in answer.headers):
@@ -150,11 +144,13 @@ class Wire:
     def _session(self, lane: Lane) -> ClientSession:
         session = self._sessions.get(lane)
         if session is None:
+            if self._closed:  # while the token was fetched
+                raise ClosedError("the Consul backend was closed")
             session = self._sessions[lane] = ClientSession(
-                connector=TCPConnector(limit=lane.value, ssl=self._ssl),
+                connector=TCPConnector(limit=lane, ssl=self._ssl),
                 middlewares=(_deliver_once,),
                 cookie_jar=DummyCookieJar(),
-                skip_auto_headers=("User-Agent", "Accept", "Accept-Encoding", "Content-Type"),
+                headers={"Accept-Encoding": "identity"},  # on a local network packing costs more than it saves
                 trust_env=False,
             )
         return session
@@ -164,6 +160,13 @@ class Wire:
         self._closed = True
         while self._sessions:
             await self._sessions.popitem()[1].close()
+
+
+@lru_cache(maxsize=64)
+def _limits(left: float, connect_timeout: float) -> ClientTimeout:
+    """Connecting ends a little before the whole, so that a call that was never sent is told from one that was."""
+    connect = 0.9 * left
+    return ClientTimeout(total=left, connect=connect, sock_connect=min(connect_timeout, connect), ceil_threshold=86400)
 
 
 async def _deliver_once(request: ClientRequest, send: ClientHandlerType) -> ClientResponse:
