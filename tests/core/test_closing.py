@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
 
 import pytest
@@ -13,8 +13,6 @@ from osdisco import Client, Put, Session, SessionState
 from osdisco.errors import ClosedError, IndeterminateError, OsdiscoError, UnavailableError
 from osdisco.testing import VirtualClock
 from osdisco_memory import MemoryStore
-
-STEPS_MAX = 60
 
 
 @pytest.fixture
@@ -34,57 +32,103 @@ def timers() -> list[str]:
     return [str(handle) for handle in loop._scheduled if not handle.cancelled()]  # type: ignore[attr-defined]
 
 
-Work = Callable[[Client], Awaitable[object]]
-
-
-async def cancel_everywhere(
-    clock: VirtualClock,
-    work: Work,
-    *,
-    prepare: Callable[[MemoryStore, Client], Awaitable[None]] | None = None,
-    faults: Callable[[MemoryStore], object] = lambda _: None,
-    answered: bool,
-    again: bool,
-) -> int:
-    """Cancel `work` at each of its awaits in turn, each time on a new store; nothing must be left. Returns how many."""
-    for step in range(1, STEPS_MAX):
-        store = MemoryStore(clock=clock)
-        client, _ = spied(store, clock, ttl=10.0)
-        if prepare is not None:
-            await prepare(store, client)
-        faults(store)
-        cut = CancelledAt(work(client), step, answered=answered, again=again)
-        with suppress(asyncio.CancelledError):
-            await asyncio.create_task(_awaited(cut))
-        await clock.advance(2.5)  # what was begun comes to its end, far within the ttl
-        assert (leases(store), keys(store)) == ([], []), f"left behind when cancelled at await {step}"
-        assert tasks() == [], f"left running when cancelled at await {step}"
-        async with client.session() as session:  # and the client works on
-            session.check()
-        await client.aclose()
-        assert timers() == [], f"left scheduled when cancelled at await {step}"
-        if not cut.reached:
-            return step - 1
-    raise AssertionError(f"more than {STEPS_MAX} awaits")
-
-
-async def _awaited(cut: CancelledAt) -> None:
-    await cut
-
-
 async def open_and_close(client: Client) -> None:
-    async with client.session() as session:
-        await session.put("k", b"")
-        await asyncio.sleep(0.1)
+    with suppress(IndeterminateError):  # of the put; what counts is what is left
+        async with client.session() as session:
+            await session.put("k", b"")
+            await asyncio.sleep(0.1)
 
 
 FAULTS: dict[str, Callable[[MemoryStore], object]] = {
     "fine": lambda store: None,
     "slow": lambda store: store.faults.delay(request=0.05, answer=0.05),
-    "granted without an answer": lambda store: store.faults.delay("grant", answer=1.0),
+    "granted long before the answer": lambda store: store.faults.delay("grant", answer=1.0),
     "first answers lost": lambda store: store.faults.drop_answer("commit", "revoke", times=2),
     "first revoke refused": lambda store: store.faults.outage("revoke", times=1),
 }
+
+Cut = Callable[[Awaitable[None]], Awaitable[bool]]
+"""Runs something, cancelling it somewhere; returns whether it got that far."""
+
+
+def at_await(step: int, *, answered: bool = False, again: bool = False) -> Cut:
+    """Cancel when the work itself waits for the `step`-th time."""
+
+    async def cut(work: Awaitable[None]) -> bool:
+        cancelled = CancelledAt(work, step, answered=answered, again=again)
+        with suppress(asyncio.CancelledError):
+            await asyncio.create_task(awaited(cancelled))
+        return cancelled.reached
+
+    return cut
+
+
+def at_round(rounds: int) -> Cut:
+    """Cancel after so many rounds of the loop, wherever the tasks are that the work started."""
+
+    async def cut(work: Awaitable[None]) -> bool:
+        task = asyncio.create_task(awaited(work))
+        for _ in range(rounds):
+            await asyncio.sleep(0)
+        return await _cancelled(task)
+
+    return cut
+
+
+def at_time(seconds: float) -> Cut:
+    """Cancel at a moment of virtual time."""
+
+    async def cut(work: Awaitable[None]) -> bool:
+        task = asyncio.create_task(awaited(work))
+        await asyncio.sleep(seconds)
+        return await _cancelled(task)
+
+    return cut
+
+
+async def _cancelled(task: asyncio.Task[None]) -> bool:
+    early = not task.done()
+    task.cancel()
+    with suppress(asyncio.CancelledError):
+        await task
+    return early
+
+
+async def awaited(awaitable: Awaitable[object]) -> None:
+    await awaitable
+
+
+async def cut_everywhere(
+    clock: VirtualClock,
+    cuts: Iterable[Cut],
+    work: Callable[[Client], Awaitable[None]],
+    prepare: Callable[[MemoryStore, Client], Awaitable[object]],
+) -> None:
+    """Cut `work` short in all ways, each time on a new store; nothing must be left and the client must work on."""
+    for number, cut in enumerate(cuts):
+        store = MemoryStore(clock=clock)
+        client, _ = spied(store, clock, ttl=10.0)
+        await prepare(store, client)
+        reached = await cut(work(client))
+        await clock.advance(2.5)  # what was begun comes to its end, far within the ttl
+        assert (leases(store), keys(store)) == ([], []), f"left behind by cut {number}"
+        assert tasks() == [], f"left running by cut {number}"
+        store.faults.clear()
+        async with client.session() as session:
+            session.check()
+        await client.aclose()
+        assert timers() == [], f"left scheduled by cut {number}"
+        if not reached:
+            assert number > 2, "nothing was cut"
+            return
+    raise AssertionError("there are more places to cut than were tried")
+
+
+def faulty(fault: str) -> Callable[[MemoryStore, Client], Awaitable[None]]:
+    async def prepare(store: MemoryStore, client: Client) -> None:
+        FAULTS[fault](store)
+
+    return prepare
 
 
 @pytest.mark.parametrize("again", [False, True], ids=["once", "at every await"])
@@ -93,30 +137,37 @@ FAULTS: dict[str, Callable[[MemoryStore], object]] = {
 async def test_a_session_cancelled_at_any_await_of_its_life_leaves_nothing(
     clock: VirtualClock, fault: str, answered: bool, again: bool
 ) -> None:
-    async def work(client: Client) -> None:
-        with suppress(IndeterminateError):  # what counts is what is left
-            await open_and_close(client)
+    cuts = (at_await(step, answered=answered, again=again) for step in range(1, 60))
+    await cut_everywhere(clock, cuts, open_and_close, faulty(fault))
 
-    steps = await cancel_everywhere(clock, work, faults=FAULTS[fault], answered=answered, again=again)
-    assert steps >= 4
+
+async def test_a_session_cancelled_in_any_round_of_the_loop_leaves_nothing(clock: VirtualClock) -> None:
+    async def work(client: Client) -> None:
+        async with client.session() as session:
+            await session.put("k", b"")
+
+    await cut_everywhere(clock, map(at_round, range(1, 100)), work, faulty("fine"))
+
+
+@pytest.mark.parametrize("fault", ["slow", "granted long before the answer"])
+@pytest.mark.parametrize("offset", [0.0, 0.0125], ids=["as something comes", "between"])
+async def test_a_session_cancelled_at_any_moment_leaves_nothing(clock: VirtualClock, fault: str, offset: float) -> None:
+    cuts = (at_time(offset + step * 0.025) for step in range(1, 100))
+    await cut_everywhere(clock, cuts, open_and_close, faulty(fault))
 
 
 @pytest.mark.parametrize("again", [False, True], ids=["once", "at every await"])
-@pytest.mark.parametrize("answered", [False, True], ids=["while waiting", "with the answer"])
-async def test_closing_a_session_cancelled_at_any_await_leaves_nothing(
-    clock: VirtualClock, answered: bool, again: bool
-) -> None:
+async def test_closing_a_session_cancelled_at_any_moment_leaves_nothing(clock: VirtualClock, again: bool) -> None:
     opened: dict[Client, Session] = {}
 
     async def prepare(store: MemoryStore, client: Client) -> None:
         session = opened[client] = await client.session()
         await session.put("k", b"")
         session.keep_until_ended(asyncio.sleep(0.5), "something that ends in its own time")
+        store.faults.delay("revoke", request=0.1, answer=0.1)
 
-    steps = await cancel_everywhere(
-        clock, lambda client: opened[client].aclose(), prepare=prepare, answered=answered, again=again
-    )
-    assert steps >= 1
+    cuts = [at_await(1, again=again), *(at_time(step * 0.05) for step in range(1, 20))]
+    await cut_everywhere(clock, cuts, lambda client: opened[client].aclose(), prepare)
     assert all(session.state is SessionState.LOST for session in opened.values())
 
 
@@ -164,7 +215,7 @@ async def test_closing_a_client_goes_on_when_its_caller_is_cancelled(
     client, _ = await busy_client(store, clock)
     store.faults.delay("revoke", request=0.2, answer=0.2)
     with suppress(asyncio.CancelledError):
-        await asyncio.create_task(_awaited(CancelledAt(client.aclose(), step)))
+        await asyncio.create_task(awaited(CancelledAt(client.aclose(), step)))
     await client.aclose()
     assert leases(store) == keys(store) == tasks() == timers() == []
 
@@ -248,8 +299,8 @@ async def test_what_is_used_after_the_client_closed_says_so(store: MemoryStore, 
         lambda: client.commit([Put("k", b"")]),
         lambda: client.inspect(),
         lambda: client.shared_session(),
-        lambda: _awaited_any(view),
-        lambda: _awaited_any(waiting),
+        lambda: awaited(view),
+        lambda: awaited(waiting),
         lambda: client.watch().__aenter__(),
         lambda: deeper.get("k"),
         lambda: deeper.shared_session(),
@@ -261,10 +312,6 @@ async def test_what_is_used_after_the_client_closed_says_so(store: MemoryStore, 
         client.session()
     assert spy.sent == []
     await client.aclose()
-
-
-async def _awaited_any(awaitable: Awaitable[object]) -> object:
-    return await awaitable
 
 
 async def test_closing_a_scoped_client_closes_nothing(client: Client) -> None:

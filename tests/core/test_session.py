@@ -562,6 +562,15 @@ async def test_a_session_sends_one_renewal_in_a_third_of_its_ttl_whatever_hangs_
     assert all(gap == pytest.approx(TTL / 3) for gap in gaps)
 
 
+async def test_slow_answers_do_not_make_renewals_rarer(
+    client: Client, store: MemoryStore, spy: Spy, clock: VirtualClock
+) -> None:
+    store.faults.delay("renew", request=0.5, answer=0.5)
+    async with client.session():
+        await clock.advance(10 * TTL)
+        assert spy.times("renew")[-1] == pytest.approx(spy.count("renew") * TTL / 3)
+
+
 async def test_an_attempt_to_renew_waits_for_a_sixth_of_the_ttl_and_at_most_two_seconds(
     client: Client, spy: Spy, clock: VirtualClock
 ) -> None:
