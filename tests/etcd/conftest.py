@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator
 from contextlib import suppress
-from typing import Any
 
 import pytest
+from etcd_rooms import Answer, Open, Serve, url_of
 
 from osdisco.runtime import Runtime
 from osdisco.testing._stores import EtcdServer
 from osdisco.testing.servers import Servers
 from osdisco.url import StoreURL
 from osdisco_etcd import EtcdBackend, EtcdGatewayBackend
-
-Open = Callable[..., EtcdBackend]
-Answer = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
-Serve = Callable[[Answer], Awaitable[str]]
 
 
 @pytest.fixture(autouse=True)
@@ -37,7 +33,7 @@ def transport(request: pytest.FixtureRequest) -> str:
 async def open_backend(transport: str) -> AsyncIterator[Open]:
     """Return a function that builds a backend, closed at the end.
 
-    It takes an address (`host:port`) or several, or a server, and options of the URL; `runtime=` is for `Runtime`.
+    It takes a server, an address (`host:port`) or several, or a URL; then options of the URL and a `runtime`.
     """
     opened: list[EtcdBackend] = []
 
@@ -54,37 +50,10 @@ async def open_backend(transport: str) -> AsyncIterator[Open]:
         await backend.aclose()
 
 
-def url_of(where: EtcdServer | str, transport: str) -> str:
-    """Return the URL of a server, or of plain addresses, over a transport."""
-    if isinstance(where, str):
-        return ("etcd://" if transport == "grpc" else "etcd+http://") + where
-    return where.url if transport == "grpc" else where.gateway_url
-
-
 @pytest.fixture
 def etcd(osdisco_servers: Servers) -> EtcdServer:
     """Return the shared etcd; tests keep to keys of their own and leave it well."""
     return osdisco_servers.etcd()
-
-
-@pytest.fixture(scope="session")
-def second_etcd(osdisco_servers: Servers) -> Iterator[EtcdServer]:
-    """Yield an etcd that tests may freeze, kill and start again."""
-    with started(osdisco_servers.fresh_etcd()) as server:
-        yield server
-
-
-class started:
-    """Start a server and stop it at the end; containers and processes do it alike, without a common type for it."""
-
-    def __init__(self, server: Any) -> None:
-        self._server = server
-
-    def __enter__(self) -> Any:
-        return self._server.__enter__()
-
-    def __exit__(self, *exc: object) -> None:
-        self._server.__exit__(*exc)
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from conftest import Open, started  # type: ignore[import-not-found]
+from etcd_rooms import Open, next_change, started
 
 from osdisco.backend import ABSENT, Batch, Delete, Put
 from osdisco.errors import DeniedError
@@ -66,9 +66,7 @@ async def test_a_watch_opens_with_an_expired_token(forgetful: EtcdServer, open_b
     revision = (await backend.commit([Put("aw/k", b"1")], {}, timeout=5))["aw/k"]
     await asyncio.sleep(2.6)
     watch = backend.watch("aw/", after=revision - 1)
-    async with asyncio.timeout(10):
-        while not (await anext(watch)).puts:  # type: ignore[union-attr]
-            pass
+    assert (await next_change(watch)).puts
     await watch.aclose()
 
 
@@ -78,20 +76,19 @@ async def test_a_changed_auth_revision_is_answered_by_one_login(strict: EtcdServ
     lease = await backend.grant(30, timeout=5)
     watch = backend.watch("ar/")
     await anext(watch)
-    strict.admin("POST", "/v3/auth/role/add", {"name": f"role-{backend._runtime.unique()}"})  # type: ignore[attr-defined]
+    strict.admin("POST", "/v3/auth/role/add", {"name": f"role-{backend._runtime.unique()}"})
     await asyncio.gather(
         backend.commit([Put("ar/k", b"1", lease.id)], {"ar/k": ABSENT}, timeout=5),
         backend.get("ar/k", timeout=5),
         backend.renew(lease, timeout=5),
     )
     assert len(logins) == 2
-    strict.admin("POST", "/v3/auth/role/add", {"name": f"role-{backend._runtime.unique()}"})  # type: ignore[attr-defined]
+    strict.admin("POST", "/v3/auth/role/add", {"name": f"role-{backend._runtime.unique()}"})
     again = backend.watch("ar/", after=1)
     assert isinstance(await anext(again), Batch)
     await backend.revoke(lease, timeout=5)
-    async with asyncio.timeout(10):
-        while "ar/k" not in (await anext(watch)).deletes:  # type: ignore[union-attr]
-            pass
+    while "ar/k" not in (await next_change(watch)).deletes:
+        pass
     await watch.aclose()
     await again.aclose()
 

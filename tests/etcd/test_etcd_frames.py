@@ -129,7 +129,9 @@ async def test_a_snapshot_comes_first_and_the_watch_starts_right_after_it() -> N
 
 async def test_with_after_there_is_no_snapshot() -> None:
     wire = ScriptedWire(ScriptedStream([created(), Response(12, [put(9, "ns/a")])]))
-    assert await frames(wire, 2, after=8) == [Batch((), (), 8), Batch((put(9, "ns/a").item,), (), 9)]  # type: ignore[arg-type]
+    contact, change = await frames(wire, 2, after=8)
+    assert contact == Batch((), (), 8)
+    assert changes([change]) == [(9, ["ns/a"], [])]
     assert wire.starts == [9]
 
 

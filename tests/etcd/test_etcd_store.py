@@ -7,7 +7,7 @@ import random
 from base64 import b64encode
 
 import pytest
-from conftest import Open  # type: ignore[import-not-found]
+from etcd_rooms import Open, next_change
 
 from osdisco.backend import ABSENT, Batch, Condition, Delete, HeldBy, Lease, Put, Revision, Snapshot
 from osdisco.errors import ConflictError, LeaseExpiredError, LimitError
@@ -24,14 +24,11 @@ async def test_resuming_behind_a_compaction_gives_a_snapshot(etcd: EtcdServer, o
     etcd.admin("POST", "/v3/kv/compaction", {"revision": new})
     watch = backend.watch("compact/", after=old)
     async with asyncio.timeout(10):
-        while not isinstance(frame := await anext(watch), Snapshot):
+        while isinstance(frame := await anext(watch), Batch):
             assert not frame.puts
     assert {key: item.value for key, item in frame.items.items()} == {"compact/k": b"2"}
     await backend.commit([Put("compact/k", b"3")], {}, timeout=5)
-    async with asyncio.timeout(10):
-        while not (batch := await anext(watch)).puts:  # type: ignore[union-attr]
-            pass
-    assert batch.puts[0].value == b"3"  # type: ignore[union-attr]
+    assert (await next_change(watch)).puts[0].value == b"3"
     await watch.aclose()
 
 
@@ -117,11 +114,7 @@ async def test_keys_and_values_of_other_writers_come_out_as_they_are(etcd: EtcdS
     watch = backend.watch("foreign/")
     await anext(watch)
     etcd.admin("POST", "/v3/kv/put", {"key": b64encode(raw).decode(), "value": b64encode(b"\0\xff").decode()})
-    async with asyncio.timeout(10):
-        while not (frame := await anext(watch)).puts:  # type: ignore[union-attr]
-            pass
-    assert isinstance(frame, Batch)
-    (item,) = frame.puts
+    (item,) = (await next_change(watch)).puts
     assert (item.key.encode("utf-8", "surrogateescape"), item.value) == (raw, b"\0\xff")
     assert await backend.get(item.key, timeout=5) == item
     await backend.commit([Delete(item.key)], {item.key: item.unchanged}, timeout=5)

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from conftest import Open, started  # type: ignore[import-not-found]
+from etcd_rooms import Open, started
 
-from osdisco.backend import Put
+from osdisco.backend import Put, Snapshot
 from osdisco.errors import OsdiscoError, UnavailableError
 from osdisco.testing._stores import EtcdServer
 from osdisco.testing.certs import make_certificates
@@ -36,30 +36,21 @@ def bare(server: EtcdServer, transport: str, *options: str) -> str:
     return f"{scheme}://{server.address}" + "?" * bool(options) + "&".join(options)
 
 
-@pytest.fixture
-def build(open_backend: Open, transport: str, monkeypatch: pytest.MonkeyPatch) -> Open:
-    """Return `open_backend` for whole URLs."""
-    import conftest
-
-    def by_url(url: str) -> object:
-        with monkeypatch.context() as patch:
-            patch.setattr(conftest, "url_of", lambda where, transport: where)
-            return open_backend(url)
-
-    return by_url  # type: ignore[return-value]
-
-
 async def test_mutual_tls_with_everything_verified(mtls: EtcdServer, open_backend: Open) -> None:
     backend = open_backend(mtls)
     assert await backend.commit([Put("tls/k", b"1")], {}, timeout=5)
     watch = backend.watch("tls/")
-    assert "tls/k" in (await anext(watch)).items  # type: ignore[union-attr]
+    frame = await anext(watch)
+    assert isinstance(frame, Snapshot)
+    assert "tls/k" in frame.items
     await watch.aclose()
 
 
-async def test_a_client_without_certificate_is_turned_away(mtls: EtcdServer, transport: str, build: Open) -> None:
+async def test_a_client_without_certificate_is_turned_away(
+    mtls: EtcdServer, transport: str, open_backend: Open
+) -> None:
     assert mtls.access.certificates
-    backend = build(bare(mtls, transport, f"tls_ca={mtls.access.certificates.ca}"))
+    backend = open_backend(bare(mtls, transport, f"tls_ca={mtls.access.certificates.ca}"))
     with pytest.raises(OsdiscoError):
         await backend.commit([Put("tls/no", b"1")], {}, timeout=3)
     with pytest.raises(UnavailableError):
@@ -67,37 +58,37 @@ async def test_a_client_without_certificate_is_turned_away(mtls: EtcdServer, tra
 
 
 async def test_a_server_of_another_authority_is_not_believed(
-    tls: EtcdServer, transport: str, build: Open, tmp_path: Path
+    tls: EtcdServer, transport: str, open_backend: Open, tmp_path: Path
 ) -> None:
     other = make_certificates(tmp_path / "other").ca
     for options in ([f"tls_ca={other}"], []):  # and the roots of this machine do not know it either
         with pytest.raises(UnavailableError, match=r"(?i)certificate") as caught:
-            await build(bare(tls, transport, *options)).commit([Put("tls/k", b"1")], {}, timeout=3)
+            await open_backend(bare(tls, transport, *options)).commit([Put("tls/k", b"1")], {}, timeout=3)
         assert "TLS options" in str(caught.value)
 
 
-async def test_the_name_must_fit_and_can_be_given(tls: EtcdServer, transport: str, build: Open) -> None:
+async def test_the_name_must_fit_and_can_be_given(tls: EtcdServer, transport: str, open_backend: Open) -> None:
     assert tls.access.certificates
     ca = f"tls_ca={tls.access.certificates.ca}"
     with pytest.raises(UnavailableError):
-        await build(bare(tls, transport, ca, "tls_server_name=elsewhere.example")).get("k", timeout=3)
-    await build(bare(tls, transport, ca, "tls_server_name=localhost")).get("k", timeout=5)
+        await open_backend(bare(tls, transport, ca, "tls_server_name=elsewhere.example")).get("k", timeout=3)
+    await open_backend(bare(tls, transport, ca, "tls_server_name=localhost")).get("k", timeout=5)
 
 
 async def test_verification_can_be_left_out_and_is_logged(
-    tls: EtcdServer, transport: str, build: Open, caplog: pytest.LogCaptureFixture
+    tls: EtcdServer, transport: str, open_backend: Open, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.WARNING, "osdisco"):
-        backend = build(bare(tls, transport, "tls_verify=false"))
+        backend = open_backend(bare(tls, transport, "tls_verify=false"))
     assert "tls_verify=false" in caplog.text
     assert await backend.commit([Put("tls/unverified", b"1")], {}, timeout=5)
 
 
 async def test_left_out_verification_survives_a_new_certificate(
-    osdisco_servers: Servers, transport: str, build: Open
+    osdisco_servers: Servers, transport: str, open_backend: Open
 ) -> None:
     with started(osdisco_servers.fresh_etcd(tls=True)) as server:
-        backend = build(bare(server, transport, "tls_verify=false"))
+        backend = open_backend(bare(server, transport, "tls_verify=false"))
         await backend.get("k", timeout=5)
         server.kill()
         make_certificates(server.access.folder / "tls")
@@ -119,8 +110,8 @@ async def test_plain_text_to_a_tls_port_fails_in_time(tls: EtcdServer, open_back
         await open_backend(tls.address).get("k", timeout=3)
 
 
-async def test_tls_to_a_plain_port_fails_in_time(etcd: EtcdServer, transport: str, build: Open) -> None:
+async def test_tls_to_a_plain_port_fails_in_time(etcd: EtcdServer, transport: str, open_backend: Open) -> None:
     with pytest.raises(UnavailableError):
-        await build(bare(etcd, transport)).commit([Put("k", b"")], {}, timeout=3)
+        await open_backend(bare(etcd, transport)).commit([Put("k", b"")], {}, timeout=3)
     with pytest.raises(UnavailableError):
-        await build(bare(etcd, transport, "tls_verify=false")).commit([Put("k", b"")], {}, timeout=3)
+        await open_backend(bare(etcd, transport, "tls_verify=false")).commit([Put("k", b"")], {}, timeout=3)
