@@ -132,6 +132,8 @@ class Feed:
         replaced: dict[str, Item] = {}
         for item in batch.puts:
             if (was := self.items.get(item.key)) is not None:
+                if not _differs(was, item):
+                    continue
                 (replaced if was.created == item.created else deletes)[item.key] = was
             self.items[item.key] = puts[item.key] = item
         return Change(puts, deletes, batch.revision, replaced=replaced)

@@ -1,0 +1,568 @@
+"""Views: the present state under a prefix, from one watch per target, as it was last known through every outage."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Mapping
+
+import pytest
+from core_fakes import Scripted, Spy, client_of, spied
+
+from osdisco import Batch, Change, Client, Delete, Item, Put, Snapshot, View
+from osdisco._loss import Loss
+from osdisco.errors import ClosedError, DeniedError, InvalidNameError, LostError, TimedOutError, UnavailableError
+from osdisco.testing import VirtualClock
+from osdisco_memory import MemoryStore
+
+
+@pytest.fixture
+def clock(osdisco_clock: VirtualClock) -> VirtualClock:
+    return osdisco_clock
+
+
+def values(items: Mapping[str, Item]) -> dict[str, bytes]:
+    return {name: item.value for name, item in items.items()}
+
+
+async def opened(view: Awaitable[View]) -> View:
+    return await view
+
+
+# what it shows
+
+
+async def test_a_view_shows_what_is_there_and_what_comes(client: Client, clock: VirtualClock) -> None:
+    await client.put("c/a", b"1")
+    await client.put("other", b"x")
+    async with client.view("c/") as view:
+        assert values(view) == {"c/a": b"1"}
+        await client.commit([Put("c/b", b"2"), Delete("c/a")])
+        await client.put("c/b", b"3")
+        await clock.advance(0.1)
+        assert values(view) == {"c/b": b"3"}
+        assert (len(view), list(view), "c/b" in view, view.get("c/a")) == (1, ["c/b"], True, None)
+        assert view["c/b"] == await client.get("c/b")
+        assert view.revision == (await client.scan()).revision
+        assert repr(view) == "<View of ns/c/: 1 items, fresh>"
+
+
+async def test_a_view_of_everything_and_a_view_of_a_deeper_client_name_keys_from_where_they_are(
+    client: Client, clock: VirtualClock
+) -> None:
+    tenant = client.scoped("tenant 7")
+    await tenant.put("a b/ü", b"1")
+    async with client.view() as whole, tenant.view() as own, tenant.view("a b/") as part:
+        assert list(whole) == ["tenant 7/a b/ü"]
+        assert list(own) == list(part) == ["a b/ü"]
+
+
+async def test_keys_of_foreign_writers_are_left_out(client: Client, store: MemoryStore, clock: VirtualClock) -> None:
+    store.commit([Put("ns/a b", b""), Put("ns/a=2", b""), Put("ns/\udcff", b""), Put("ns/ok", b"")], {})
+    async with client.view() as view:
+        assert list(view) == ["ok"]
+        assert list((await client.scan()).items) == ["ok"]
+        store.commit([Delete("ns/a b"), Put("ns/c d", b"")], {})
+        await clock.advance(0.1)
+        assert list(view) == ["ok"]
+
+
+async def test_a_view_is_a_mapping_that_cannot_be_written(client: Client) -> None:
+    async with client.view() as view:
+        assert isinstance(view, Mapping)
+        with pytest.raises(TypeError):
+            view["a"] = None  # type: ignore[index]
+
+
+@pytest.mark.parametrize("prefix", ["c", "/", "a//"])
+def test_a_prefix_that_is_none_is_refused_at_once(prefix: str) -> None:
+    client = client_of(Scripted(), VirtualClock())
+    for show in (client.view, client.watch):
+        with pytest.raises(InvalidNameError):
+            show(prefix)
+
+
+# one watch
+
+
+async def test_all_views_and_watches_of_a_target_share_one_watch(client: Client, spy: Spy, clock: VirtualClock) -> None:
+    await client.put("c/a", b"1")
+    views = [await client.view("c/") for _ in range(20)]
+    async with client.watch("c/") as changes, client.scoped("c").view() as deeper:
+        assert list((await anext(changes)).puts) == ["c/a"]
+        assert list(deeper) == ["a"]
+        assert spy.opened == ["ns/c/"]
+        assert all(values(view) == {"c/a": b"1"} for view in views)
+    for view in views:
+        await view.aclose()
+    assert not spy.following
+
+
+async def test_who_comes_later_knows_at_once_what_is_known(client: Client, store: MemoryStore) -> None:
+    await client.put("a", b"1")
+    async with client.view():
+        store.faults.freeze()
+        async with client.view() as second:
+            assert values(second) == {"a": b"1"}
+    store.faults.thaw()
+
+
+async def test_the_last_one_out_closes_the_watch_and_the_next_one_in_opens_another(client: Client, spy: Spy) -> None:
+    first, second = await client.view("c/"), await client.view("c/")
+    await first.aclose()
+    assert spy.following == {"ns/c/": 1}
+    await second.aclose()
+    assert not spy.following
+    async with client.view("c/"):
+        assert spy.opened == ["ns/c/", "ns/c/"]
+
+
+async def test_closing_twice_is_closing_once(client: Client, spy: Spy) -> None:
+    first, second = await client.view(), await client.view()
+    await first.aclose()
+    await first.aclose()
+    assert spy.following == {"ns/": 1}
+    await second.aclose()
+
+
+async def test_a_closed_view_stays_readable_and_stale(client: Client, clock: VirtualClock) -> None:
+    await client.put("a", b"1")
+    async with client.view() as view:
+        pass
+    await client.put("a", b"2")
+    await clock.advance(1)
+    assert values(view) == {"a": b"1"}
+    assert view.stale
+    assert view.known
+    with pytest.raises(ClosedError):
+        await view.until(lambda _: True)
+
+
+async def test_a_view_that_is_opened_again_forgets_what_went_meanwhile(client: Client) -> None:
+    await client.put("a", b"1")
+    async with client.view() as view:
+        pass
+    await client.delete("a")
+    await client.put("b", b"2")
+    async with client.view(), view:
+        assert values(view) == {"b": b"2"}
+    async with view:
+        assert values(view) == {"b": b"2"}
+
+
+# staleness and outages
+
+
+async def test_an_idle_view_is_fresh(client: Client, clock: VirtualClock) -> None:
+    async with client.view() as view:
+        for _ in range(100):
+            await clock.advance(3)
+            assert not view.stale
+            assert view.age <= 10.1
+
+
+async def test_an_outage_empties_nothing_and_says_how_old_it_is(
+    client: Client, store: MemoryStore, clock: VirtualClock
+) -> None:
+    await client.put("a", b"1")
+    async with client.view() as view:
+        await clock.advance(1)
+        with store.faults.outage("watch"):
+            await clock.advance(60)
+            assert values(view) == {"a": b"1"}
+            assert view.stale
+            assert isinstance(view.error, UnavailableError)
+            assert 60 <= view.age <= 61
+            await client.put("a", b"2")
+        await clock.advance(6)
+        assert values(view) == {"a": b"2"}
+        assert not view.stale
+        assert view.error is None
+        assert view.age < 6
+
+
+async def test_a_store_that_says_nothing_makes_a_view_stale_within_the_silence(
+    client: Client, store: MemoryStore, clock: VirtualClock
+) -> None:
+    await client.put("a", b"1")
+    async with client.view() as view:
+        store.faults.freeze()
+        await clock.advance(15.1)
+        assert view.stale
+        assert values(view) == {"a": b"1"}
+        store.faults.thaw()
+        await client.put("b", b"2")
+        await clock.advance(6)
+        assert not view.stale
+        assert list(view) == ["a", "b"]
+
+
+async def test_a_suspend_makes_a_view_stale_before_anything_ran(client: Client, clock: VirtualClock) -> None:
+    async with client.view() as view:
+        clock.jump(16)
+        assert view.stale
+        assert view.age >= 16
+
+
+async def test_a_delete_missed_in_an_outage_is_seen_after_it(
+    client: Client, store: MemoryStore, clock: VirtualClock
+) -> None:
+    await client.commit([Put("a", b"1"), Put("b", b"2"), Put("c", b"3")])
+    changes: list[Change] = []
+    async with client.view() as view:
+        view.add_listener(changes.append)
+        with store.faults.outage("watch"):
+            await clock.advance(1)
+            await client.delete("a")
+            await client.put("c", b"4")
+            store.faults.compact()
+        await clock.advance(6)
+        assert values(view) == {"b": b"2", "c": b"4"}
+    assert [(list(c.deletes), list(c.puts), list(c.replaced), c.resync) for c in changes] == [
+        (["a"], ["c"], ["c"], True)
+    ]
+
+
+async def test_lost_permission_empties_no_view_and_is_over_when_it_comes_back(
+    client: Client, store: MemoryStore, clock: VirtualClock
+) -> None:
+    await client.put("a", b"1")
+    changes: list[Change] = []
+    async with client.view() as view:
+        view.add_listener(changes.append)
+        with store.faults.deny("watch"):
+            await clock.advance(60)
+            assert values(view) == {"a": b"1"}
+            assert view.stale
+            assert isinstance(view.error, DeniedError)
+        await clock.advance(6 + 10)  # until it is opened again, and until the idle store says something
+        assert not view.stale
+    assert changes == []
+
+
+async def test_a_view_that_was_started_without_the_store_is_empty_and_unknown_until_it_comes(
+    client: Client, store: MemoryStore, clock: VirtualClock
+) -> None:
+    await client.put("a", b"1")
+    view = client.view()
+    with store.faults.outage():
+        view.start()
+        view.start()
+        await clock.advance(30)
+        assert (view.known, len(view), view.stale, view.age, view.revision) == (False, 0, True, float("inf"), 0)
+    await view.until(lambda items: "a" in items, timeout=6)
+    assert view.known
+    await view.aclose()
+
+
+@pytest.mark.parametrize("fault", ["outage", "freeze"])
+async def test_opening_a_view_without_the_store_ends_in_time_and_leaves_nothing(
+    client: Client, store: MemoryStore, spy: Spy, clock: VirtualClock, fault: str
+) -> None:
+    getattr(store.faults, fault)()
+    with pytest.raises(UnavailableError):
+        await client.view()
+    assert clock.now() == pytest.approx(5)
+    assert not spy.following
+    store.faults.clear()
+
+
+async def test_opening_a_view_without_permission_ends_at_once(
+    client: Client, store: MemoryStore, spy: Spy, clock: VirtualClock
+) -> None:
+    store.faults.deny("watch")
+    with pytest.raises(DeniedError):
+        await client.view()
+    assert clock.now() < 0.1
+    assert not spy.following
+
+
+async def test_opening_a_view_cancelled_leaves_nothing(client: Client, store: MemoryStore, spy: Spy) -> None:
+    store.faults.freeze()
+    opening = asyncio.create_task(opened(client.view()))
+    await asyncio.sleep(1)
+    assert spy.following
+    opening.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await opening
+    assert not spy.following
+    store.faults.thaw()
+
+
+# waiting
+
+
+async def test_until_waits_for_a_state(client: Client, clock: VirtualClock) -> None:
+    async with client.view("c/") as view:
+        asyncio.get_running_loop().call_later(3, lambda: put_later(client, "c/a"))
+        await view.until(lambda items: "c/a" in items, timeout=5)
+        assert clock.now() == pytest.approx(3, abs=0.01)
+        await view.until(lambda items: "c/a" in items, timeout=0)
+
+
+PUTS: set[asyncio.Task[int]] = set()
+
+
+def put_later(client: Client, name: str) -> None:
+    task = asyncio.ensure_future(client.put(name, b""))
+    PUTS.add(task)
+    task.add_done_callback(PUTS.discard)
+
+
+async def test_until_ends_with_its_timeout(client: Client, clock: VirtualClock) -> None:
+    async with client.view("c/") as view:
+        with pytest.raises(TimedOutError, match=r"nothing fitting came under ns/c/ within 2 s") as caught:
+            await view.until(lambda _: False, timeout=2)
+        assert isinstance(caught.value, TimeoutError)
+        assert clock.now() == pytest.approx(2)
+
+
+async def test_until_ends_when_the_view_is_closed(client: Client) -> None:
+    view = await client.view()
+    waiting = asyncio.create_task(view.until(lambda _: False))
+    await asyncio.sleep(1)
+    await view.aclose()
+    with pytest.raises(ClosedError):
+        await waiting
+
+
+async def test_what_a_predicate_raises_is_its_own_callers_and_nobody_elses(client: Client, clock: VirtualClock) -> None:
+    async with client.view() as view:
+        good = asyncio.create_task(view.until(lambda items: "a" in items))
+        with pytest.raises(ZeroDivisionError):
+            await view.until(lambda _: 1 // 0)
+        await client.put("a", b"")
+        await good
+
+
+async def test_waiting_unless_lost_ends_with_either(client: Client, clock: VirtualClock) -> None:
+    lost = Loss()
+    async with client.view() as view:
+        await view.wait_unless(lost, lambda items: not items)
+        waiting = asyncio.create_task(view.wait_unless(lost, lambda items: "a" in items))
+        await asyncio.sleep(1)
+        lost.set("gone")
+        with pytest.raises(LostError, match="gone"):
+            await waiting
+        with pytest.raises(LostError, match="gone"):
+            await view.wait_unless(lost, lambda _: True)
+        assert not lost._callbacks
+
+
+# listeners
+
+
+async def test_listeners_are_told_every_change_in_order_until_they_are_removed(
+    client: Client, clock: VirtualClock
+) -> None:
+    told: list[str] = []
+    async with client.view() as view:
+        remove = view.add_listener(lambda change: told.append(f"one {list(change.puts)}"))
+        view.add_listener(lambda change: told.append(f"two {list(change.puts)}"))
+        await client.put("a", b"")
+        await clock.advance(0.1)
+        remove()
+        remove()
+        await client.put("b", b"")
+        await clock.advance(0.1)
+    assert told == ["one ['a']", "two ['a']", "two ['b']"]
+
+
+async def test_a_listener_that_raises_harms_nobody(
+    client: Client, clock: VirtualClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    told: list[str] = []
+    async with client.view() as view, client.view() as other:
+        view.add_listener(lambda _: 1 // 0)
+        view.add_listener(lambda change: told.extend(change.puts))
+        waiting = asyncio.create_task(view.until(lambda items: "a" in items))
+        await client.put("a", b"")
+        await waiting
+        assert list(view) == list(other) == ["a"]
+        assert not view.stale
+    assert told == ["a"]
+    assert "ZeroDivisionError" in caplog.text
+
+
+async def test_a_listener_may_look_at_the_view_and_remove_itself(client: Client, clock: VirtualClock) -> None:
+    told: list[dict[str, bytes]] = []
+
+    async with client.view() as view:
+
+        def listener(change: Change) -> None:
+            told.append(values(view))
+            remove()
+
+        remove = view.add_listener(listener)
+        await client.put("a", b"1")
+        await client.put("a", b"2")
+        await clock.advance(0.1)
+    assert told == [{"a": b"1"}]
+
+
+# what a watch may do
+
+
+def item(name: str, revision: int, created: int | None = None, value: bytes = b"") -> Item:
+    return Item(f"ns/{name}", value, revision if created is None else created, revision)
+
+
+def snapshot(revision: int, *items: Item) -> Snapshot:
+    return Snapshot({item.key: item for item in items}, revision)
+
+
+async def played(
+    clock: VirtualClock, *scripts: list[Snapshot | Batch | BaseException]
+) -> tuple[View, Scripted, list[Change]]:
+    """Play scripts to a view, and return it with what its listener was told."""
+    backend, told = Scripted(*scripts), list[Change]()
+    async with client_of(backend, clock) as client:
+        view = client.view()
+        view.add_listener(told.append)
+        view.start()
+        await clock.advance(30)
+    return view, backend, told
+
+
+async def test_a_watch_that_ends_without_a_reason_is_opened_again_where_it_was(clock: VirtualClock) -> None:
+    view, backend, _ = await played(clock, [snapshot(5, item("a", 5))], [Batch((item("b", 7),), (), 8)], [])
+    assert list(view) == ["a", "b"]
+    assert backend.resumed == [None, 5, 8, 8]
+
+
+@pytest.mark.parametrize("strange", [KeyError("x"), OSError("x"), TimeoutError(), RecursionError(), ConnectionError()])
+async def test_a_watch_that_fails_in_a_strange_way_is_logged_and_opened_again(
+    clock: VirtualClock, strange: Exception, caplog: pytest.LogCaptureFixture
+) -> None:
+    view, backend, _ = await played(
+        clock, [snapshot(5, item("a", 5)), strange], [snapshot(6, item("a", 5), item("b", 6))]
+    )
+    assert list(view) == ["a", "b"]
+    assert backend.resumed[:2] == [None, 5]
+    assert type(strange).__name__ in caplog.text
+    assert any(record.levelno == logging.ERROR for record in caplog.records)
+
+
+async def test_a_watch_that_cannot_even_be_opened_is_opened_again(
+    client: Client, spy: Spy, clock: VirtualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    good, failures = spy.watch, [TypeError("strange")]
+
+    def watch(target: str, *, after: int | None = None) -> object:
+        if failures:
+            raise failures.pop()
+        return good(target, after=after)
+
+    monkeypatch.setattr(spy, "watch", watch)
+    async with client.view() as view:
+        assert not view.stale
+
+
+async def test_a_watch_that_keeps_failing_is_opened_more_and_more_rarely(
+    client: Client, store: MemoryStore, spy: Spy
+) -> None:
+    store.faults.outage("watch")
+    view = client.view()
+    view.start()
+    await asyncio.sleep(600)
+    assert 100 <= len(spy.opened) <= 300
+    await view.aclose()
+
+
+async def test_a_watch_that_breaks_right_after_its_first_frame_is_no_busy_loop(clock: VirtualClock) -> None:
+    scripts = [[snapshot(5), UnavailableError("again")] for _ in range(1000)]
+    _, backend, _ = await played(clock, *scripts)
+    assert len(backend.resumed) < 30
+
+
+async def test_a_watch_that_lasted_is_opened_again_soon(
+    client: Client, store: MemoryStore, spy: Spy, clock: VirtualClock
+) -> None:
+    async with client.view():
+        for number in range(2, 12):
+            await clock.advance(60)
+            store.faults.outage("watch", times=1)
+            await clock.advance(0.15)
+            assert len(spy.opened) == number
+
+
+async def test_frames_that_change_nothing_tell_nothing(clock: VirtualClock) -> None:
+    first = snapshot(5, item("a", 5))
+    _, _, told = await played(
+        clock, [first, first, Batch((), (), 6), Batch((), ("ns/gone",), 7), snapshot(8, item("a", 5))]
+    )
+    assert [list(change.puts) for change in told] == [["a"]]
+
+
+async def test_the_first_frame_is_told_even_when_nothing_is_there(clock: VirtualClock) -> None:
+    view, _, told = await played(clock, [snapshot(5)])
+    assert [(change.puts, change.deletes, change.resync) for change in told] == [({}, {}, True)]
+    assert view.known
+
+
+async def test_a_batch_deletes_first_and_then_puts(clock: VirtualClock) -> None:
+    old, new = item("a", 5), item("a", 7)
+    view, _, told = await played(clock, [snapshot(5, old), Batch((new,), (old.key,), 7)])
+    assert view["a"].created == 7
+    assert list(told[1].deletes) == list(told[1].puts) == ["a"]
+    assert told[1].deletes["a"].created == 5
+    assert told[1].replaced == {}
+
+
+async def test_a_key_made_anew_without_a_delete_in_between_is_deleted_and_put(clock: VirtualClock) -> None:
+    for frame in (Batch((item("a", 7),), (), 7), snapshot(7, item("a", 7))):
+        _, _, told = await played(clock, [snapshot(5, item("a", 5)), frame])
+        assert told[1].deletes["a"].created == 5
+        assert told[1].puts["a"].created == 7
+
+
+async def test_a_change_in_place_tells_what_it_replaced(clock: VirtualClock) -> None:
+    for frame in (Batch((item("a", 7, 5),), (), 7), snapshot(7, item("a", 7, 5))):
+        _, _, told = await played(clock, [snapshot(5, item("a", 5)), frame])
+        assert told[1].deletes == {}
+        assert told[1].replaced["a"].revision == 5
+        assert told[1].puts["a"].revision == 7
+
+
+async def test_a_lease_that_changes_without_a_revision_is_a_change(clock: VirtualClock) -> None:
+    leased = Item("ns/a", b"", 5, 5, "lease")
+    view, _, told = await played(clock, [snapshot(5, item("a", 5)), snapshot(6, leased)])
+    assert view["a"].lease == "lease"
+    assert len(told) == 2
+
+
+async def test_a_put_that_is_delivered_twice_is_told_once(clock: VirtualClock) -> None:
+    again = item("a", 7, 5)
+    _, _, told = await played(clock, [snapshot(5, item("a", 5)), Batch((again,), (), 7)], [Batch((again,), (), 7)])
+    assert len(told) == 2
+
+
+async def test_only_a_change_of_the_whole_is_marked_as_a_resync(
+    client: Client, store: MemoryStore, clock: VirtualClock
+) -> None:
+    told: list[bool] = []
+    async with client.view() as view:
+        view.add_listener(lambda change: told.append(change.resync))
+        await client.put("a", b"1")
+        await clock.advance(0.1)
+        store.faults.conflate = True
+        await client.put("a", b"2")
+        await clock.advance(0.1)
+    assert told == [False, True]
+
+
+async def test_a_named_view_without_changes_costs_nothing(client: Client, spy: Spy, clock: VirtualClock) -> None:
+    async with client.view("empty/") as view:
+        told: list[Change] = []
+        view.add_listener(told.append)
+        for number in range(50):
+            await client.put(f"other/{number}", b"")
+        await clock.advance(60)
+        assert told == []
+        assert spy.opened == ["ns/empty/"]
+
+
+async def test_views_on_two_clients_are_two_watches(client: Client, store: MemoryStore, clock: VirtualClock) -> None:
+    second, spy = spied(store, clock)
+    async with second, client.view(), second.view():
+        assert spy.opened == ["ns/"]
