@@ -63,18 +63,18 @@ async def examine(client: Client, url: StoreURL) -> AsyncGenerator[Finding, None
     if usable.level is Level.DOWN:
         return
     place = f"doctor/{client.runtime.unique()}"
-    for check in (_write, _watch, _session, _ttl_min, _latency):
-        finding = await _tried(check, client, place, url)
+    for name, check in _IN_USE.items():
+        finding = await _tried(name, check, client, place, url)
         yield finding
         if finding.level is Level.DOWN:
             return
 
 
-async def _tried(check: Check, client: Client, place: str, url: StoreURL) -> Finding:
+async def _tried(name: str, check: Check, client: Client, place: str, url: StoreURL) -> Finding:
     try:
         return await check(client, place)
     except OsdiscoError as exc:
-        return _failed(check.__name__.strip("_").replace("_", " "), exc, url)
+        return _failed(name, exc, url)
 
 
 def _transport(url: StoreURL) -> Iterator[Finding]:
@@ -184,7 +184,7 @@ async def _session(client: Client, place: str) -> Finding:
     return Finding("session", Level.WARN, f"{said}; {asked:g} s were asked for", f"say ttl={granted:g}s", measured)
 
 
-async def _ttl_min(client: Client, place: str) -> Finding:
+async def _ttl_range(client: Client, place: str) -> Finding:
     async with client.session(ttl=1.0, strict=False) as session:
         granted = session.ttl
     said = f"the store grants {granted:g} s to {client.limits.ttl_max:g} s"
@@ -210,3 +210,12 @@ async def _latency(client: Client, place: str) -> Finding:
         return Finding("latency", Level.OK, said, measured=measured)
     advice = "look at the disk of the store's leader and at the way to it; give sessions a longer ttl meanwhile"
     return Finding("latency", Level.WARN, said, advice, measured)
+
+
+_IN_USE: Final[Mapping[str, Check]] = {
+    "write": _write,
+    "watch": _watch,
+    "session": _session,
+    "ttl range": _ttl_range,
+    "latency": _latency,
+}

@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Final
 
 from osdisco.cli._errors import Exit, FailedError
@@ -22,56 +23,61 @@ class Child:
     Elsewhere it leads a group of its own, so that signals reach whatever it started.
     """
 
-    def __init__(self, process: asyncio.subprocess.Process, *, leads_group: bool) -> None:
-        self._process = process
-        self._leads_group = leads_group
+    def __init__(self, command: Sequence[str], environment: Mapping[str, str]) -> None:
+        self._command = command
+        self._environment = environment
+        self._leads_group = not os.isatty(0)
+        self._process: asyncio.subprocess.Process | None = None
+        self._early: list[signal.Signals] = []
 
-    @classmethod
-    async def start(cls, command: Sequence[str], environment: Mapping[str, str]) -> Child:
-        """Start it. Raises FailedError with the shell's codes when there is nothing to run."""
-        leads_group = not os.isatty(0)
-        group = 0 if leads_group else None
-        try:
-            process = await asyncio.create_subprocess_exec(
-                *command, env={**os.environ, **environment}, process_group=group
-            )
-        except FileNotFoundError:
-            raise FailedError(f"no such command: {command[0]!a}", Exit.NO_COMMAND) from None
-        except OSError as exc:
-            raise FailedError(f"cannot run {command[0]!a}: {exc.strerror}", Exit.CANNOT_RUN) from None
-        return cls(process, leads_group=leads_group)
+    async def run(self, interrupts: Interrupts) -> int:
+        """Run it, passing signals on; returns its exit code, 128 plus the signal that killed it.
 
-    async def wait(self, interrupts: Interrupts) -> int:
-        """Pass signals on until it ends; returns its code, 128 plus the signal that killed it."""
+        Raises:
+            FailedError: there is nothing to run; with the shell's codes.
+        """
         with interrupts.passed_to(self._pass_on):
-            code = await self._process.wait()
+            self._process = process = await self._start()
+            for number in self._early:
+                self._pass_on(number)
+            code = await process.wait()
         return code if code >= 0 else 128 - code
 
-    def _pass_on(self, number: signal.Signals) -> None:
-        if number is signal.SIGINT and not self._leads_group:
-            return  # the terminal has sent it to the whole group
-        self._send(number)
+    async def _start(self) -> asyncio.subprocess.Process:
+        group = 0 if self._leads_group else None
+        environment = {**os.environ, **self._environment}
+        try:
+            return await asyncio.create_subprocess_exec(*self._command, env=environment, process_group=group)
+        except FileNotFoundError:
+            raise FailedError(f"no such command: {self._command[0]!a}", Exit.NO_COMMAND) from None
+        except OSError as exc:
+            raise FailedError(f"cannot run {self._command[0]!a}: {exc.strerror}", Exit.CANNOT_RUN) from None
 
-    def _send(self, number: signal.Signals) -> None:
+    def _pass_on(self, number: signal.Signals) -> None:
+        if self._process is None:
+            self._early.append(number)
+        elif number is not signal.SIGINT or self._leads_group:  # else the terminal has sent it to the whole group
+            self._send(self._process, number)
+
+    def _send(self, process: asyncio.subprocess.Process, number: signal.Signals) -> None:
         if self._leads_group:
-            try:
-                os.killpg(self._process.pid, number)
-            except ProcessLookupError:
-                return
-        elif self._process.returncode is None:
-            self._process.send_signal(number)
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, number)
+        elif process.returncode is None:
+            process.send_signal(number)
 
     async def end(self, grace: float) -> None:
         """End it if it still runs: SIGTERM, and SIGKILL after `grace` seconds."""
-        if self._process.returncode is not None:
+        process = self._process
+        if process is None or process.returncode is not None:
             return
-        self._send(signal.SIGTERM)
+        self._send(process, signal.SIGTERM)
         try:
             async with asyncio.timeout(grace):
-                await self._process.wait()
+                await process.wait()
         except TimeoutError:
             pass
         finally:
-            self._send(signal.SIGKILL)  # also what it started and left behind
+            self._send(process, signal.SIGKILL)  # also what it started and left behind
             async with asyncio.timeout(KILL_WAIT):
-                await self._process.wait()
+                await process.wait()

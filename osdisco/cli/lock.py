@@ -102,9 +102,9 @@ async def _hold(guard: LockGuard, settings: Settings) -> int:
 
 
 async def _run(guard: LockGuard, command: tuple[str, ...], grace: float, interrupts: Interrupts) -> int:
-    child = await Child.start(command, _environment(guard))
+    child = Child(command, _environment(guard))
     try:
-        return await child.wait(interrupts)
+        return await child.run(interrupts)
     finally:
         await child.end(grace)
 

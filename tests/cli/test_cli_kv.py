@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
 import pytest
-from cli_processes import Invoke, Running
+from cli_processes import Invoke, Ran, Running
 
 import osdisco
 from osdisco.discovery import DiscoveryService, ExtensionInfo
@@ -44,7 +44,8 @@ def test_a_key_that_looks_like_a_path_is_just_a_key(invoke: Invoke, memory_url: 
 
 def test_put_with_conditions(invoke: Invoke, memory_url: str) -> None:
     def put(*args: str) -> int:
-        return invoke("--url", memory_url, "kv", "put", "k", *args).code
+        told: Ran = invoke("--url", memory_url, "kv", "put", "k", *args)
+        return told.code
 
     first = invoke("--url", memory_url, "kv", "put", "k", "1", "--create")
     assert first.code == 0

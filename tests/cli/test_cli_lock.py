@@ -1,0 +1,227 @@
+"""`osdisco lock`: whose exit code it is, who gets the signals, and that nothing runs on without the lock."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import pty
+import select
+import signal
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from cli_processes import COMMAND, PATIENCE, Invoke, Running, alive, eventually
+
+import osdisco
+from osdisco.backend import Lease
+from osdisco.coordination import CoordinationService
+
+Start = Callable[..., Running]
+REAL = pytest.mark.osdisco("etcd", "consul")
+
+WAIT_FOR_TERM = "trap 'echo ended; exit 9' TERM; echo $$ $OSDISCO_FENCE; while :; do sleep 0.05; done"
+IGNORE_TERM = "trap '' TERM; echo $$; while :; do sleep 0.05; done"
+WITH_CHILD = "sleep 300 & echo $!; wait"
+
+
+@pytest.mark.parametrize(
+    ("command", "code"),
+    [
+        (("true",), 0),
+        (("sh", "-c", "exit 7"), 7),
+        (("sh", "-c", "exit 124"), 124),
+        (("sh", "-c", "kill -KILL $$"), 137),
+        (("no-such-command-at-all",), 127),
+        (("/dev/null",), 126),
+    ],
+)
+def test_the_commands_own_code_is_passed_on(command: tuple[str, ...], code: int, invoke: Invoke) -> None:
+    told = invoke("--url", "memory://", "lock", "n", "--", *command)
+    assert told.code == code
+    assert told.err.count("\n") == (1 if code in (126, 127) else 0)
+
+
+def test_options_of_the_command_are_its_own(start: Start) -> None:
+    told = start("--url", "memory://", "lock", "n", "--timeout", "5s", "--", "echo", "--json", "-v", "--", "x").end()
+    assert (told.code, told.out) == (0, "--json -v -- x\n")
+
+
+def test_the_command_knows_the_lock_and_its_token(start: Start, tmp_path: Path) -> None:
+    show = "echo $OSDISCO_LOCK_HELD; echo $OSDISCO_LOCK_NAME; echo $OSDISCO_FENCE"
+    held, name, fence = start("--url", "memory://", "lock", "a/b c", "--", "sh", "-c", show).end().out.splitlines()
+    assert (held, name) == ("true", "a/b c")
+    assert int(fence) > 0
+
+
+def test_trouble_with_the_store_is_125_with_a_command(invoke: Invoke) -> None:
+    assert invoke("--url", "etcd://127.0.0.1:1?timeout=300ms", "lock", "n", "--", "true").code == 125
+
+
+@REAL
+def test_who_does_not_get_it_says_who_holds_it(osdisco_url: str, start: Start, invoke: Invoke) -> None:
+    holder = start("lock", "n", "--json", url=osdisco_url)
+    assert '"event": "acquired"' in holder.line()
+    tried = invoke("--url", osdisco_url, "lock", "n", "--try", "--json")
+    assert tried.code == 4
+    assert tried.error["type"] == "ConflictError"
+    assert f":{holder.process.pid};" in tried.error["message"]
+    late = invoke("--url", osdisco_url, "lock", "n", "--timeout", "300ms", "--json")
+    assert (late.code, late.error["type"]) == (4, "TimedOutError")
+    assert invoke("--url", osdisco_url, "lock", "n", "--try", "--", "true").code == 124
+    assert invoke("--url", osdisco_url, "lock", "n", "--timeout", "300ms", "--", "true").code == 124
+    assert len(contenders(osdisco_url)) == 1
+
+
+@REAL
+def test_held_until_interrupted_and_then_given_back(osdisco_url: str, start: Start) -> None:
+    first = start("lock", "n", url=osdisco_url)
+    token = int(first.line())
+    waiting = start("lock", "n", url=osdisco_url)
+    eventually(lambda: len(contenders(osdisco_url)) == 2, "the second to stand in the queue")
+    first.send(signal.SIGINT)
+    assert first.end().code == 130
+    assert int(waiting.line()) > token
+    waiting.send(signal.SIGTERM)
+    assert waiting.end().code == 143
+    assert contenders(osdisco_url) == []
+    assert everything(osdisco_url) == []
+
+
+@REAL
+def test_interrupted_while_waiting_it_leaves_the_queue(osdisco_url: str, start: Start) -> None:
+    holder = start("lock", "n", url=osdisco_url)
+    holder.line()
+    waiting = start("lock", "n", "--", "echo", "never", url=osdisco_url)
+    eventually(lambda: len(contenders(osdisco_url)) == 2, "the second to stand in the queue")
+    waiting.send(signal.SIGINT)
+    told = waiting.end()
+    assert (told.code, told.out, told.err) == (130, "", "")
+    assert len(contenders(osdisco_url)) == 1
+
+
+@REAL
+def test_signals_are_passed_on_and_the_lock_is_given_back(osdisco_url: str, start: Start) -> None:
+    running = start("lock", "n", "--", "sh", "-c", WAIT_FOR_TERM, url=osdisco_url)
+    running.line()
+    running.send(signal.SIGTERM)
+    told = running.end()
+    assert (told.code, told.out) == (9, "ended\n")
+    assert "osdisco" not in told.err
+    assert everything(osdisco_url) == []
+
+
+def test_an_interrupt_reaches_what_the_command_started(start: Start) -> None:
+    running = start("--url", "memory://", "lock", "n", "--", "sh", "-c", WITH_CHILD)
+    grandchild = int(running.line())
+    running.send(signal.SIGTERM)
+    assert running.end().code == 128 + signal.SIGTERM
+    eventually(lambda: not alive(grandchild), "the command's own child to end")
+
+
+@REAL
+def test_loss_ends_the_command(osdisco_url: str, start: Start) -> None:
+    running = start("lock", "n", "--", "sh", "-c", WAIT_FOR_TERM, url=osdisco_url)
+    pid, fence = map(int, running.line().split())
+    assert fence == contenders(osdisco_url)[0].token
+    revoke_holder(osdisco_url)
+    told = running.end()
+    assert (told.code, told.out) == (125, "ended\n")
+    assert "the lock 'n' was lost" in told.err
+    assert not alive(pid)
+
+
+@REAL
+def test_loss_kills_a_command_that_does_not_listen(osdisco_url: str, start: Start) -> None:
+    running = start("lock", "n", "--grace", "500ms", "--", "sh", "-c", IGNORE_TERM, url=osdisco_url)
+    pid = int(running.line())
+    revoke_holder(osdisco_url)
+    assert running.end().code == 125
+    assert not alive(pid)
+
+
+@REAL
+def test_loss_ends_what_the_command_started(osdisco_url: str, start: Start) -> None:
+    running = start("lock", "n", "--", "sh", "-c", WITH_CHILD, url=osdisco_url)
+    grandchild = int(running.line())
+    revoke_holder(osdisco_url)
+    assert running.end().code == 125
+    eventually(lambda: not alive(grandchild), "the command's own child to end")
+
+
+@REAL
+def test_loss_without_a_command_is_code_1(osdisco_url: str, start: Start) -> None:
+    running = start("lock", "n", url=osdisco_url)
+    running.line()
+    revoke_holder(osdisco_url)
+    told = running.end()
+    assert told.code == 1
+    assert "the lock 'n' was lost" in told.err
+
+
+def test_at_a_terminal_the_command_gets_one_interrupt_and_may_read(tmp_path: Path) -> None:
+    count = (
+        "import signal, sys, time\n"
+        "signal.signal(signal.SIGINT, lambda *_: print('interrupted', flush=True))\n"
+        "print('read', sys.stdin.readline().strip(), flush=True)\n"
+        "time.sleep(1)\n"
+        "sys.exit(5)\n"
+    )
+    pid, terminal = pty.fork()
+    if pid == 0:
+        os.execv(sys.executable, [*COMMAND, "--url", "memory://", "lock", "n", "--", sys.executable, "-c", count])
+    shown = b""
+    os.write(terminal, b"hello\n")
+    shown += read_until(terminal, b"read hello")
+    os.write(terminal, b"\x03")
+    shown += read_until(terminal, None)
+    _, status = os.waitpid(pid, 0)
+    os.close(terminal)
+    assert os.waitstatus_to_exitcode(status) == 5
+    assert shown.count(b"interrupted") == 1
+
+
+def read_until(terminal: int, wanted: bytes | None) -> bytes:
+    """Read what a terminal shows, until it shows `wanted` or its program is gone."""
+    shown, deadline = b"", time.monotonic() + PATIENCE
+    while wanted is None or wanted not in shown:
+        readable, _, _ = select.select([terminal], [], [], max(0, deadline - time.monotonic()))
+        assert readable, f"only {shown!r}"
+        try:
+            piece = os.read(terminal, 1024)
+        except OSError:  # Linux: nobody has the other side open any more
+            break
+        if not piece:
+            break
+        shown += piece
+    return shown
+
+
+def contenders(url: str) -> list[osdisco.coordination.Contender]:
+    async def ask() -> list[osdisco.coordination.Contender]:
+        async with osdisco.connect(url) as client:
+            return await CoordinationService(client).lock("n").contenders()
+
+    return asyncio.run(ask())
+
+
+def everything(url: str) -> list[str]:
+    async def ask() -> list[str]:
+        async with osdisco.connect(url) as client:
+            return list((await client.scan()).items)
+
+    return asyncio.run(ask())
+
+
+def revoke_holder(url: str) -> None:
+    """End the holder's lease, as an operator can."""
+
+    async def revoke() -> None:
+        async with osdisco.connect(url) as client:
+            (entry,) = (await client.scan("lock/n/")).items.values()
+            assert entry.lease is not None
+            await client.backend.revoke(Lease(entry.lease, 10.0), timeout=5.0)
+
+    asyncio.run(revoke())
