@@ -25,20 +25,21 @@ class ApiError(Exception):
 
 @define
 class Api:
-    """A server's HTTP API as its operator uses it."""
+    """A server's HTTP API as its operator uses it. `timeout` is seconds for each call."""
 
     address: str
+    timeout: float
     context: ssl.SSLContext | None = None
     headers: dict[str, str] = field(factory=dict, repr=False)
 
-    def __call__(self, method: str, path: str, body: object = None, *, timeout: float = 10.0) -> Any:
+    def __call__(self, method: str, path: str, body: object = None) -> Any:
         """Call and return the JSON of the answer. Raises ApiError for other answers, OSError when there is none."""
-        text = self.text(method, path, body, timeout=timeout)
+        text = self.text(method, path, body)
         return json.loads(text) if text.strip() else None
 
-    def text(self, method: str, path: str, body: object = None, *, timeout: float = 10.0) -> str:
+    def text(self, method: str, path: str, body: object = None) -> str:
         """Call and return the answer as it is."""
-        connection = self._connection(timeout)
+        connection = self._connection()
         try:
             connection.request(method, path, None if body is None else json.dumps(body), self.headers)
             answer = connection.getresponse()
@@ -51,10 +52,10 @@ class Api:
             raise ApiError(f"{method} {path}: {answer.status} {text[:500]}")
         return text
 
-    def _connection(self, timeout: float) -> HTTPConnection:
+    def _connection(self) -> HTTPConnection:
         if self.context is None:
-            return HTTPConnection(self.address, timeout=timeout)
-        return HTTPSConnection(self.address, timeout=timeout, context=self.context)
+            return HTTPConnection(self.address, timeout=self.timeout)
+        return HTTPSConnection(self.address, timeout=self.timeout, context=self.context)
 
 
 def free_port() -> int:

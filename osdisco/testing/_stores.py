@@ -25,6 +25,8 @@ USER: Final = "osdisco"
 """The user of etcd whom the URLs name. May read and write every key, and administer nothing."""
 
 START_SECONDS: Final = 60.0
+TIMEOUT: Final = 10.0
+"""Seconds for one call of an API."""
 
 
 class Access(ABC):
@@ -44,17 +46,17 @@ class Access(ABC):
         """Whether clients talk TLS."""
         return self.certificates is not None
 
-    def bare_api(self, address: str) -> Api:
+    def bare_api(self, address: str, *, timeout: float = TIMEOUT) -> Api:
         """Return the API of the server at an address, without credentials."""
         if self.certificates is None:
-            return Api(address)
+            return Api(address, timeout)
         context = ssl.create_default_context(cafile=str(self.certificates.ca))
         if self.mtls:
             context.load_cert_chain(self.certificates.client, self.certificates.client_key)
-        return Api(address, context)
+        return Api(address, timeout, context)
 
     @abstractmethod
-    def api(self, address: str) -> Api:
+    def api(self, address: str, *, timeout: float = TIMEOUT) -> Api:
         """Return the API with all rights."""
 
     def secret_file(self, name: str, value: str) -> Path:
@@ -98,9 +100,9 @@ class EtcdAccess(Access):
         """The credentials for a process that takes them from its environment."""
         return {"OSDISCO_USERNAME": USER, "OSDISCO_PASSWORD": self.password} if self.auth else {}
 
-    def api(self, address: str) -> Api:
+    def api(self, address: str, *, timeout: float = TIMEOUT) -> Api:
         """Return the API with all rights; logs in each time, because tests let tokens expire."""
-        api = self.bare_api(address)
+        api = self.bare_api(address, timeout=timeout)
         if self.secured:
             login = api("POST", "/v3/auth/authenticate", {"name": "root", "password": self.password})
             api.headers["Authorization"] = login["token"]
@@ -147,9 +149,9 @@ class ConsulAccess(Access):
         """The credentials for a process that takes them from its environment."""
         return {"CONSUL_HTTP_TOKEN": self.token} if self.token else {}
 
-    def api(self, address: str) -> Api:
+    def api(self, address: str, *, timeout: float = TIMEOUT) -> Api:
         """Return the API with all rights."""
-        api = self.bare_api(address)
+        api = self.bare_api(address, timeout=timeout)
         if self._management:
             api.headers["X-Consul-Token"] = self._management
         return api

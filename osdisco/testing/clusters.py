@@ -32,6 +32,8 @@ NODES: Final = 3
 _PATIENCE: Final = 1.0
 """Seconds for a node that may not be well to say whether it leads."""
 
+_WRITE_PATIENCE: Final = 3.0
+
 _CLIENTS: Final = "bridge"
 """The network through which Docker publishes the ports."""
 
@@ -77,6 +79,16 @@ class Node(ServerContainer):
         """Undo `disconnect`."""
         self._connect()
 
+    def restore(self) -> None:
+        """Undo whatever was done to it."""
+        container = self.get_wrapped_container()
+        container.reload()
+        if container.status == "paused":
+            self.unpause()
+        elif container.status != "running":
+            self.start()
+        self.heal()
+
     @abstractmethod
     def leads(self) -> bool:
         """Return whether it takes itself for the leader. Raises ApiError or OSError when it does not answer."""
@@ -99,7 +111,7 @@ class EtcdNode(Node, EtcdContainer):
 
     def leads(self) -> bool:
         """Ask the metrics, which need no login: none is to be had without a leader."""
-        metrics = self.access.bare_api(self.address).text("GET", "/metrics", timeout=_PATIENCE)
+        metrics = self.access.bare_api(self.address, timeout=_PATIENCE).text("GET", "/metrics")
         return "\netcd_server_is_leader 1" in metrics
 
     def _members(self) -> tuple[str, dict[str, str]]:
@@ -118,7 +130,7 @@ class ConsulNode(Node, ConsulContainer):
 
     def leads(self) -> bool:
         """Ask for the leader's address, which needs no token."""
-        leader = self.access.bare_api(self.address)("GET", "/v1/status/leader", timeout=_PATIENCE)
+        leader = self.access.bare_api(self.address, timeout=_PATIENCE)("GET", "/v1/status/leader")
         return bool(leader == f"{self.place.address}:8300")
 
     def _member(self) -> dict[str, Any]:
@@ -187,6 +199,12 @@ class Cluster(ABC, Generic[N]):
         """Return once every node is well, writes, and the cluster can bear the loss of one."""
         wait_for(self._check, seconds=seconds, death=self._death)
 
+    def restore(self) -> None:
+        """Undo whatever was done to the nodes; returns when the cluster is healthy."""
+        for node in self.nodes:
+            node.restore()
+        self.wait_healthy()
+
     def __enter__(self) -> Self:
         return self.start()
 
@@ -196,9 +214,11 @@ class Cluster(ABC, Generic[N]):
         self.stop()
 
     def _check(self) -> None:
-        self._leader(None)
+        leaders = [node.place.name for node in self.nodes if node.leads()]
+        if len(leaders) != 1:
+            raise ApiError(f"{leaders} take themselves for the leader")
         for node in self.nodes:
-            node.open(self.access.api(node.address))
+            node.open(self.access.api(node.address, timeout=_WRITE_PATIENCE))
 
     def _leader(self, other_than: N | None) -> N:
         leaders = []

@@ -86,7 +86,7 @@ class Servers:
             from osdisco.testing.containers import EtcdContainer
 
             return EtcdContainer(**options)
-        return EtcdProcess(**options) if find_binary("etcd") else _missing("etcd", problem)
+        return EtcdProcess(**options) if find_binary("etcd") else missing("etcd", problem)
 
     def fresh_consul(self, **options: Any) -> ConsulServer:
         """Return a Consul of your own. Options are `tls`, `acl` and `config`."""
@@ -95,12 +95,12 @@ class Servers:
             from osdisco.testing.containers import ConsulContainer
 
             return ConsulContainer(**options)
-        return ConsulProcess(**options) if find_binary("consul") else _missing("consul", problem)
+        return ConsulProcess(**options) if find_binary("consul") else missing("consul", problem)
 
     def fresh_etcd_cluster(self, **options: Any) -> EtcdCluster:
         """Return an `EtcdCluster` of your own."""
         if problem := docker_problem("ETCD"):
-            _missing("etcd", problem, cluster=True)
+            missing("etcd", problem, cluster=True)
         from osdisco.testing.clusters import EtcdCluster
 
         return EtcdCluster(**options)
@@ -108,7 +108,7 @@ class Servers:
     def fresh_consul_cluster(self, **options: Any) -> ConsulCluster:
         """Return a `ConsulCluster` of your own."""
         if problem := docker_problem("CONSUL"):
-            _missing("consul", problem, cluster=True)
+            missing("consul", problem, cluster=True)
         from osdisco.testing.clusters import ConsulCluster
 
         return ConsulCluster(**options)
@@ -188,7 +188,8 @@ def _image_problem(client: Any, image: str) -> str | None:
     return None
 
 
-def _missing(name: str, docker: str, *, cluster: bool = False) -> NoReturn:
+def missing(name: str, docker: str, *, cluster: bool = False) -> NoReturn:
+    """Skip the test for want of a server, or fail it with CI=true; `docker` says why that has none."""
     said = f"no {name} cluster: {docker}"
     if not cluster:
         said = f"no {name} server: {docker}; no {name} on PATH or in the folder that OSDISCO_TEST_SERVERS names"
