@@ -267,6 +267,20 @@ async def test_a_server_that_is_not_etcd(kind: Answer, transport: str, serve: Se
     assert time.monotonic() - began < 5
 
 
+@pytest.mark.parametrize("transport", ["gateway"], indirect=True)
+async def test_a_redirect_to_a_place_that_would_do_it_is_not_followed(
+    etcd: EtcdServer, serve: Serve, open_backend: Open
+) -> None:
+    async def elsewhere(reader: Reader, writer: Writer) -> None:
+        while await reader.readuntil(b"\r\n\r\n"):
+            head = "HTTP/1.1 307 Temporary Redirect\r\nLocation: http://{}/v3/kv/put\r\nContent-Length: 0\r\n\r\n"
+            writer.write(head.format(etcd.address).encode())
+
+    with pytest.raises(IndeterminateError):
+        await open_backend(await serve(elsewhere)).commit([Put("redirected/k", b"")], {}, timeout=3)
+    assert await open_backend(etcd).get("redirected/k", timeout=5) is None
+
+
 @pytest.mark.parametrize("kind", [http2_then_nothing, http2_then_garbage], ids=lambda k: k.__name__)
 @pytest.mark.parametrize("transport", ["grpc"], indirect=True)
 async def test_a_connection_that_breaks_after_the_request(kind: Answer, serve: Serve, open_backend: Open) -> None:
@@ -277,8 +291,11 @@ async def test_a_connection_that_breaks_after_the_request(kind: Answer, serve: S
         await backend.get("k", timeout=3)
 
 
-async def test_a_write_is_sent_once(transport: str, serve: Serve, open_backend: Open) -> None:
-    """Given a connection that worked before, the case in which HTTP clients like to send again."""
+async def test_a_write_is_sent_once(
+    transport: str, serve: Serve, open_backend: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Given a connection that worked before, the case in which HTTP clients like to send again, and aiohttp willing."""
+    monkeypatch.setattr("aiohttp.client.IDEMPOTENT_METHODS", frozenset({"POST"}))
     taken: list[bytes] = []
 
     async def answer_then_hang_up(reader: Reader, writer: Writer) -> None:
