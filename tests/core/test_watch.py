@@ -30,6 +30,8 @@ State = dict[str, Item]
 def apply(state: State, change: Change) -> None:
     """Apply a change to a state, and see that it is a true difference from it."""
     before = dict(state)
+    for key in change.deletes.keys() & change.puts.keys():
+        assert change.deletes[key].created != change.puts[key].created, "only a key made anew is deleted and put"
     for key, item in change.deletes.items():
         assert state.pop(key) == item, "a delete shows the item as it last was"
     for key, item in change.puts.items():
