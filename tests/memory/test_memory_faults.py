@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from collections.abc import Awaitable, Callable
 
 import pytest
@@ -95,6 +96,8 @@ async def test_a_late_request_applies_after_its_caller_was_told_that_nobody_know
 async def test_a_late_create_under_a_revoked_lease_is_refused_when_it_arrives(
     backend: MemoryBackend, store: MemoryStore, osdisco_clock: VirtualClock
 ) -> None:
+    said: list[object] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: said.append(context))
     lease = await backend.grant(30, timeout=T)
     store.faults.late("commit", after=3)
     create = backend.commit([Put("a", b"", lease.id)], {"a": ABSENT}, timeout=T)
@@ -102,6 +105,9 @@ async def test_a_late_create_under_a_revoked_lease_is_refused_when_it_arrives(
     await backend.revoke(lease, timeout=T)
     await osdisco_clock.advance(5)
     assert await backend.get("a", timeout=T) is None
+    await osdisco_clock.advance(1)
+    gc.collect()
+    assert said == [], "an error that nobody waits for was told"
 
 
 async def test_a_late_request_wakes_who_watches(
@@ -345,7 +351,9 @@ async def test_inspect_tells_of_an_outage(backend: MemoryBackend, store: MemoryS
     assert (await backend.inspect(timeout=T))[0].error == "get: the store is not available"
 
 
-async def test_closing_answers_who_waits(backend: MemoryBackend, store: MemoryStore) -> None:
+async def test_closing_answers_who_waits(
+    backend: MemoryBackend, store: MemoryStore, osdisco_clock: VirtualClock
+) -> None:
     store.faults.freeze()
     reading = asyncio.ensure_future(backend.get("a", timeout=60))
     writing = asyncio.ensure_future(put(backend, "a"))
@@ -353,5 +361,6 @@ async def test_closing_answers_who_waits(backend: MemoryBackend, store: MemorySt
     await backend.aclose()
     assert await error_of(reading) is UnavailableError
     assert await error_of(writing) is IndeterminateError
+    assert osdisco_clock.now() == 1
     store.faults.thaw()
     assert store.get("a") is not None

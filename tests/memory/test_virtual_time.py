@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
+import subprocess
+import sys
 import time
 from typing import Any
 
@@ -216,3 +219,26 @@ def test_another_thread_may_call_soon() -> None:
     loop.call_soon_threadsafe(future.set_result, 1)
     assert loop.run_until_complete(future) == 1
     loop.close()
+
+
+def test_a_seed_repeats_its_order_in_another_process() -> None:
+    """Nothing of it may hang on addresses or on the hashes of strings."""
+    orders = set()
+    for hash_seed in ("1", "2"):
+        program = "import test_virtual_time as t; from osdisco.testing import run; print(run(t._order(), seed=7))"
+        environment = os.environ | {"PYTHONHASHSEED": hash_seed, "PYTHONPATH": os.pathsep.join(sys.path)}
+        orders.add(subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True).stdout)
+    assert len(orders) == 1
+    assert len(orders.pop().split()) == 50
+
+
+async def _order() -> str:
+    seen: list[str] = []
+
+    async def step(name: str) -> None:
+        await asyncio.sleep(0)
+        seen.append(name)
+
+    tasks = {asyncio.create_task(step(f"t{n}"), name=f"t{n}") for n in range(25)}
+    done, _ = await asyncio.wait(tasks)
+    return " ".join([*seen, *(task.get_name() for task in done)])
