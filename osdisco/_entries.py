@@ -8,7 +8,7 @@ comment here names the fault it prevents.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from math import inf
 from typing import Final
@@ -46,7 +46,6 @@ class Entry:
         self._unaccounted = 0  # creates whose outcome is unknown: they may still apply
         self._creating: asyncio.Task[None] | None = None
         self._ended = False
-        self._forget: Callable[[], None] = lambda: None
 
     async def create(self, value: bytes, *, instead_of: Entry | None = None, within: float = inf) -> None:
         """Put the entry into the store, in one commit with the removal of the entry `instead_of`.
@@ -63,7 +62,6 @@ class Entry:
         """
         self.session.check()
         self._living[self.key] = self
-        self._forget = self.session.lost.call(lambda _: self.depart())
         ops: list[Op] = [Put(self.key, value, self.session.id)]
         expect: dict[str, Condition] = {self.key: ABSENT, self._tombstone: ABSENT}
         if instead_of is not None:
@@ -134,7 +132,6 @@ class Entry:
 
     def depart(self) -> None:
         """Take the entry for gone: whoever waits for it in this process looks again."""
-        self._forget()
         self._living.pop(self.key, None)
         self.gone.set()
 

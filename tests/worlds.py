@@ -1,4 +1,4 @@
-"""A store in memory, and processes on it that can be partitioned and killed: what tests of recipes in virtual time use."""
+"""A store in memory, and processes on it that can be cut off and killed: for tests of recipes in virtual time."""
 
 from __future__ import annotations
 
@@ -108,5 +108,5 @@ class Suspensions:
                 asyncio.get_running_loop().call_soon(asyncio.current_task().cancel)  # type: ignore[union-attr]
             try:
                 step = partial(inner.send, (yield future))
-            except BaseException as exc:  # noqa: B036 - a cancellation, too, goes to where it would have gone
+            except BaseException as exc:
                 step = partial(inner.throw, exc)

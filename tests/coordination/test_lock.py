@@ -243,12 +243,16 @@ async def test_the_holder_knows_at_once_that_its_session_died(world: World) -> N
 
 async def test_the_holder_is_told_when_an_operator_removes_its_entry(world: World) -> None:
     client, operator = world.process(), world.process()
-    with pytest.raises(LostError, match="removed by an operator"):
+
+    async def hold() -> None:
         async with lock_of(client) as guard:
             await asyncio.sleep(5)
             await operator.delete("lock/job/" + guard._entry.key.rpartition("/")[2])
             await asyncio.sleep(1)
             pytest.fail("the body goes on without the lock")
+
+    with pytest.raises(LostError, match="removed by an operator"):
+        await hold()
 
 
 def make_anew(world: World, key: str) -> None:
@@ -310,10 +314,35 @@ async def test_the_turn_of_a_lease_that_ran_out_unnoticed_is_no_turn(world: Worl
     guard = await lock_of(holder).acquire()
     task = waiting(waiter)
     await queued(holder, 2)
-    waiter.backend.faults.delay("scan", answer=4)  # the answer that it is first comes when the lease is over
-    waiter.backend.faults.outage("renew", "watch")
-    await asyncio.sleep(world.ttl - 4)
+    waiter.backend.faults.delay("scan", answer=2)  # the answer that it is first comes when the lease is over
+    waiter.backend.faults.outage("renew")
+    await asyncio.sleep(world.ttl - 2)
     await guard.release()
+    with pytest.raises(LostError):
+        await task
+
+
+async def test_trying_takes_no_lock_of_a_lease_that_ran_out_meanwhile(world: World) -> None:
+    client = world.process()
+    await client.shared_session()
+    await asyncio.sleep(1)
+    client.backend.faults.outage("renew", "watch")
+    await asyncio.sleep(world.ttl - 3)
+    client.backend.faults.delay("scan", answer=2)
+    with pytest.raises(LostError):
+        await lock_of(client).try_acquire()
+
+
+async def test_a_machine_that_slept_while_its_turn_came_has_no_turn(world: World) -> None:
+    """No timer noticed: only the clock knows."""
+    holder, waiter = world.process(), world.process()
+    guard = await lock_of(holder).acquire()
+    task = waiting(waiter)
+    await queued(holder, 2)
+    waiter.backend.faults.delay("scan", answer=0.1)
+    await guard.release()
+    await asyncio.sleep(0.05)
+    world.clock.jump(world.ttl)
     with pytest.raises(LostError):
         await task
 
@@ -410,6 +439,23 @@ async def test_an_old_holder_that_was_paused_cannot_write(world: World) -> None:
             await guard.commit([Put("jobs/1", b"old")])
     assert guard.lost.is_set()
     assert (await new.get("jobs/1")).value == b"new"
+
+
+async def test_a_create_that_comes_late_after_a_removal_gives_the_old_holder_nothing(world: World) -> None:
+    """Its key is there again, under its lease; a guard by HeldBy would let it write beside the new holder."""
+    old, new = world.process(), world.process()
+    old.backend.faults.late("commit", after=3, times=1, key="lock/job")
+    guard = await lock_of(old).acquire()
+    old.backend.faults.outage("watch")
+    world.store.commit([Delete(guard._entry.key)], {})
+    async with lock_of(new) as current:
+        await asyncio.sleep(4)
+        assert len(world.keys("lock/")) == 2
+        guard.check()
+        with pytest.raises(LostError):
+            await guard.commit([Put("jobs/1", b"old")])
+        current.check()
+    await old.aclose()
 
 
 async def test_a_late_write_of_an_old_term_does_not_apply_in_a_new_term_of_the_same_session(world: World) -> None:
@@ -547,10 +593,10 @@ async def test_release_may_be_called_again_and_ends_the_guard(world: World) -> N
     guard = await lock_of(client).acquire()
     await guard.release()
     await guard.release()
-    for use in (guard.check, lambda: guard.commit([Put("a", b"")])):
-        with pytest.raises(LostError, match="released"):
-            result = use()
-            await result
+    with pytest.raises(LostError, match="released"):
+        guard.check()
+    with pytest.raises(LostError, match="released"):
+        await guard.commit([Put("a", b"")])
     with pytest.raises(LostError):
         async with guard:
             pytest.fail("entered a lock that was given back")
