@@ -6,8 +6,9 @@ import asyncio
 import logging
 import ssl
 from functools import lru_cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlencode
+from weakref import WeakSet
 
 from aiohttp import (
     ClientConnectorError,
@@ -32,6 +33,10 @@ from osdisco_consul import _errors
 from osdisco_consul._calls import INDEX, Answer, Call, Lane
 from osdisco_consul._options import TLS_SCHEME, ConsulOptions, addresses
 from osdisco_consul._token import Headers, Tokens
+
+if TYPE_CHECKING:
+    from aiohttp.connector import Connection
+    from aiohttp.tracing import Trace
 
 log = logging.getLogger("osdisco")
 
@@ -64,6 +69,7 @@ class Wire:
         self._now = runtime.clock.now
         self._current = 0
         self._sessions: dict[Lane, ClientSession] = {}
+        self._transports: WeakSet[asyncio.WriteTransport] = WeakSet()
         self._closed = False
 
     async def send(self, call: Call, *, timeout: float, endpoint: int | None = None) -> Any:
@@ -147,7 +153,7 @@ class Wire:
             if self._closed:  # while the token was fetched
                 raise ClosedError("the Consul backend was closed")
             session = self._sessions[lane] = ClientSession(
-                connector=TCPConnector(limit=lane, ssl=self._ssl),
+                connector=self._connector(lane),
                 middlewares=(_deliver_once,),
                 cookie_jar=DummyCookieJar(),
                 headers={"Accept-Encoding": "identity"},  # on a local network packing costs more than it saves
@@ -155,11 +161,37 @@ class Wire:
             )
         return session
 
+    def _connector(self, lane: Lane) -> TCPConnector:
+        if isinstance(self._ssl, ssl.SSLContext):
+            return _TlsConnector(self._transports, lane, self._ssl)
+        return TCPConnector(limit=lane)
+
     async def aclose(self) -> None:
         """Close all connections. What still waits for an answer ends in an error."""
         self._closed = True
         while self._sessions:
             await self._sessions.popitem()[1].close()
+        for transport in list(self._transports):
+            transport.abort()
+        await asyncio.sleep(0)  # the loop closes their sockets
+
+
+class _TlsConnector(TCPConnector):
+    """Remembers its connections until they are gone.
+
+    When a request is cut short, aiohttp says goodbye on its connection and forgets it, while asyncio waits up to half a
+    minute for the answer.
+    """
+
+    def __init__(self, transports: WeakSet[asyncio.WriteTransport], limit: int, context: ssl.SSLContext) -> None:
+        super().__init__(limit=limit, ssl=context)
+        self._transports = transports
+
+    async def connect(self, req: ClientRequest, traces: list[Trace], timeout: ClientTimeout) -> Connection:
+        connection = await super().connect(req, traces, timeout)
+        if isinstance(transport := connection.transport, asyncio.WriteTransport):
+            self._transports.add(transport)
+        return connection
 
 
 @lru_cache(maxsize=64)

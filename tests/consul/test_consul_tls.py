@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import ssl
 
 import pytest
-from consul_fakes import Fake, FakeAgent, Open, http
+from consul_fakes import SILENCE, Fake, FakeAgent, Open, http
 
 from osdisco.backend import Put
 from osdisco.errors import IndeterminateError, UnavailableError
@@ -93,3 +94,21 @@ async def test_tls_to_a_plain_port_and_plain_to_a_tls_port(
         await plain.get("k", timeout=5)
     with pytest.raises((UnavailableError, IndeterminateError)):
         await plain.commit([Put("k", b"")], {}, timeout=5)
+
+
+async def test_closing_ends_even_connections_that_were_cut_short(
+    fake: Fake, certs: Certificates, open_backend: Open
+) -> None:
+    """asyncio would go on waiting for the other side's goodbye."""
+    agent = await tls_agent(fake, certs)
+    agent.script = lambda _: SILENCE
+    backend = open_backend(https(agent, f"tls_ca={certs.ca}"))
+    task = asyncio.ensure_future(backend.get("k", timeout=30))
+    while not agent.requests:
+        await asyncio.sleep(0.01)
+    task.cancel()
+    await asyncio.wait([task])
+    transports = list(backend._wire._transports)
+    assert len(transports) == 1
+    await backend.aclose()
+    assert all(transport._ssl_protocol._transport is None for transport in transports)  # type: ignore[attr-defined]
