@@ -12,11 +12,13 @@ import shutil
 import signal
 import subprocess
 from abc import abstractmethod
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final, Self
 
-from osdisco.testing._api import free_port
+from osdisco.testing._api import free_port, wait_for
 from osdisco.testing._stores import (
+    START_SECONDS,
     ConsulAccess,
     ConsulServer,
     EtcdAccess,
@@ -26,6 +28,7 @@ from osdisco.testing._stores import (
     etcd_command,
 )
 
+_ON_LINUX: Final = Path("/proc/self/stat").exists()
 _GUARD: Final = '"$@" >&2 & echo $!; read -r _; kill -KILL $! 2>/dev/null; wait'
 
 
@@ -81,6 +84,7 @@ class LocalServer(Server):
     def pause(self) -> None:
         """Freeze it (SIGSTOP): connections stay open and silent."""
         os.kill(self._pid, signal.SIGSTOP)
+        wait_for(self._check_stopped, seconds=START_SECONDS)
 
     def unpause(self) -> None:
         """Let it go on (SIGCONT)."""
@@ -97,14 +101,21 @@ class LocalServer(Server):
 
     def death(self) -> str | None:
         """Return the end of its log if it is dead."""
-        proc = Path("/proc")
-        if not (proc / "self").exists():  # not Linux: a dead server shows by the time that runs out
-            return None
-        try:
-            dead = (proc / f"{self._pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
-        except FileNotFoundError:
-            dead = True
+        dead = _ON_LINUX and self._states() <= {"Z", "X"}  # elsewhere it shows by the time that runs out
         return self.logs()[-2000:] or "without a word" if dead else None
+
+    def _check_stopped(self) -> None:
+        """Raise until every thread stands still: the signal only asks them to."""
+        if _ON_LINUX and self._states() != {"T"}:
+            raise OSError("still running")
+
+    def _states(self) -> set[str]:
+        """Return the states of its threads, as the letters that the system has for them."""
+        states = set()
+        for path in Path(f"/proc/{self._pid}/task").glob("*/stat"):
+            with suppress(OSError):  # that thread has ended meanwhile
+                states.add(path.read_text().rpartition(")")[2].split()[0])
+        return states
 
     @abstractmethod
     def command(self) -> list[str]:
