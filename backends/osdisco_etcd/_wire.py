@@ -110,6 +110,7 @@ class Stream(ABC):
         if read is not None:
             await asyncio.wait((read,))
             _ = read.cancelled() or read.exception()
+            self._read = None  # else task, traceback and stream hold each other, and the stream its connection
 
     def _part(self) -> Response | None:
         """Return a message without content if a part of the next one has come, else None."""

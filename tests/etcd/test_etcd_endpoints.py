@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import socket
 import time
 from collections.abc import AsyncIterator, Iterator
@@ -369,3 +370,41 @@ async def test_a_cancelled_caller_is_cancelled_and_nobody_else(frozen: EtcdServe
         await first
     frozen.unpause()
     await second
+
+
+async def test_closing_leaves_no_connection(
+    etcd: EtcdServer, serve: Serve, open_backend: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also not until the garbage collector comes by, and also not that of a watch that was opened anew."""
+    monkeypatch.setattr("osdisco_etcd._watch.PATIENCE", 0.2)
+    open_now: set[Writer] = set()
+
+    async def pump(reader: Reader, writer: Writer) -> None:
+        while chunk := await reader.read(65536):
+            writer.write(chunk)
+        writer.close()
+
+    async def forward(reader: Reader, writer: Writer) -> None:
+        host, _, port = etcd.address.rpartition(":")
+        server_reader, server_writer = await asyncio.open_connection(host, int(port))
+        open_now.add(writer)
+        try:
+            await asyncio.gather(pump(reader, server_writer), pump(server_reader, writer))
+        finally:
+            open_now.discard(writer)
+
+    gc.disable()
+    try:
+        backend = open_backend(await serve(forward))
+        await backend.renew(await backend.grant(10, timeout=5), timeout=5)
+        watch = backend.watch("quiet/")
+        for _ in range(5):
+            await anext(watch)
+        assert len(open_now) >= 2
+        await backend.aclose()
+        await watch.aclose()
+        async with asyncio.timeout(3):
+            while open_now:
+                await asyncio.sleep(0.02)
+    finally:
+        gc.enable()
