@@ -1,0 +1,415 @@
+"""Discovery by its rules: registered, seen, restarted, superseded, gone. Virtual time, store in memory."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from extensions import REGISTRATION, Diary, info, observer, registered, until
+from worlds import World, lease_of
+
+from osdisco._records import encode
+from osdisco.backend import Delete, Put
+from osdisco.discovery import DiscoveryService, EndpointInfo, ExtensionStatus
+from osdisco.discovery.table import Registration
+from osdisco.errors import ClosedError, DiscoveryError, InvalidNameError, TimedOutError
+
+HEALTHY, STARTING, STOPPING = ExtensionStatus.HEALTHY, ExtensionStatus.STARTING, ExtensionStatus.STOPPING
+
+
+# Registered and seen
+
+
+async def test_what_one_registers_another_sees_whole_and_at_once(world: World) -> None:
+    me = info(
+        capabilities=["geo.search", "geo.index"],
+        endpoints={"rest": EndpointInfo("http", 9700, "/geo")},
+        metadata={"zone": "a", "é": "ü"},
+        status=HEALTHY,
+    )
+    seer = await observer(world.process())
+    async with DiscoveryService(world.process(), me) as discovery:
+        await discovery.wait_registered(timeout=5)
+        await until(lambda: seer.extensions, 0.1)
+        assert dict(seer.extensions) == {"geo": me} == dict(discovery.extensions)
+        assert await seer.discover_extensions() == [me]
+        assert seer.find_by_capability("geo.index") == [me]
+        assert seer.find_by_capability("geo") == []
+        assert discovery.registered
+        assert not seer.extensions.stale
+    assert dict(seer.extensions) == {}
+    assert await seer.discover_extensions() == []
+
+
+async def test_a_registration_costs_one_commit_and_every_change_one_more(world: World) -> None:
+    client = world.process()
+    await client.shared_session()
+    await asyncio.sleep(1)
+    client.backend.calls.clear()
+    discovery = await registered(client)
+    assert client.backend.calls["commit"] == 1
+    for status in (HEALTHY, STARTING, HEALTHY):
+        await discovery.set_status(status)
+        await discovery.wait_registered(5)
+    await asyncio.sleep(5)
+    assert client.backend.calls["commit"] == 4
+    assert len(world.keys("ext/")) == 1
+
+
+async def test_changes_are_published_and_metadata_is_merged(world: World) -> None:
+    seer = await observer(world.process())
+    discovery = await registered(world.process(), metadata={"zone": "a", "rack": "1"})
+    await discovery.update(metadata={"zone": "b"}, version="2.0.0", capabilities=["x"])
+    await discovery.set_status(HEALTHY)
+    await discovery.wait_registered(5)
+    want = info(version="2.0.0", capabilities=["x"], metadata={"zone": "b", "rack": "1"}, status=HEALTHY)
+    assert await seer.discover_extensions() == [want]
+    assert discovery.extension == want
+
+
+async def test_of_many_changes_at_once_the_last_is_published(world: World) -> None:
+    seer = await observer(world.process())
+    diary = Diary(seer)
+    discovery = await registered(world.process())
+    for status in (HEALTHY, ExtensionStatus.DEGRADED, ExtensionStatus.UNHEALTHY):
+        await discovery.set_status(status)
+    await discovery.wait_registered(5)
+    await until(lambda: diary.lines == ["+geo starting", "geo starting>unhealthy"])
+
+
+async def test_leaving_says_so_before_it_goes(world: World) -> None:
+    seer = await observer(world.process())
+    diary = Diary(seer)
+    async with DiscoveryService(world.process(), info(status=HEALTHY)) as discovery:
+        await discovery.wait_registered(5)
+    await asyncio.sleep(0.1)
+    assert diary.lines == ["+geo healthy", "geo healthy>stopping", "-geo stopping"]
+    assert world.keys("ext/") == []
+
+
+async def test_the_extension_of_a_dead_process_goes_with_its_ttl(world: World) -> None:
+    seer = await observer(world.process())
+    client = world.process()
+    await registered(client)
+    world.kill(client)
+    began = world.clock.now()
+    await until(lambda: not seer.extensions, 2 * world.ttl)
+    assert world.ttl - 1 <= world.clock.now() - began <= world.ttl + 1
+
+
+async def test_one_that_only_observes_puts_nothing_into_the_store(world: World) -> None:
+    seer = await observer(world.process())
+    assert world.store.revision == 0
+    assert not seer.registered
+    with pytest.raises(DiscoveryError, match="only observes"):
+        _ = seer.extension
+    for call in (seer.set_status(HEALTHY), seer.update(version="2"), seer.wait_registered(1)):
+        with pytest.raises(DiscoveryError, match="only observes"):
+            await call
+
+
+HOSTILE = ["..", "//", "a b", "é", "x:y", "a,b", "%2F", "a/b", "geo/../../agent/leave", "=2E", "a\nb", "\0"]
+
+
+@pytest.mark.parametrize("id_", HOSTILE)
+async def test_hostile_ids_are_only_text(world: World, id_: str) -> None:
+    """They are seen, come back when their record is deleted, and leave."""
+    seer = await observer(world.process())
+    discovery = await registered(world.process(), id_)
+    assert list(seer.extensions) == [id_]
+    delete_records(world)
+    await until(lambda: world.keys("ext/"))
+    await discovery.wait_registered(1)
+    assert [extension.id for extension in await seer.discover_extensions()] == [id_]
+    await discovery.stop()
+    assert world.keys("ext/") == []
+
+
+def delete_records(world: World) -> None:
+    world.store.commit([Delete(f"ns/{key}") for key in world.keys("ext/")], {})
+
+
+@pytest.mark.parametrize("id_", ["", "\ud800", "a" * 256])
+def test_an_id_that_no_key_can_hold_is_refused(id_: str) -> None:
+    with pytest.raises(InvalidNameError):
+        info(id_)
+
+
+# Restarts and rivals
+
+
+async def test_a_restarted_process_counts_at_once(world: World) -> None:
+    """Its dead predecessor's record stands until its ttl is over."""
+    seer = await observer(world.process())
+    dead = world.process()
+    await registered(dead, port=1)
+    world.kill(dead)
+    await registered(world.process(), port=2)
+    await until(lambda: seer.extensions["geo"].port == 2, 0.1)
+    assert len(world.keys("ext/")) == 2
+    diary = Diary(seer)
+    await asyncio.sleep(2 * world.ttl)
+    assert len(world.keys("ext/")) == 1
+    assert seer.extensions["geo"].port == 2
+    assert diary.lines == ["+geo starting"]
+
+
+async def test_an_old_process_that_returns_after_an_outage_never_wins_back(world: World) -> None:
+    seer = await observer(world.process())
+    old = world.process()
+    first = await registered(old, port=1)
+    seen = watched_ports(seer)
+    old.backend.faults.outage()
+    await asyncio.sleep(2 * world.ttl)
+    second = await registered(world.process(), port=2)
+    old.backend.faults.clear()
+    await asyncio.sleep(2 * world.ttl)
+    assert seen == [1, None, 2]
+    assert first.superseded
+    assert not first.registered
+    assert second.registered
+    assert len(world.keys("ext/")) == 1
+    with pytest.raises(DiscoveryError, match="anew"):
+        await first.set_status(HEALTHY)
+    with pytest.raises(DiscoveryError, match="anew"):
+        await first.wait_registered(1)
+
+
+def watched_ports(seer: DiscoveryService) -> list[int | None]:
+    """Return the ports that the view shows, as they come."""
+    seen: list[int | None] = []
+    seer.add_listener(lambda event: seen.append(event.new.port if event.new else None))
+    return seen
+
+
+async def test_an_old_process_that_cannot_see_the_newer_one_does_not_win_back_either(world: World) -> None:
+    """It registers anew after its outage, from another session, later than the newer one: its incarnation is older."""
+    seer = await observer(world.process())
+    old = world.process()
+    first = await registered(old, port=1)
+    old.backend.faults.outage("watch")
+    world.store.faults.end_lease(await lease_of(old))
+    await asyncio.sleep(0.5)
+    await registered(world.process(), port=2)
+    seen = watched_ports(seer)
+    await until(lambda: len(world.keys("ext/")) == 2, 2 * world.ttl)
+    assert first.registered
+    await asyncio.sleep(1)
+    assert seer.extensions["geo"].port == 2
+    assert [extension.port for extension in await seer.discover_extensions()] == [2]
+    assert set(seen) <= {2}
+    old.backend.faults.clear()
+    await until(lambda: first.superseded, 20)
+    await until(lambda: len(world.keys("ext/")) == 1)
+
+
+async def test_of_two_processes_with_one_id_the_later_wins_and_the_earlier_withdraws(world: World) -> None:
+    first = await registered(world.process(), port=1)
+    second = await registered(world.process(), port=2)
+    await until(lambda: first.superseded, 1)
+    await until(lambda: len(world.keys("ext/")) == 1)
+    assert second.registered
+    await first.stop()
+    assert second.extensions["geo"].port == 2
+
+
+async def test_many_re_registrations_of_one_process_never_supersede_itself(world: World) -> None:
+    discovery = await registered(world.process())
+    for _ in range(5):
+        delete_records(world)
+        await discovery.set_status(HEALTHY)
+        world.store.faults.end_lease(await lease_of(world.clients[0]))
+        await asyncio.sleep(1)
+    await discovery.wait_registered(5)
+    assert not discovery.superseded
+
+
+# It comes back
+
+
+async def test_a_record_that_an_operator_deleted_comes_back(world: World) -> None:
+    discovery = await registered(world.process(), status=HEALTHY)
+    delete_records(world)
+    await until(lambda: world.keys("ext/"), 1)
+    await discovery.wait_registered(1)
+    assert (await discovery.discover_extensions())[0].status is HEALTHY
+
+
+async def test_a_record_that_was_deleted_while_the_view_was_away_comes_back(world: World) -> None:
+    """The view saw neither the record nor its end."""
+    client = world.process()
+    client.backend.faults.outage("watch", key="ext")
+    discovery = await registered(client)
+    delete_records(world)
+    await asyncio.sleep(1)
+    client.backend.faults.clear()
+    await until(lambda: world.keys("ext/"), 10)
+    await discovery.wait_registered(1)
+
+
+async def test_after_the_loss_of_its_lease_the_latest_record_stands_again(world: World) -> None:
+    client = world.process()
+    discovery = await registered(client)
+    await discovery.update(version="2.0.0")
+    await discovery.wait_registered(5)
+    world.store.faults.end_lease(await lease_of(client))
+    await asyncio.sleep(0)
+    assert world.keys("ext/") == []
+    await until(lambda: world.keys("ext/"), 1)
+    await discovery.wait_registered(1)
+    assert (await discovery.discover_extensions())[0].version == "2.0.0"
+
+
+async def test_several_services_share_one_session_and_one_watch(world: World) -> None:
+    client = world.process()
+    services = [await registered(client, f"geo-{number}") for number in range(5)]
+    await until(lambda: all(len(service.extensions) == 5 for service in services))
+    assert len({item.lease for item in world.store.scan("ns/ext/").items.values()}) == 1
+    assert client.backend.watching["ns/ext/"] == 1
+
+
+# Other writers
+
+
+BAD = {
+    "empty": b"",
+    "not json": b"{",
+    "a list": b"[]",
+    "nothing in it": b"{}",
+    "not utf-8": b"\xff\xfe",
+    "deep": b"[" * 10_000,
+    "huge": b'{"x": "' + b"x" * 70_000 + b'"}',
+    "port as text": REGISTRATION.replace("9700", '"9700"').encode(),
+    "port out of range": REGISTRATION.replace("9700", "70000").encode(),
+    "letters for capabilities": REGISTRATION.replace('"port"', '"capabilities":"abc","port"').encode(),
+    "null": REGISTRATION.replace('"h"', "null").encode(),
+    "unknown status": REGISTRATION.replace('"port"', '"status":"fine","port"').encode(),
+    "status of no kind": REGISTRATION.replace('"port"', '"status":[],"port"').encode(),
+    "field twice": REGISTRATION.replace('"port"', '"name":"x","port"').encode(),
+    "lone surrogate": REGISTRATION.replace('"h"', '"\\ud800"').encode(),
+    "NaN": REGISTRATION.replace('"incarnation":0', '"incarnation":NaN').encode(),
+    "incarnation as truth": REGISTRATION.replace('"incarnation":0', '"incarnation":true').encode(),
+    "id of another": REGISTRATION.replace('"id":"geo"', '"id":"knn"').encode(),
+    "id that is none": REGISTRATION.replace('"id":"geo"', '"id":""').encode(),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+async def test_a_bad_record_is_skipped_and_reported(world: World, name: str, caplog: pytest.LogCaptureFixture) -> None:
+    seer = await observer(world.process())
+    await registered(world.process(), "knn")
+    world.store.commit([Put("ns/ext/geo/foreign", BAD[name])], {})
+    await until(lambda: seer.extensions.skipped)
+    assert list(seer.extensions) == ["knn"] == [extension.id for extension in await seer.discover_extensions()]
+    assert list(seer.extensions.skipped) == ["ext/geo/foreign"]
+    assert "skipped the registration at 'ext/geo/foreign'" in caplog.text
+    world.store.commit([Put("ns/ext/geo/foreign", REGISTRATION.encode())], {})
+    await until(lambda: "geo" in seer.extensions)
+    assert not seer.extensions.skipped
+    world.store.commit([Put("ns/ext/geo/foreign", BAD[name])], {})
+    await until(lambda: "geo" not in seer.extensions)
+    world.store.commit([Delete("ns/ext/geo/foreign")], {})
+    await until(lambda: not seer.extensions.skipped)
+
+
+@pytest.mark.parametrize("key", ["ext/geo", "ext/geo/a/b", "ext/=zz/1", "ext/é/1", "ext//1", "ext/geo/\udcff"])
+async def test_a_record_at_a_foreign_place_is_nobodys(world: World, key: str) -> None:
+    seer = await observer(world.process())
+    world.store.commit([Put(f"ns/{key}", REGISTRATION.encode())], {})
+    await asyncio.sleep(1)
+    assert dict(seer.extensions) == {}
+    assert await seer.discover_extensions() == []
+    world.store.commit([Delete(f"ns/{key}")], {})
+
+
+async def test_a_newer_writer_with_more_fields_is_read(world: World) -> None:
+    seer = await observer(world.process())
+    world.store.commit([Put("ns/ext/geo/other", REGISTRATION.replace('"port"', '"new":[1],"port"').encode())], {})
+    await until(lambda: "geo" in seer.extensions)
+    world.store.commit([Delete("ns/ext/geo/other")], {})
+
+
+def test_the_form_in_which_a_record_is_stored_stays() -> None:
+    """Other languages and versions read it."""
+    record = encode(Registration(info(endpoints={"rest": EndpointInfo("http", 1)}, capabilities=["a"]), 7))
+    assert record == (
+        b'{"extension":{"id":"geo","name":"geo","version":"1.0.0","host":"10.0.0.7","port":9700,"capabilities":["a"],'
+        b'"endpoints":{"rest":{"protocol":"http","port":1,"path":"/"}},"metadata":{},"status":"starting"},'
+        b'"incarnation":7}'
+    )
+
+
+# Use and misuse
+
+
+BAD_CHANGES = [
+    {"id": "other"},
+    {"port": 0},
+    {"port": True},
+    {"port": "9700"},
+    {"version": 1},
+    {"status": "healthy"},
+    {"capabilities": "geo.search"},
+    {"capabilities": [1]},
+    {"metadata": {"a": 1}},
+    {"metadata": {"a": "\ud800"}},
+    {"metadata": {"a": "x" * 70_000}},
+    {"endpoints": {"rest": {"protocol": "http", "port": 1}}},
+    {"endpoints": {"rest": EndpointInfo(5, 1)}},
+    {"host": None},
+]
+
+
+@pytest.mark.parametrize("changes", BAD_CHANGES, ids=str)
+async def test_what_no_reader_would_take_is_refused_to_the_caller(world: World, changes: dict[str, object]) -> None:
+    discovery = await registered(world.process())
+    with pytest.raises(DiscoveryError):
+        await discovery.update(**changes)
+    assert discovery.registered
+    assert discovery.extension == info()
+    if "id" not in changes:
+        with pytest.raises(DiscoveryError):
+            DiscoveryService(world.process(), info(**changes))
+
+
+async def test_waiting_says_why_it_took_too_long(world: World) -> None:
+    client = world.process()
+    client.backend.faults.outage()
+    async with DiscoveryService(client, info()) as discovery:
+        with pytest.raises(TimedOutError, match=r"not registered within 7 s: .*not available"):
+            await discovery.wait_registered(7)
+        with pytest.raises(TimedOutError, match="not available"):
+            await discovery.wait_known(1)
+
+
+async def test_a_service_is_started_once_and_may_be_stopped_twice(world: World) -> None:
+    discovery = DiscoveryService(world.process(), info())
+    await discovery.stop()
+    await discovery.start()
+    await discovery.start()
+    await discovery.wait_registered(5)
+    await discovery.stop()
+    await discovery.stop()
+    with pytest.raises(ClosedError):
+        await discovery.start()
+
+
+async def test_who_waits_for_a_service_is_told_that_it_stops(world: World) -> None:
+    client = world.process()
+    client.backend.faults.outage()
+    discovery = await DiscoveryService(client, info()).start()
+    waiting = asyncio.ensure_future(discovery.wait_registered())
+    await asyncio.sleep(1)
+    await discovery.stop()
+    with pytest.raises(ClosedError):
+        await waiting
+
+
+async def test_a_closed_client_takes_its_extensions_with_it(world: World) -> None:
+    seer = await observer(world.process())
+    client = world.process()
+    discovery = await registered(client)
+    await client.aclose()
+    assert not discovery.registered
+    await until(lambda: not seer.extensions, 0.1)
+    await discovery.stop()

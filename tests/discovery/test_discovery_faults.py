@@ -1,0 +1,354 @@
+"""Discovery when answers are lost and the store is away: the latest record comes back, old data never does."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import random
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from itertools import count
+
+import pytest
+from extensions import Diary, info, observer, registered, until
+from worlds import Suspensions, World, lease_of
+
+from osdisco.backend import Condition, Delete, Item, Op
+from osdisco.client import Client
+from osdisco.discovery import DiscoveryService, ExtensionStatus
+from osdisco.discovery.table import fold
+from osdisco.errors import OsdiscoError
+from osdisco.testing import run
+
+HEALTHY, DEGRADED = ExtensionStatus.HEALTHY, ExtensionStatus.DEGRADED
+
+
+class History:
+    """What anybody could have read of an extension after each commit: its statuses, or its number, in their order."""
+
+    def __init__(self, world: World) -> None:
+        self.statuses: list[str] = []
+        self.numbers: list[int] = []
+        self._world = world
+        self._commit = world.store.commit
+        world.store.commit = self._recording  # type: ignore[method-assign]
+
+    def _recording(self, ops: Sequence[Op], expect: Mapping[str, Condition]) -> Mapping[str, int]:
+        revisions = self._commit(ops, expect)
+        self.look()
+        return revisions
+
+    def look(self) -> None:
+        items = self._world.store.scan("ns/ext/").items
+        named = {key.removeprefix("ns/"): _named(item) for key, item in items.items()}
+        if (extension := fold(named).get("geo")) is not None:
+            if not self.statuses or self.statuses[-1] != extension.status.value:
+                self.statuses.append(extension.status.value)
+            self.numbers.append(int(extension.metadata.get("n", 0)))
+
+
+def _named(item: Item) -> Item:
+    return Item(item.key.removeprefix("ns/"), item.value, item.created, item.revision, item.lease)
+
+
+# Lost answers
+
+
+@pytest.mark.parametrize("lost", ["drop", "drop_answer", "late"])
+async def test_a_registration_whose_answer_was_lost_is_one_record(world: World, lost: str) -> None:
+    history = History(world)
+    client = world.process()
+    options = {"after": 3.0} if lost == "late" else {}
+    getattr(client.backend.faults, lost)("commit", times=1, key="ext/", **options)
+    discovery = await registered(client, status=HEALTHY)
+    await discovery.set_status(DEGRADED)
+    await discovery.wait_registered(5)
+    await asyncio.sleep(5)
+    assert len(world.keys("ext/")) == 1
+    assert history.statuses == ["healthy", "degraded"]
+    await discovery.stop()
+    await asyncio.sleep(5)
+    assert world.keys("ext/") == []
+
+
+@pytest.mark.parametrize("lost", ["drop", "drop_answer", "late"])
+async def test_an_update_whose_answer_was_lost_never_comes_over_a_later_one(world: World, lost: str) -> None:
+    history = History(world)
+    client = world.process()
+    discovery = await registered(client)
+    options = {"after": 3.0} if lost == "late" else {}
+    getattr(client.backend.faults, lost)("commit", times=1, **options)
+    await discovery.set_status(HEALTHY)
+    await asyncio.sleep(0.01)
+    await discovery.set_status(DEGRADED)
+    await discovery.wait_registered(5)
+    await asyncio.sleep(5)
+    assert history.statuses[-1] == "degraded"
+    assert history.statuses in (["starting", "healthy", "degraded"], ["starting", "degraded"])
+    assert len(world.keys("ext/")) == 1
+
+
+async def test_leaving_with_lost_answers_leaves_nothing(world: World) -> None:
+    for lost in ("drop", "drop_answer"):
+        client = world.process()
+        discovery = await registered(client)
+        getattr(client.backend.faults, lost)("commit", times=2)
+        await discovery.stop()
+        assert world.keys("ext/") == []
+
+
+# The store is away
+
+
+async def test_starting_while_the_store_is_down_registers_when_it_is_there(world: World) -> None:
+    history = History(world)
+    client = world.process()
+    client.backend.faults.outage()
+    async with DiscoveryService(client, info()) as discovery:
+        await asyncio.sleep(30)
+        assert not discovery.registered
+        await discovery.set_status(HEALTHY)
+        await asyncio.sleep(30)
+        client.backend.faults.clear()
+        await discovery.wait_registered(timeout=10)
+        assert history.statuses == ["healthy"]
+
+
+@pytest.mark.parametrize("seconds", [4, 60])
+@pytest.mark.parametrize("fault", ["outage", "freeze"])
+async def test_what_changed_during_an_outage_is_published_after_it_and_the_old_never_again(
+    world: World, fault: str, seconds: float
+) -> None:
+    """Within the ttl, and beyond it."""
+    history = History(world)
+    client = world.process()
+    discovery = await registered(client)
+    getattr(client.backend.faults, fault)()
+    await discovery.set_status(HEALTHY)
+    await asyncio.sleep(seconds / 2)
+    await discovery.set_status(DEGRADED)
+    await asyncio.sleep(seconds / 2)
+    assert not discovery.registered
+    client.backend.faults.clear()
+    await discovery.wait_registered(timeout=10)
+    await asyncio.sleep(10)
+    assert history.statuses[0] == "starting"
+    assert history.statuses[-1] == "degraded"
+    assert history.statuses in (["starting", "degraded"], ["starting", "healthy", "degraded"])
+    assert len(world.keys("ext/")) == 1
+
+
+async def test_the_view_keeps_the_last_known_while_the_store_is_away(world: World) -> None:
+    viewer = world.process()
+    seer = await observer(viewer)
+    diary = Diary(seer)
+    await registered(world.process())
+    await until(lambda: seer.extensions)
+    viewer.backend.faults.outage()
+    await asyncio.sleep(60)
+    assert list(seer.extensions) == ["geo"]
+    assert seer.extensions.stale
+    assert 59 < seer.extensions.age < 61
+    assert diary.lines == ["+geo starting"]
+    with pytest.raises(OsdiscoError):
+        await seer.discover_extensions()
+    viewer.backend.faults.clear()
+    await until(lambda: not seer.extensions.stale, 20)
+    assert diary.lines == ["+geo starting"]
+
+
+async def test_what_went_during_an_outage_is_told_after_it(world: World) -> None:
+    viewer = world.process()
+    seer = await observer(viewer)
+    leaving = await registered(world.process())
+    await until(lambda: seer.extensions)
+    diary = Diary(seer)
+    viewer.backend.faults.outage()
+    world.store.faults.compact()
+    await leaving.stop()
+    world.store.faults.compact()
+    await registered(world.process(), "knn")
+    await asyncio.sleep(5)
+    viewer.backend.faults.clear()
+    await until(lambda: "knn" in seer.extensions, 10)
+    assert diary.lines == ["+geo starting", "-geo starting", "+knn starting"]
+
+
+@pytest.mark.parametrize("fault", ["outage", "freeze"])
+async def test_leaving_while_the_store_is_away_ends_in_time_and_nothing_stays(world: World, fault: str) -> None:
+    client = world.process()
+    discovery = await registered(client)
+    getattr(client.backend.faults, fault)()
+    began = world.clock.now()
+    await discovery.stop()
+    assert world.clock.now() - began <= client.options.timeout + 0.1
+    client.backend.faults.clear()
+    await until(lambda: not world.keys("ext/"), 5)
+
+
+async def test_leaving_before_it_was_ever_registered_does_not_wait(world: World) -> None:
+    client = world.process()
+    client.backend.faults.outage()
+    async with DiscoveryService(client, info()):
+        await asyncio.sleep(10)
+        began = world.clock.now()
+    assert world.clock.now() - began < 0.1
+
+
+async def test_a_refused_registration_is_tried_on(world: World) -> None:
+    client = world.process()
+    client.backend.faults.deny("commit", key="ext/")
+    async with DiscoveryService(client, info()) as discovery:
+        with pytest.raises(OsdiscoError, match="denied"):
+            await discovery.wait_registered(10)
+        client.backend.faults.clear()
+        await discovery.wait_registered(10)
+
+
+# Cancellation
+
+
+async def use(client: Client, world: World) -> None:
+    async with DiscoveryService(client, info()) as discovery:
+        await discovery.wait_registered(5)
+        await discovery.set_status(HEALTHY)
+        await discovery.wait_registered(5)
+
+
+def fine(client: Client) -> None:
+    pass
+
+
+def answers_lost(client: Client) -> None:
+    client.backend.faults.drop_answer("commit", times=2, key="ext/")
+
+
+def late(client: Client) -> None:
+    client.backend.faults.late("commit", after=0.3, times=2, key="ext/")
+
+
+@pytest.mark.parametrize("fault", [fine, answers_lost, late])
+def test_cancelled_anywhere_it_leaves_nothing(fault: Callable[[Client], None]) -> None:
+    async def main(first: int, more: int) -> bool:
+        world = World()
+        client = world.process()
+        await client.shared_session()
+        fault(client)
+        suspensions = Suspensions(first, more)
+        task = asyncio.ensure_future(suspensions.of(use(client, world)))
+        await asyncio.wait([task])
+        await asyncio.sleep(5)
+        assert world.keys("ext/") == []
+        await world.aclose()
+        assert world.keys() == []
+        return suspensions.count >= first
+
+    for more in (0, 1, 2):
+        for first in count(1):
+            if not run(main(first, more)):
+                break
+        assert first > 4
+
+
+# Many at once
+
+
+SEEDS = int(os.environ.get("OSDISCO_TEST_SEEDS", "100"))
+CHAOS = 15.0
+OFTEN = {"changed": 8, "lost answers": 4, "late": 1.5, "cut off": 2, "lease ended": 1, "record deleted": 1}
+
+
+class Simulation:
+    """One extension that changes all the time, and two observers, under faults. `n` in its metadata only rises."""
+
+    def __init__(self, seed: int, seen: Counter[str]) -> None:
+        self.world = World(seed=seed, ttl=4.0)
+        self.random = random.Random(seed)
+        self.seen = seen
+        self.number = 0
+
+    async def run(self) -> None:
+        self.world.store.faults.conflate = self.random.random() < 0.5
+        self.history = History(self.world)
+        self.client = self.world.process(timeout=2)
+        async with DiscoveryService(self.client, info()) as self.discovery:
+            seers = [await observer(self.world.process()) for _ in range(2)]
+            while self.world.clock.now() < CHAOS:
+                await asyncio.sleep(self.random.expovariate(3))
+                await self.random.choice(self._troubles())()
+            self.client.backend.faults.clear()
+            await self._change()
+            await self.discovery.wait_registered(timeout=30)
+            await asyncio.sleep(10)
+            assert self.discovery.registered
+            assert len(self.world.keys("ext/")) == 1
+            for seer in [self.discovery, *seers]:
+                assert dict(seer.extensions) == {"geo": self.discovery.extension}
+        assert self.history.numbers == sorted(self.history.numbers)
+        assert self.history.numbers[-1] == self.number
+        assert self.world.keys("ext/") == []
+        await self.world.aclose()
+
+    def _troubles(self) -> list[Callable[[], object]]:
+        return [
+            self._change,
+            self._change,
+            self._lose_answers,
+            self._come_late,
+            self._cut_off,
+            self._end_lease,
+            self._delete,
+        ]
+
+    async def _change(self) -> None:
+        self.number += 1
+        await self.discovery.update(metadata={"n": str(self.number)})
+        self.seen["changed"] += 1
+
+    async def _lose_answers(self) -> None:
+        faults = self.client.backend.faults
+        self.random.choice([faults.drop, faults.drop_answer])("commit", times=self.random.randint(1, 3), key="ext/")
+        self.seen["lost answers"] += 1
+
+    async def _come_late(self) -> None:
+        self.client.backend.faults.late("commit", after=self.random.uniform(0, 6), times=1, key="ext/")
+        self.seen["late"] += 1
+
+    async def _cut_off(self) -> None:
+        rule = self.client.backend.faults.outage(*self.random.choice([(), ("renew",), ("watch",), ("commit",)]))
+        asyncio.get_running_loop().call_later(self.random.uniform(0, 6), rule.end)
+        self.seen["cut off"] += 1
+
+    async def _end_lease(self) -> None:
+        session = self.client._sessions._shared
+        if session is not None and self.world.store.faults.end_lease(session.id):
+            self.seen["lease ended"] += 1
+
+    async def _delete(self) -> None:
+        if keys := self.world.keys("ext/"):
+            self.world.store.commit([Delete(f"ns/{key}") for key in keys], {})
+            self.seen["record deleted"] += 1
+
+
+def test_whatever_happens(request: pytest.FixtureRequest, caplog: pytest.LogCaptureFixture) -> None:
+    """The latest stands in the end, and nobody ever reads an older record after a newer one."""
+
+    async def simulate(seed: int) -> None:
+        await Simulation(seed, seen).run()
+
+    caplog.set_level(logging.ERROR, "osdisco")
+    one = request.config.getoption("--osdisco-seed")
+    seen: Counter[str] = Counter()
+    for seed in range(SEEDS) if one is None else [one]:
+        run(simulate(seed), seed=seed, limit=10_000)
+    assert one is not None or all(seen[what] >= SEEDS * often for what, often in OFTEN.items()), seen
+
+
+async def test_a_lease_that_ends_between_two_updates_costs_no_change(world: World) -> None:
+    client = world.process()
+    discovery = await registered(client)
+    world.store.faults.end_lease(await lease_of(client))
+    await discovery.set_status(HEALTHY)
+    await discovery.wait_registered(5)
+    assert (await discovery.discover_extensions())[0].status is HEALTHY
