@@ -43,7 +43,7 @@ class Connection:
 
     async def get(self, key: str, timeout: float | None = None) -> Item | None:
         """Read one key; tries again while the store is unavailable."""
-        timeout = timeout or self.options.timeout
+        timeout = self.options.timeout if timeout is None else _some(timeout)
         deadline = self.runtime.clock.now() + timeout
         try:
             return await self.backend.get(key, timeout=_share(timeout))
@@ -53,7 +53,7 @@ class Connection:
 
     async def scan(self, prefix: str, timeout: float | None = None) -> Snapshot:
         """Read a prefix; tries again while the store is unavailable."""
-        timeout = timeout or self.options.timeout
+        timeout = self.options.timeout if timeout is None else _some(timeout)
         deadline = self.runtime.clock.now() + timeout
         try:
             return await self.backend.scan(prefix, timeout=_share(timeout))
@@ -65,7 +65,7 @@ class Connection:
         self, ops: Sequence[Op], expect: Mapping[str, Condition], timeout: float | None = None
     ) -> Mapping[str, int]:
         """Commit; tries again only after an error that proves that nothing was applied."""
-        timeout = timeout or self.options.timeout
+        timeout = self.options.timeout if timeout is None else _some(timeout)
         deadline = self.runtime.clock.now() + timeout
         try:
             return await self.backend.commit(ops, expect, timeout=timeout)
@@ -75,7 +75,7 @@ class Connection:
 
     async def patiently(self, call: Callable[[float], Awaitable[T]], timeout: float | None = None) -> T:
         """Run any call that may be repeated, with what is left of the deadline, until it is answered."""
-        timeout = timeout or self.options.timeout
+        timeout = self.options.timeout if timeout is None else _some(timeout)
         deadline = self.runtime.clock.now() + timeout
         try:
             return await call(timeout)
@@ -96,6 +96,13 @@ class Connection:
             self.check_open()
             pause = self.runtime.jittered(min(max(PAUSE_MIN, 2 * pause), PAUSE_MAX))
         raise UnavailableError(f"{last} (gave up after {attempts} attempts)") from last
+
+
+def _some(timeout: float) -> float:
+    """Refuse to send what could not be answered in time: a mutation would be of unknown outcome for nothing."""
+    if timeout <= 0:
+        raise UnavailableError("no time is left to ask the store; nothing was sent")
+    return timeout
 
 
 def _share(timeout: float) -> float:

@@ -27,7 +27,7 @@ from osdisco.backend import (
     Snapshot,
     check_commit,
 )
-from osdisco.errors import ConfigError, ConflictError
+from osdisco.errors import ConfigError, ConflictError, InvalidCommitError
 from osdisco.runtime import Clock, CredentialProvider, Runtime, default_name
 from osdisco.session import Session
 from osdisco.url import ClientOptions, StoreURL
@@ -157,13 +157,13 @@ class Client:
             ConflictError: others won every attempt within the deadline.
         """
         now = self.runtime.clock.now
-        deadline = now() + (timeout or self.options.timeout)
+        deadline = now() + (self.options.timeout if timeout is None else timeout)
         pause = PAUSE_MIN / 10
         while True:
-            item = await self.get(name, timeout=_left(deadline, now()))
+            item = await self.get(name, timeout=deadline - now())
             expect = {self._keys.key(name): item.unchanged if item else ABSENT}
             try:
-                return await self._put(name, change(item.value if item else None), expect, _left(deadline, now()))
+                return await self._put(name, change(item.value if item else None), expect, deadline - now())
             except ConflictError:
                 if now() + pause >= deadline:
                     raise ConflictError(f"others changed {name!a} at every attempt; try again later") from None
@@ -175,7 +175,7 @@ class Client:
         self._connection.check_open()
         key = self._keys.key(name)
         condition = expect.unchanged if isinstance(expect, Item) else expect
-        await self._connection.commit((Delete(key),), {} if condition is None else {key: condition}, timeout)
+        await self._connection.commit((Delete(key),), {} if condition is None else {key: _known(condition)}, timeout)
 
     async def commit(
         self, ops: Sequence[Op], expect: Mapping[str, Condition] | None = None, *, timeout: float | None = None
@@ -199,7 +199,7 @@ class Client:
         """Commit by names; `also` are conditions on the store's own keys, as guards of locks are."""
         self._connection.check_open()
         full = [self._full(op) for op in ops]
-        conditions = {self._keys.key(name): condition for name, condition in expect.items()} | dict(also or {})
+        conditions = {self._keys.key(name): _known(condition) for name, condition in expect.items()} | dict(also or {})
         check_commit(full, conditions, self._keys.limits)
         revisions = await self._connection.commit(full, conditions, timeout)
         return {op.key: revisions[put.key] for op, put in zip(ops, full, strict=True) if isinstance(put, Put)}
@@ -207,7 +207,9 @@ class Client:
     def _full(self, op: Op) -> Op:
         if isinstance(op, Put):
             return Put(self._keys.key(op.key), as_bytes(op.value), op.lease)
-        return Delete(self._keys.key(op.key))
+        if isinstance(op, Delete):
+            return Delete(self._keys.key(op.key))
+        raise InvalidCommitError(f"an op is a Put or a Delete, not {type(op).__name__}")
 
     def view(self, prefix: str = "") -> View:
         """Return a live Mapping of what is under a prefix; enter or await it."""
@@ -306,5 +308,9 @@ class _Sessions:
         await asyncio.gather(*(session.aclose() for session in list(self._open)), return_exceptions=True)
 
 
-def _left(deadline: float, now: float) -> float:
-    return max(deadline - now, 0.001)
+def _known(condition: Condition) -> Condition:
+    if isinstance(condition, Condition):
+        return condition
+    raise InvalidCommitError(
+        f"a condition is ABSENT, Revision(…), HeldBy(…) or an item's `unchanged`, not {type(condition).__name__}"
+    )

@@ -197,7 +197,7 @@ class Session:
         deadline = self._now() + self._connection.options.timeout
         epoch = await self._connection.get(self._keys.join(EPOCH_KEY))
         self.epoch = _parse_epoch(epoch.value) if epoch else 0
-        lease, sent = await self._connection.patiently(self._grant_once, max(deadline - self._now(), 0.001))
+        lease, sent = await self._connection.patiently(self._grant_once, deadline - self._now())
         self._lease = self._owed = lease
         if self._strict and lease.ttl != self._asked:
             raise LimitError(f"a ttl of {self._asked} s was asked for with strict_ttl; the store grants {lease.ttl} s")

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import re
 from collections.abc import Callable
+from itertools import pairwise
 
 import pytest
 from core_fakes import Spy, keys, leases, spied
@@ -558,7 +559,7 @@ async def test_a_session_sends_one_renewal_in_a_third_of_its_ttl_whatever_hangs_
     await clock.advance(30 * TTL)
     assert 89 <= spy.count("renew") <= 91
     assert len(spy.sent) - before == spy.count("renew")
-    gaps = [b - a for a, b in zip(spy.times("renew"), spy.times("renew")[1:], strict=False)]
+    gaps = [after - before for before, after in pairwise(spy.times("renew"))]
     assert all(gap == pytest.approx(TTL / 3) for gap in gaps)
 
 
