@@ -6,6 +6,8 @@ import pytest
 
 from osdisco.testing.servers import ConsulServer, EtcdServer, Servers
 
+collect_ignore = ["example_backend"]  # a package of its own; tests/testing/test_example_backend.py runs its tests
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Declare the option of `make unit`."""

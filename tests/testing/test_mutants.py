@@ -1,0 +1,61 @@
+"""The run of mutants tells a test that notices a mistake from one that does not."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+RUNNER = Path(__file__).parents[1] / "mutants" / "run.py"
+
+PATCH = """{says}
+
+--- a/answer.py
++++ b/answer.py
+@@ -1 +1 @@
+-ANSWER = 42
++ANSWER = 41
+"""
+
+
+def project(folder: Path, **patches: str) -> Path:
+    """Make a project with one careful and one careless test, and with mutants; returns its runner."""
+    mutants = folder / "tests" / "mutants"
+    mutants.mkdir(parents=True)
+    (folder / "answer.py").write_text("ANSWER = 42\n")
+    (folder / "tests" / "test_answer.py").write_text(
+        "from answer import ANSWER\ndef test_careful(): assert ANSWER == 42\ndef test_careless(): assert ANSWER\n"
+    )
+    for name, says in patches.items():
+        (mutants / f"{name}.patch").write_text(PATCH.format(says=says))
+    return Path(shutil.copy(RUNNER, mutants))
+
+
+def run(runner: Path) -> subprocess.CompletedProcess[str]:
+    """Run the mutants."""
+    environ = {**os.environ, "PYTEST_ADDOPTS": "-p no:hypothesispytest"}  # its import takes longer than all else here
+    return subprocess.run([sys.executable, str(runner)], env=environ, capture_output=True, text=True)
+
+
+def test_a_mutant_that_its_test_notices_is_well(tmp_path: Path) -> None:
+    done = run(project(tmp_path, seen="Test: tests/test_answer.py::test_careful"))
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "seen: noticed\n1 mutants, 0 not noticed" in done.stdout
+    assert (tmp_path / "answer.py").read_text() == "ANSWER = 42\n"
+
+
+def test_a_mutant_that_survives_fails_the_run(tmp_path: Path) -> None:
+    done = run(project(tmp_path, unseen="Test: tests/test_answer.py::test_careless"))
+    assert done.returncode == 1
+    assert "unseen: NOT NOTICED" in done.stdout
+
+
+def test_a_mutant_whose_test_is_missing_or_unnamed_fails_the_run(tmp_path: Path) -> None:
+    done = run(project(tmp_path / "one", lost="Test: tests/test_answer.py::test_gone"))
+    assert done.returncode == 1
+    assert "the tests fail without any mutant" in done.stdout
+    done = run(project(tmp_path / "other", unnamed="It says nothing."))
+    assert done.returncode == 1
+    assert "unnamed.patch names no test" in done.stderr
