@@ -229,6 +229,15 @@ async def test_calls_that_fail_together_move_on_by_one(fake: Fake, open_backend:
     assert await get(backend) is not None
 
 
+async def test_the_failure_of_another_endpoint_moves_nothing(fake: Fake, open_backend: Open) -> None:
+    answers = {"kv": kv("ns/k"), "status": http(200, '"10.0.0.1:8300"'), "agent": http(403, "Permission denied")}
+    good = await fake(lambda r: answers[r.path.split("/")[2]])
+    backend = open_backend(f"{good.url},127.0.0.1:1,127.0.0.1:1")
+    for _ in range(3):
+        assert [bool(status.error) for status in await backend.inspect(timeout=2)] == [False, True, True]
+        assert await get(backend) is not None
+
+
 # What is sent
 
 
