@@ -28,6 +28,6 @@ def load_backend(scheme: str) -> type[Backend]:
         )
     try:
         backend: type[Backend] = points[scheme].load()
-    except ImportError as exc:
+    except (ImportError, AttributeError) as exc:
         raise ConfigError(f"the backend for {scheme}:// cannot be imported: {exc}") from exc
     return backend
