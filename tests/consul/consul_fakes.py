@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import base64
+import json
 import ssl
 from collections.abc import Awaitable, Callable
+from typing import Any
 from urllib.parse import parse_qsl
 
 from attrs import define, field
 
+from osdisco.backend import Put
 from osdisco_consul import ConsulBackend
 
 Open = Callable[..., ConsulBackend]
@@ -37,6 +41,26 @@ def http(status: int, body: str | bytes = b"", **headers: object) -> bytes:
     lines = [f"HTTP/1.1 {status} Whatever", f"Content-Length: {len(raw)}"]
     lines += [f"{name.replace('_', '-')}: {value}" for name, value in headers.items()]
     return ("\r\n".join(lines) + "\r\n\r\n").encode() + raw
+
+
+TXN = json.dumps({"Results": [{"KV": {"Key": "ns/k", "ModifyIndex": 7, "CreateIndex": 7}}], "Errors": None})
+
+
+def kv(*keys: str, index: int = 5) -> bytes:
+    """Return what a read of these keys answers."""
+    value = base64.b64encode(b"v").decode()
+    entries = [{"Key": key, "Value": value, "CreateIndex": 2, "ModifyIndex": 4, "Flags": 0} for key in keys]
+    return http(200, json.dumps(entries), X_Consul_Index=index)
+
+
+async def put(backend: ConsulBackend, timeout: float = 2.0) -> Any:
+    """Write what `TXN` answers."""
+    return await backend.commit([Put("ns/k", b"v")], {}, timeout=timeout)
+
+
+async def get(backend: ConsulBackend, timeout: float = 2.0) -> Any:
+    """Read a key."""
+    return await backend.get("ns/k", timeout=timeout)
 
 
 @define

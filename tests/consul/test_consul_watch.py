@@ -3,25 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import base64
-import json
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import aclosing
 
 import pytest
-from consul_fakes import SILENCE, Fake, FakeAgent, Open, Request, http
+from consul_fakes import SILENCE, Fake, FakeAgent, Open, Request, http, kv
 
 from osdisco.backend import WATCH_SILENCE, Batch, Snapshot
 from osdisco.errors import DeniedError, UnavailableError
 from osdisco_consul import _backend
 
 DENIED = http(403, "Permission denied")
-
-
-def kv(*keys: str, index: int, modified: int = 4) -> bytes:
-    value = base64.b64encode(b"v").decode()
-    entries = [{"Key": key, "Value": value, "CreateIndex": 2, "ModifyIndex": modified} for key in keys]
-    return http(200, json.dumps(entries), X_Consul_Index=index)
 
 
 def missing(index: int) -> bytes:
