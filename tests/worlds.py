@@ -1,19 +1,25 @@
-"""A store in memory, and processes on it that can be cut off and killed: for tests of recipes in virtual time."""
+"""A store in memory with processes on it that can be cut off and killed, for tests of recipes in virtual time.
+
+At the end, what the same recipes need for tests on real stores.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import random
+import sys
 import types
 from collections import Counter
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Generator
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 from typing import Any, TypeVar
 
+import osdisco
 from osdisco.backend import Batch, Limits, Snapshot
 from osdisco.client import Client
 from osdisco.runtime import Runtime
-from osdisco.testing import VirtualClock
+from osdisco.testing import VirtualClock, VirtualLoop
 from osdisco.url import ClientOptions, Duration
 from osdisco_memory import LIMITS, MemoryBackend, MemoryStore
 
@@ -110,3 +116,27 @@ class Suspensions:
                 step = partial(inner.send, (yield future))
             except BaseException as exc:
                 step = partial(inner.throw, exc)
+
+
+def connect(url: str, **options: str) -> Client:
+    """Connect to a store of any kind; on memory, in the virtual time that such tests run in."""
+    clock = VirtualClock() if isinstance(asyncio.get_running_loop(), VirtualLoop) else None
+    extra = "&".join(f"{name}={value}" for name, value in options.items())
+    return osdisco.connect(f"{url}{'&' if '?' in url else '?'}{extra}" if extra else url, clock=clock)
+
+
+@asynccontextmanager
+async def process_of(code: str, *arguments: str) -> AsyncGenerator[asyncio.subprocess.Process, None]:
+    """Run Python code as a process of its own, whose first line of output says that it is ready; SIGKILL at the end."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", code, *arguments, stdout=asyncio.subprocess.PIPE
+    )
+    try:
+        assert process.stdout is not None
+        async with asyncio.timeout(30):
+            assert await process.stdout.readline(), "the process ended before it was ready"
+        yield process
+    finally:
+        with suppress(ProcessLookupError):
+            process.kill()
+        await process.communicate()

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
+from contextlib import suppress
 from itertools import count
 
 from attrs import evolve
@@ -31,16 +32,18 @@ class Registrar:
     """One extension's registration.
 
     Args:
-        changed: rung when something here may be different from before.
+        view: of all records.
+        changed: rung when something here may be different from before, and to be rung when the view changes.
 
     Raises:
         DiscoveryError: the extension holds what cannot be registered.
     """
 
-    def __init__(self, client: Client, extension: ExtensionInfo, changed: Signal) -> None:
+    def __init__(self, client: Client, extension: ExtensionInfo, view: View, changed: Signal) -> None:
         self.superseded = False
         self.error: OsdiscoError | None = None
         self._client = client
+        self._view = view
         self._changed = changed
         self._process = client.runtime.unique()
         self._numbers = count(1)
@@ -48,7 +51,6 @@ class Registrar:
         self._entry: Entry | None = None
         self._name = ""  # of the entry
         self._published: ExtensionInfo | None = None
-        self._missed = False  # whether the view does not show the entry
         self._leaving = False
         self._task: asyncio.Task[None] | None = None
         self._forget: Callable[[], None] = lambda: None
@@ -81,9 +83,8 @@ class Registrar:
         self.desired = extension
         self._changed.fire()
 
-    def look(self, view: View, extensions: Extensions) -> None:
-        """Compare with what the store shows."""
-        self._missed = self._stands and self._name not in view
+    def look(self, extensions: Extensions) -> None:
+        """Find out whether another process has the id by now."""
         if 0 < self._incarnation < extensions.rival(self.desired.id, self._process):
             self.superseded = True
 
@@ -129,14 +130,29 @@ class Registrar:
             await self._publish()
         self.error = None
         self._changed.fire()
-        await self._changed.wait_for(lambda: self._over or self._missed or not self.registered)
-        if self._missed and self._entry is not None:
-            self._missed = False
-            try:
-                await self._entry.stands()  # deleted by somebody: it comes back
-            except OsdiscoError:
-                self._missed = True
-                raise
+        await self._until_needed()
+
+    async def _until_needed(self) -> None:
+        """Wait until there is something to do, be it that somebody deleted the record.
+
+        While the view does not show it the store is asked now and then: it may be gone before the view ever saw it.
+        """
+
+        def needed() -> bool:
+            return self._over or not self.registered
+
+        def shown() -> bool:
+            return self._name in self._view
+
+        asked = 2
+        while self._entry is not None and not needed():
+            with suppress(TimeoutError):
+                await self._changed.wait_for(lambda: needed() or shown(), backoff(self._client.runtime, asked))
+            if shown():
+                await self._changed.wait_for(lambda: needed() or not shown())
+            if not needed():
+                await self._entry.stands()
+            asked += 1
 
     async def _publish(self) -> None:
         session = await self._client.shared_session()

@@ -34,7 +34,7 @@ class DiscoveryService:
         self._view = client._view_of(client._keys.join(PREFIX) + "/")
         self._extensions = Extensions(self._view)
         self._dispatcher = Dispatcher(client._connection.supervisor)
-        self._registrar = None if extension is None else Registrar(client, extension, self._changed)
+        self._registrar = None if extension is None else Registrar(client, extension, self._view, self._changed)
         self._started = self._stopped = False
 
     @property
@@ -165,5 +165,5 @@ class DiscoveryService:
         if events := self._extensions.apply(change):
             self._dispatcher.tell(events)
         if self._registrar is not None:
-            self._registrar.look(self._view, self._extensions)
+            self._registrar.look(self._extensions)
         self._changed.fire()

@@ -235,6 +235,19 @@ async def test_a_record_that_an_operator_deleted_comes_back(world: World) -> Non
     assert (await discovery.discover_extensions())[0].status is HEALTHY
 
 
+async def test_a_record_that_was_deleted_before_the_view_ever_saw_it_comes_back(world: World) -> None:
+    """On a store that conflates, the view's state is the same as before: it tells of no change."""
+    world.store.faults.conflate = True
+    client = world.process()
+    await observer(client)
+    rule = client.backend.faults.delay("watch", answer=0.3)
+    discovery = await registered(client)
+    delete_records(world)
+    await until(lambda: world.keys("ext/"), 2)
+    await discovery.wait_registered(1)
+    rule.end()
+
+
 async def test_a_record_that_was_deleted_while_the_view_was_away_comes_back(world: World) -> None:
     """The view saw neither the record nor its end."""
     client = world.process()
