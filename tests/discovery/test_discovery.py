@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import pytest
 from extensions import REGISTRATION, Diary, info, observer, registered, until
@@ -236,16 +237,24 @@ async def test_a_record_that_an_operator_deleted_comes_back(world: World) -> Non
 
 
 async def test_a_record_that_was_deleted_before_the_view_ever_saw_it_comes_back(world: World) -> None:
-    """On a store that conflates, the view's state is the same as before: it tells of no change."""
+    """On a store that conflates the view's state is then the same as before, and it tells of no change."""
     world.store.faults.conflate = True
     client = world.process()
     await observer(client)
-    rule = client.backend.faults.delay("watch", answer=0.3)
+    commit = world.store.commit
+
+    def commit_and_delete(*args: Any) -> Any:
+        revisions = commit(*args)
+        if world.keys("ext/"):
+            world.store.commit = commit
+            delete_records(world)
+        return revisions
+
+    world.store.commit = commit_and_delete
     discovery = await registered(client)
-    delete_records(world)
+    assert world.keys("ext/") == []
     await until(lambda: world.keys("ext/"), 2)
     await discovery.wait_registered(1)
-    rule.end()
 
 
 async def test_a_record_that_was_deleted_while_the_view_was_away_comes_back(world: World) -> None:
