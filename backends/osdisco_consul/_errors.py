@@ -67,6 +67,7 @@ _FAILURES: tuple[tuple[type[Exception], str], ...] = (
     (aiohttp.ClientConnectorSSLError, "no TLS with it; is it a plain port, or does it ask for tls_cert= and tls_key=?"),
     (aiohttp.ClientConnectorError, "cannot connect"),
     (aiohttp.ConnectionTimeoutError, "no connection in time"),
+    (aiohttp.InvalidURL, "no address to connect to"),
 )  # fmt: skip
 """Failures before anything was sent."""
 

@@ -112,8 +112,9 @@ def test_a_failure_after_sending_leaves_a_write_unknown(exc: Exception) -> None:
     assert type(failure("PUT x on h", exc, write=True)) is IndeterminateError
 
 
-def test_a_failure_to_connect_proves_that_nothing_was_sent() -> None:
-    assert type(failure("PUT x on h", aiohttp.ConnectionTimeoutError(), write=True)) is UnavailableError
+@pytest.mark.parametrize("exc", [aiohttp.ConnectionTimeoutError(), aiohttp.InvalidURL("http://1.2:8500")])
+def test_a_failure_to_connect_proves_that_nothing_was_sent(exc: Exception) -> None:
+    assert type(failure("PUT x on h", exc, write=True)) is UnavailableError
 
 
 def test_what_an_html_page_says_is_quoted_short_and_escaped() -> None:

@@ -27,6 +27,8 @@ def build(url: str, **runtime: object) -> ConsulBackend:
         ("consul://:hunter2@h", "token_file="),
         ("consul://h?datacentre=x", "known are"),
         ("consul://h?partion=x", "did you mean 'partition'"),
+        ("consul://a..b", "not a host name"),
+        (f"consul://{'a' * 64}", "not a host name"),
         ("consul://h?dc=", "dc is empty"),
         ("consul://h?ns=", "ns is empty"),
         ("consul://h?session_node=", "session_node is empty"),
