@@ -6,11 +6,11 @@ import asyncio
 
 import pytest
 from attrs import evolve
+from locks import lock_of, waiting
 from worlds import World, lease_of
 
 from osdisco.backend import Put
-from osdisco.client import Client
-from osdisco.coordination import CoordinationService, DistributedLock, LockGuard
+from osdisco.coordination import CoordinationService
 from osdisco.errors import (
     ClosedError,
     DeniedError,
@@ -21,24 +21,6 @@ from osdisco.errors import (
 )
 from osdisco_memory import LIMITS
 
-
-def lock_of(client: Client) -> DistributedLock:
-    return CoordinationService(client).lock("job")
-
-
-async def queue_of(world: World) -> list[str]:
-    await asyncio.sleep(0)
-    return world.keys("lock/")
-
-
-def waiting(client: Client) -> asyncio.Task[LockGuard]:
-    return asyncio.ensure_future(_acquire(client))
-
-
-async def _acquire(client: Client) -> LockGuard:
-    return await lock_of(client).acquire()
-
-
 # Lost answers
 
 
@@ -48,7 +30,7 @@ async def test_a_create_whose_answer_was_lost_makes_one_entry(world: World, lost
     rule = getattr(client.backend.faults, lost)("commit", times=1, key="lock/")
     async with lock_of(client) as guard:
         assert rule.hits == 1
-        assert len(await queue_of(world)) == 1
+        assert len(world.keys("lock/")) == 1
         await guard.commit([Put("jobs/1", b"")])
 
 
@@ -60,7 +42,7 @@ async def test_a_create_that_comes_after_the_release_is_refused(world: World) ->
     await guard.release()
     assert world.clock.now() < 3
     await asyncio.sleep(5)
-    assert await queue_of(world) == []
+    assert world.keys("lock/") == []
     async with lock_of(other).acquire(timeout=1):
         pass
     await client.aclose()
@@ -75,7 +57,7 @@ async def test_a_create_that_comes_after_its_waiter_gave_up_is_refused(world: Wo
         await lock_of(client).acquire(timeout=1)
     client.backend.faults.clear()
     await asyncio.sleep(5)
-    assert await queue_of(world) == []
+    assert world.keys("lock/") == []
     async with lock_of(other).acquire(timeout=1):
         pass
     await client.aclose()
@@ -88,7 +70,7 @@ async def test_a_create_that_comes_after_the_session_closed_is_refused(world: Wo
         with pytest.raises(TimedOutError):
             await CoordinationService(client, session=session).lock("job").acquire(timeout=1)
     await asyncio.sleep(5)
-    assert await queue_of(world) == []
+    assert world.keys("lock/") == []
 
 
 async def test_a_create_of_a_revoked_lease_is_refused_and_the_next_acquire_has_a_new_session(world: World) -> None:
@@ -122,7 +104,7 @@ async def test_a_release_whose_answer_was_lost_is_a_release(world: World, lost: 
     options = {"after": 0.3} if lost == "late" else {}
     getattr(client.backend.faults, lost)("commit", times=2, **options)
     await guard.release()
-    assert await queue_of(world) == []
+    assert world.keys("lock/") == []
     async with lock_of(other).acquire(timeout=1):
         await asyncio.sleep(1)
 
@@ -133,7 +115,7 @@ async def test_try_acquire_in_vain_with_a_lost_answer_leaves_nothing(world: Worl
         other.backend.faults.late("commit", after=1, times=3, key="lock/job")
         assert await lock_of(other).try_acquire() is None
         await asyncio.sleep(3)
-        assert len(await queue_of(world)) == 1
+        assert len(world.keys("lock/")) == 1
 
 
 # The store is away
@@ -159,7 +141,7 @@ async def test_acquiring_at_a_silent_store_ends_in_time(world: World) -> None:
     assert world.clock.now() <= 2 * client.options.timeout
     client.backend.faults.thaw()
     await asyncio.sleep(5)
-    assert await queue_of(world) == []
+    assert world.keys("lock/") == []
 
 
 @pytest.mark.parametrize("fault", ["outage", "freeze"])
@@ -233,7 +215,7 @@ async def test_a_waiter_that_may_no_longer_look_is_told(world: World, call: str)
     with pytest.raises(DeniedError):
         await (await asyncio.wait_for(task, 1)).release()
     await asyncio.sleep(1)
-    assert await queue_of(world) == []
+    assert world.keys("lock/") == []
 
 
 async def test_a_holder_that_may_no_longer_watch_keeps_its_lock(world: World) -> None:
@@ -250,21 +232,17 @@ async def test_a_watch_that_is_behind_does_not_make_its_waiter_spin(world: World
     world.store.limits = evolve(LIMITS, watches_max=1)
     guard = await lock_of(holder).acquire()
     other = await CoordinationService(holder).lock("other").acquire()
-    first = asyncio.ensure_future(_acquire_named(waiter, "other"))
+    first = waiting(waiter, "other")
     await asyncio.sleep(1)
     waiter.backend.faults.delay("watch", answer=5)
     second = await CoordinationService(holder).lock("late").acquire()
-    task = asyncio.ensure_future(_acquire_named(waiter, "late"))
+    task = waiting(waiter, "late")
     await asyncio.sleep(4)
     assert waiter.backend.calls["scan"] < 20
     for held, its_waiter in ((second, task), (other, first)):
         await held.release()
         await (await asyncio.wait_for(its_waiter, 15)).release()
     await guard.release()
-
-
-async def _acquire_named(client: Client, name: str) -> LockGuard:
-    return await CoordinationService(client).lock(name).acquire()
 
 
 # The client goes
@@ -279,7 +257,7 @@ async def test_closing_waits_for_what_was_abandoned(world: World) -> None:
         task.cancel()
         await asyncio.sleep(0)
         await client.aclose()
-        assert len(await queue_of(world)) == 1
+        assert len(world.keys("lock/")) == 1
 
 
 async def test_a_waiter_whose_client_is_closed_is_told(world: World) -> None:
@@ -290,4 +268,4 @@ async def test_a_waiter_whose_client_is_closed_is_told(world: World) -> None:
         await client.aclose()
         with pytest.raises((LostError, ClosedError)):
             await asyncio.wait_for(task, 1)
-        assert len(await queue_of(world)) == 1
+        assert len(world.keys("lock/")) == 1

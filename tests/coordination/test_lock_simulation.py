@@ -21,9 +21,9 @@ from osdisco.errors import OsdiscoError
 from osdisco.testing import run
 
 SEEDS = int(os.environ.get("OSDISCO_TEST_SEEDS", "100"))
-CHAOS = 12.0
+CHAOS = 8.0
 """Seconds of faults, then there are none."""
-TTL = 4.0
+TTL = 3.0
 RESOURCE = f"{NAMESPACE}/resource"
 
 
@@ -48,7 +48,7 @@ class Simulation:
         for _ in range(self.random.randint(2, 4)):
             self._start_process()
         while self.world.clock.now() < CHAOS:
-            await asyncio.sleep(self.random.expovariate(3))
+            await asyncio.sleep(self.random.expovariate(4))
             self.random.choice(self._troubles())()
         await self._end()
 
