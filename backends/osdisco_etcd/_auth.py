@@ -6,7 +6,7 @@ import asyncio
 import inspect
 from collections.abc import Awaitable, Callable
 
-from osdisco.errors import ConfigError, UnavailableError
+from osdisco.errors import ConfigError, OsdiscoError, UnavailableError
 from osdisco.runtime import CredentialProvider, Credentials, Secret
 
 Login = Callable[[str, Secret], Awaitable[object]]
@@ -58,8 +58,7 @@ class Auth:
 
     async def _fly(self) -> object:
         assert self._provider is not None
-        given = self._provider()
-        credentials = await given if inspect.isawaitable(given) else given
+        credentials = await _ask(self._provider)
         if not (isinstance(credentials, Credentials) and credentials.username and credentials.password):
             raise ConfigError("the credentials for etcd hold no user or no password; both are needed")
         self.carried = await self._login(credentials.username, credentials.password)
@@ -75,3 +74,13 @@ class Auth:
         if self._flight is not None:
             self._flight.cancel()
             await asyncio.wait((self._flight,))
+
+
+async def _ask(provider: CredentialProvider) -> Credentials:
+    try:
+        given = provider()
+        return await given if inspect.isawaitable(given) else given
+    except OsdiscoError:
+        raise
+    except Exception as exc:  # it is the caller's own code, which may ask a vault that is down
+        raise UnavailableError(f"the function for credentials failed with {type(exc).__name__}; not applied") from exc

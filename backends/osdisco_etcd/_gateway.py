@@ -11,6 +11,7 @@ from typing import Any, ClassVar, Final
 
 import aiohttp
 from etcd3 import AioClient
+from yarl import URL
 
 from osdisco.backend import EndpointStatus, Item
 from osdisco.errors import ClosedError
@@ -46,10 +47,10 @@ class GatewayClient(AioClient):  # type: ignore[misc]
         self.token = None
         self.user_agent = "osdisco"
         self.headers: dict[str, str] = {}
-        self._base = base
+        self._urls = {path: URL(base + path) for path in (*_PATHS.values(), "/watch")}
 
-    def _url(self, method: str, prefix: bool = True) -> str:
-        return self._base + method
+    def _url(self, method: str, prefix: bool = True) -> URL:
+        return self._urls[method]
 
 
 class GatewayWire(Wire):
@@ -199,8 +200,12 @@ class GatewayStream(Stream):
         return Response(0, [], fragment=True) if grown else None
 
     def _hang_up(self) -> None:
-        if self._response is not None:
-            self._response.close()
+        response = self._response
+        if response is None:
+            return
+        if response.connection is not None and response.connection.transport is not None:
+            response.connection.transport.abort()  # over TLS a close would wait for the server's own
+        response.close()
 
     async def _open(self) -> aiohttp.ClientResponse:
         limits = aiohttp.ClientTimeout(total=None, sock_connect=self._wire.settings.options.connect_timeout)

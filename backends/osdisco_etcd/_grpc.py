@@ -42,12 +42,19 @@ class Node:
 class GrpcWire(Wire):
     """etcd over gRPC. Channels are opened by the first request, because they belong to the loop that opens them."""
 
-    errors: ClassVar[tuple[type[Exception], ...]] = (grpc.aio.AioRpcError, grpc.aio.UsageError, OSError, Refused)
+    errors: ClassVar[tuple[type[Exception], ...]] = (
+        grpc.aio.AioRpcError,
+        grpc.aio.UsageError,  # the channel is closed
+        asyncio.InvalidStateError,  # the call ended before the write
+        OSError,
+        Refused,
+    )
 
     def __init__(self, settings: Settings, clock: Clock) -> None:
         super().__init__(settings, clock, grpc.aio.Metadata(_LEADER))
         self._nodes: list[Node | None] = [None] * len(settings.endpoints)
         self._replaced: list[Node] = []
+        self._renewals: set[asyncio.Task[Any]] = set()
         self._context = context_of(settings.options) if settings.tls else None
 
     async def get(self, key: str, timeout: float) -> Item | None:
@@ -130,13 +137,22 @@ class GrpcWire(Wire):
     def _open(self, endpoint: int, credentials: grpc.ChannelCredentials | None, name: str | None) -> Node:
         target = "dns:///" + self.settings.endpoints[endpoint]
         options = _channel_options(self.settings.options.connect_timeout, name)
-        channels = tuple(
+        requests, leases, watches = (
             grpc.aio.secure_channel(target, credentials, options)
             if credentials
             else grpc.aio.insecure_channel(target, options)
             for _ in range(3)
         )
-        return _node(*channels)
+        return _node(requests, leases, watches, self._keep_alive)
+
+    async def _keep_alive(self, open_stream: Any, request: Any, *, timeout: float, metadata: Any) -> Any:
+        """Renew by a task, because closing a channel overlooks a call that is still waiting for its connection."""
+        renewal = asyncio.create_task(_renew_once(open_stream(timeout=timeout, metadata=metadata), request))
+        self._renewals.add(renewal)
+        try:
+            return await renewal
+        finally:
+            self._renewals.discard(renewal)
 
     async def _send(self, endpoint: int, method: str, request: Any, timeout: float, carried: object) -> Any:
         node = self._nodes[endpoint] or await self.node(endpoint)
@@ -158,6 +174,8 @@ class GrpcWire(Wire):
 
     async def _disconnect(self) -> None:
         nodes, self._nodes = [*self._nodes, *self._replaced], [None] * len(self._nodes)
+        for renewal in self._renewals:
+            renewal.cancel()
         for node in nodes:
             for channel in node.channels if node else ():
                 await channel.close()
@@ -212,7 +230,7 @@ def _channel_options(connect_timeout: float, name: str | None) -> list[tuple[str
     return options
 
 
-def _node(requests: grpc.aio.Channel, leases: grpc.aio.Channel, watches: grpc.aio.Channel) -> Node:
+def _node(requests: grpc.aio.Channel, leases: grpc.aio.Channel, watches: grpc.aio.Channel, keep_alive: Any) -> Node:
     kv, auth = rpc_pb2_grpc.KVStub(requests), rpc_pb2_grpc.AuthStub(requests)
     lease = rpc_pb2_grpc.LeaseStub(leases)
     methods = {
@@ -223,13 +241,12 @@ def _node(requests: grpc.aio.Channel, leases: grpc.aio.Channel, watches: grpc.ai
         "Status": rpc_pb2_grpc.MaintenanceStub(leases).Status,
         "LeaseGrant": lease.LeaseGrant,
         "LeaseRevoke": lease.LeaseRevoke,
-        "LeaseKeepAlive": partial(_keep_alive, lease.LeaseKeepAlive),
+        "LeaseKeepAlive": partial(keep_alive, lease.LeaseKeepAlive),
     }
     return Node(methods, rpc_pb2_grpc.WatchStub(watches).Watch, (requests, leases, watches))
 
 
-async def _keep_alive(open_stream: Any, request: Any, *, timeout: float, metadata: Any) -> Any:
-    call = open_stream(timeout=timeout, metadata=metadata)
+async def _renew_once(call: Any, request: Any) -> Any:
     try:
         await call.write(request)
         answer = await call.read()

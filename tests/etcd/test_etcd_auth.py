@@ -12,7 +12,7 @@ import pytest
 from etcd_rooms import Open, next_change, started
 
 from osdisco.backend import ABSENT, Batch, Delete, Put
-from osdisco.errors import DeniedError
+from osdisco.errors import ConfigError, DeniedError, UnavailableError
 from osdisco.runtime import Credentials, Runtime
 from osdisco.testing._stores import USER, EtcdServer
 from osdisco.testing.servers import Servers
@@ -108,6 +108,28 @@ async def test_a_wrong_password_is_final_and_not_shown(
     trace = traceback.TracebackException.from_exception(caught.value, capture_locals=True)
     shown = "".join(trace.format()) + caplog.text
     assert "hunter2-canary" not in shown.replace('Credentials(USER, "hunter2-canary")', "")
+
+
+async def test_a_function_for_credentials_may_be_async_and_may_fail(forgetful: EtcdServer, open_backend: Open) -> None:
+    answers: list[object] = [
+        OSError("the vault is down"),
+        Credentials(USER),
+        Credentials(USER, forgetful.access.password),
+    ]
+
+    async def ask() -> Credentials:
+        answer = answers.pop(0)
+        if isinstance(answer, OSError):
+            raise answer
+        assert isinstance(answer, Credentials)
+        return answer
+
+    backend = open_backend(forgetful, runtime=Runtime(credentials=ask))
+    with pytest.raises(UnavailableError, match="credentials"):
+        await backend.get("a", timeout=5)
+    with pytest.raises(ConfigError, match="password"):
+        await backend.get("a", timeout=5)
+    assert await backend.get("a", timeout=5) is None
 
 
 async def test_a_token_is_not_shown(

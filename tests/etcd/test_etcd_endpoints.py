@@ -12,7 +12,7 @@ from contextlib import suppress
 import pytest
 from etcd_rooms import Answer, Open, Reader, Serve, Writer, next_change, started
 
-from osdisco.backend import WATCH_SILENCE, Batch, Delete, Put, Snapshot
+from osdisco.backend import WATCH_SILENCE, Batch, Delete, Lease, Put, Snapshot
 from osdisco.errors import ClosedError, IndeterminateError, OsdiscoError, UnavailableError
 from osdisco.testing._stores import EtcdServer
 from osdisco.testing.servers import Servers
@@ -56,6 +56,9 @@ async def frozen(victim: EtcdServer) -> AsyncIterator[EtcdServer]:
     victim.unpause()
 
 
+LEASE = Lease("0000000000000123", 10)
+
+
 async def freeze(server: EtcdServer) -> None:
     """Stop a server where it stands; all of its threads take a moment."""
     server.pause()
@@ -75,6 +78,8 @@ async def test_nobody_there_is_unavailable_at_once_for_reads_and_writes(absent: 
         await anext(backend.watch("k/", after=3))
     with pytest.raises(UnavailableError):
         await backend.grant(10, timeout=5)
+    with pytest.raises(UnavailableError):
+        await backend.renew(LEASE, timeout=5)
     assert time.monotonic() - began < 3
 
 
@@ -259,6 +264,8 @@ async def test_a_server_that_is_not_etcd(kind: Answer, transport: str, serve: Se
         await backend.commit([Delete("k")], {}, timeout=3)
     with pytest.raises(expected):
         await backend.grant(10, timeout=3)
+    with pytest.raises(expected):
+        await backend.renew(LEASE, timeout=3)
     for read in (backend.get("k", timeout=3), backend.scan("k/", timeout=3)):
         with pytest.raises(UnavailableError):
             await read
@@ -288,6 +295,8 @@ async def test_a_connection_that_breaks_after_the_request(kind: Answer, serve: S
     backend = open_backend(await serve(kind))
     with pytest.raises(IndeterminateError):
         await backend.commit([Put("k", b"")], {}, timeout=3)
+    with pytest.raises(IndeterminateError):
+        await backend.renew(LEASE, timeout=3)
     with pytest.raises(UnavailableError):
         await backend.get("k", timeout=3)
 
@@ -344,12 +353,14 @@ async def test_what_is_under_way_when_the_backend_closes(frozen: EtcdServer, ope
     await freeze(frozen)
     read = asyncio.create_task(backend.get("k", timeout=20))
     write = asyncio.create_task(backend.commit([Put("k", b"")], {}, timeout=20))
+    renewal = asyncio.create_task(backend.renew(LEASE, timeout=20))
     frame = asyncio.ensure_future(anext(watch))
     await asyncio.sleep(0.2)
     await backend.aclose()
     async with asyncio.timeout(2):
-        results = await asyncio.gather(read, write, frame, return_exceptions=True)
-    assert [type(result) for result in results] == [ClosedError, IndeterminateError, ClosedError]
+        results = await asyncio.gather(read, write, renewal, frame, return_exceptions=True)
+    expected = [ClosedError, IndeterminateError, IndeterminateError, ClosedError]
+    assert [type(result) for result in results] == expected
     await backend.aclose()
     for used in (backend.get("k", timeout=1), backend.inspect(timeout=1)):
         with pytest.raises(ClosedError):
