@@ -296,7 +296,7 @@ class _Sessions:
         if self._shared is not None and self._shared.valid:
             return self._shared
         if self._opening is None or self._opening.done():
-            self._opening = self._connection.supervisor.spawn(self._open_shared(), "open the shared session")
+            self._opening = self._connection.finishing.spawn(self._open_shared(), "open the shared session")
         return await asyncio.shield(self._opening)
 
     async def _open_shared(self) -> Session:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from contextlib import suppress
+from random import Random
+from typing import Any
 
 import pytest
 from core_fakes import CancelledAt, Spy, keys, leases, spied
 
 from osdisco import Client, Put, Session, SessionState
 from osdisco.errors import ClosedError, IndeterminateError, OsdiscoError, UnavailableError
-from osdisco.testing import VirtualClock
+from osdisco.testing import VirtualClock, run
 from osdisco_memory import MemoryStore
 
 
@@ -47,14 +49,14 @@ FAULTS: dict[str, Callable[[MemoryStore], object]] = {
     "first revoke refused": lambda store: store.faults.outage("revoke", times=1),
 }
 
-Cut = Callable[[Awaitable[None]], Awaitable[bool]]
+Cut = Callable[[Coroutine[Any, Any, None]], Awaitable[bool]]
 """Runs something, cancelling it somewhere; returns whether it got that far."""
 
 
 def at_await(step: int, *, answered: bool = False, again: bool = False) -> Cut:
     """Cancel when the work itself waits for the `step`-th time."""
 
-    async def cut(work: Awaitable[None]) -> bool:
+    async def cut(work: Coroutine[Any, Any, None]) -> bool:
         cancelled = CancelledAt(work, step, answered=answered, again=again)
         with suppress(asyncio.CancelledError):
             await asyncio.create_task(awaited(cancelled))
@@ -66,8 +68,8 @@ def at_await(step: int, *, answered: bool = False, again: bool = False) -> Cut:
 def at_round(rounds: int) -> Cut:
     """Cancel after so many rounds of the loop, wherever the tasks are that the work started."""
 
-    async def cut(work: Awaitable[None]) -> bool:
-        task = asyncio.create_task(awaited(work))
+    async def cut(work: Coroutine[Any, Any, None]) -> bool:
+        task = asyncio.create_task(work)
         for _ in range(rounds):
             await asyncio.sleep(0)
         return await _cancelled(task)
@@ -78,8 +80,8 @@ def at_round(rounds: int) -> Cut:
 def at_time(seconds: float) -> Cut:
     """Cancel at a moment of virtual time."""
 
-    async def cut(work: Awaitable[None]) -> bool:
-        task = asyncio.create_task(awaited(work))
+    async def cut(work: Coroutine[Any, Any, None]) -> bool:
+        task = asyncio.create_task(work)
         await asyncio.sleep(seconds)
         return await _cancelled(task)
 
@@ -101,7 +103,7 @@ async def awaited(awaitable: Awaitable[object]) -> None:
 async def cut_everywhere(
     clock: VirtualClock,
     cuts: Iterable[Cut],
-    work: Callable[[Client], Awaitable[None]],
+    work: Callable[[Client], Coroutine[Any, Any, None]],
     prepare: Callable[[MemoryStore, Client], Awaitable[object]],
 ) -> None:
     """Cut `work` short in all ways, each time on a new store; nothing must be left and the client must work on."""
@@ -353,3 +355,48 @@ async def test_a_read_under_way_when_the_client_closes_ends(store: MemoryStore, 
         await reading
     assert clock.now() < 1
     store.faults.thaw()
+
+
+async def use(client: Client, chance: Random) -> None:
+    match chance.randrange(5):
+        case 0:
+            async with client.session() as session:
+                await session.put("k", b"")
+        case 1:
+            await client.shared_session()
+        case 2:
+            async with client.view() as view:
+                await view.until(lambda items: "k" in items, timeout=chance.random())
+        case 3:
+            async with client.watch() as changes:
+                await anext(changes)
+        case 4:
+            await client.update("n", lambda old: (old or b"") + b"x")
+
+
+async def use_until_closed(client: Client, chance: Random) -> None:
+    while True:
+        try:
+            await use(client, chance)
+        except ClosedError:
+            return
+        except OsdiscoError:
+            await asyncio.sleep(chance.random() / 10)
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_whatever_runs_when_a_client_closes_ends_with_an_error_of_ours_and_leaves_nothing(seed: int) -> None:
+    chance, clock = Random(seed), VirtualClock()
+
+    async def main() -> None:
+        store = MemoryStore(clock=clock)
+        client, spy = spied(store, clock, ttl=10.0, timeout=2.0)
+        store.faults.delay("grant", "commit", "get", request=chance.random() / 5, answer=chance.random() / 5)
+        users = [asyncio.create_task(use_until_closed(client, chance)) for _ in range(4)]
+        await asyncio.sleep(chance.random() * 3)
+        await client.aclose()
+        left = [key for key in keys(store) if key != "ns/n"]
+        assert (leases(store), left, dict(spy.following)) == ([], [], {})
+        await asyncio.gather(*users)
+
+    run(main(), seed=seed, clock=clock)

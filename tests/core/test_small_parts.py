@@ -66,7 +66,7 @@ async def test_closing_a_supervisor_cancels_and_waits(clock: VirtualClock) -> No
 
     supervisor = Supervisor()
     supervisor.spawn(slow(), "slow")
-    await asyncio.sleep(0)
+    await asyncio.sleep(0.1)
     await supervisor.aclose()
     assert ended == ["slow"]
 
