@@ -6,12 +6,14 @@ import json
 import os
 import re
 import signal
+import subprocess
 from collections.abc import Callable, Sequence
 from itertools import pairwise
+from subprocess import PIPE
 from typing import Any
 
 import pytest
-from cli_processes import Invoke, Running, alive, eventually
+from cli_processes import COMMAND, PATIENCE, Invoke, Running, alive, eventually
 
 from osdisco.cli import demo as demo_command
 from osdisco.cli.demo._facts import Facts
@@ -152,6 +154,24 @@ def test_when_it_is_killed_its_processes_end_and_give_back_what_they_hold(
     eventually(lambda: not any(alive(pid) for pid in pids), "the extensions to end")
     left = [line.split("\t")[0] for line in invoke("--url", osdisco_url, "kv", "ls").out.splitlines()]
     assert [key.rpartition("/")[2] for key in left] == ["batch"]
+
+
+@pytest.mark.osdisco("etcd")
+def test_an_extension_whose_demo_is_gone_leaves(osdisco_url: str) -> None:
+    command = [*COMMAND, "demo-extension", "geo", "--scope=s", "--ttl=3"]
+    environment = {**os.environ, "OSDISCO_URL": osdisco_url}
+    with subprocess.Popen(command, stdin=PIPE, stdout=PIPE, env=environment, text=True) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdin.write("hold\n")
+        process.stdin.flush()
+        while json.loads(process.stdout.readline())["what"] != "wrote":
+            pass
+        process.stdin.close()
+        try:
+            assert process.wait(PATIENCE) == 0
+        finally:
+            process.kill()
 
 
 @pytest.mark.osdisco("etcd")

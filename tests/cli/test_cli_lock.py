@@ -17,6 +17,7 @@ from cli_processes import COMMAND, PATIENCE, Invoke, Running, alive, eventually
 
 import osdisco
 from osdisco.backend import Lease
+from osdisco.cli._child import Child
 from osdisco.coordination import CoordinationService
 
 Start = Callable[..., Running]
@@ -121,6 +122,20 @@ def test_an_interrupt_reaches_what_the_command_started(start: Start) -> None:
     eventually(lambda: not alive(grandchild), "the command's own child to end")
 
 
+def test_a_signal_that_comes_while_the_command_starts_is_passed_on_too(
+    invoke: Invoke, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = Child._start
+
+    async def slow_start(self: Child) -> asyncio.subprocess.Process:
+        os.kill(os.getpid(), signal.SIGTERM)
+        await asyncio.sleep(0.1)
+        return await original(self)
+
+    monkeypatch.setattr(Child, "_start", slow_start)
+    assert invoke("--url", "memory://", "lock", "n", "--", "sleep", "3").code == 128 + signal.SIGTERM
+
+
 @REAL
 def test_loss_ends_the_command(osdisco_url: str, start: Start) -> None:
     running = start("lock", "n", "--", "sh", "-c", WAIT_FOR_TERM, url=osdisco_url)
@@ -175,6 +190,8 @@ def test_at_a_terminal_the_command_gets_one_interrupt_and_may_read(tmp_path: Pat
     shown = b""
     os.write(terminal, b"hello\n")
     shown += read_until(terminal, b"read hello")
+    os.kill(pid, signal.SIGINT)  # to osdisco alone: was it passed on, each Ctrl-C would come twice
+    time.sleep(0.3)
     os.write(terminal, b"\x03")
     shown += read_until(terminal, None)
     _, status = os.waitpid(pid, 0)
