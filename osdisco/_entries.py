@@ -56,7 +56,6 @@ class Entry:
 
         Raises:
             LostError: the session was lost.
-            ConflictError: what it was to replace is gone; nothing stands.
             UnavailableError: it was not made.
             IndeterminateError: whether it was made stayed unknown; it is being removed.
         """
@@ -95,7 +94,6 @@ class Entry:
         raise LostError("the entry was given up")
 
     async def _attempt(self, ops: Sequence[Op], expect: Mapping[str, Condition]) -> bool:
-        conflict: ConflictError | None = None
         try:
             self.created = (await self._connection.commit(ops, expect))[self.key]
             return True
@@ -104,14 +102,9 @@ class Entry:
             raise LostError(_NO_LEASE) from exc
         except IndeterminateError:
             self._unaccounted += 1
-        except ConflictError as exc:  # our own earlier attempt came through, or what it replaces is gone
-            conflict = exc
-        if await self._find():
-            return True
-        if conflict is not None and len(ops) > 1:
-            self._unaccounted = 0  # what is gone stays gone, and late attempts are guarded by it
-            raise conflict
-        return False
+        except ConflictError:
+            pass  # our own earlier attempt came through, or the entry was ended meanwhile
+        return await self._find()
 
     async def _find(self) -> bool:
         """Look whether an attempt with a lost answer made the entry."""
@@ -169,8 +162,9 @@ class Entry:
             return False  # it never came to be, and no late answer can make it
         failures, unknown = 0, False
         while not self.session.lost.is_set():
+            ops, expect = self._last_words()
             try:
-                await self._connection.commit(*self._last_words())
+                await self._connection.commit(ops, expect or {self.key: Revision(self.created)})
                 return True
             except ConflictError:
                 return unknown or self._unaccounted > 0
@@ -186,8 +180,8 @@ class Entry:
         return False
 
     def _last_words(self) -> tuple[Sequence[Op], Mapping[str, Condition]]:
-        if self.created and not self._unaccounted:
-            return (Delete(self.key),), {self.key: Revision(self.created)}
+        if not self._unaccounted:
+            return (Delete(self.key),), {}
         # A create that is still under way would come after the removal and block everybody: the tombstone refuses it.
         return (Put(self._tombstone, b"", self.session.id), Delete(self.key)), {self._tombstone: ABSENT}
 

@@ -1,7 +1,7 @@
 """Keeps this process's record in the store: the latest, and once, under whatever session lives.
 
 Every version of the record is an entry of its own that removes the one before in the same commit. A commit whose answer
-was lost can therefore never bring old data back: what it replaces is gone by then.
+was lost can therefore never bring old data back: were they puts at one key, it could come over a later one.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from osdisco._tasks import cancel
 from osdisco.client import Client
 from osdisco.discovery.extension import ExtensionInfo, ExtensionStatus
 from osdisco.discovery.table import PREFIX, Extensions, Registration
-from osdisco.errors import ConflictError, DiscoveryError, OsdiscoError, RecordError
+from osdisco.errors import DiscoveryError, OsdiscoError, RecordError
 from osdisco.view import View
 
 log = logging.getLogger("osdisco")
@@ -163,12 +163,7 @@ class Registrar:
         desired, keys = self.desired, self._client._keys
         segments = PREFIX, desired.id, f"{self._process}.{next(self._numbers)}"
         entry = Entry(self._client._connection, keys, session, *segments)
-        try:
-            await entry.create(encode(Registration(desired, self._incarnation)), instead_of=old)
-        except ConflictError:
-            if old is not None:
-                old.depart()
-            raise
+        await entry.create(encode(Registration(desired, self._incarnation)), instead_of=old)
         self._entry, self._name, self._published = entry, "/".join(segments), desired
         self._incarnation = self._incarnation or entry.created
         self._forget()

@@ -7,16 +7,16 @@ import logging
 import os
 import random
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from itertools import count
 
 import pytest
 from extensions import Diary, info, observer, registered, until
 from worlds import Suspensions, World, lease_of
 
-from osdisco.backend import Condition, Delete, Item, Op
+from osdisco.backend import Delete, Item
 from osdisco.client import Client
-from osdisco.discovery import DiscoveryService, ExtensionStatus
+from osdisco.discovery import DiscoveryService, ExtensionInfo, ExtensionStatus
 from osdisco.discovery.table import fold
 from osdisco.errors import OsdiscoError
 from osdisco.testing import run
@@ -25,27 +25,30 @@ HEALTHY, DEGRADED = ExtensionStatus.HEALTHY, ExtensionStatus.DEGRADED
 
 
 class History:
-    """What anybody could have read of an extension after each commit: its statuses, or its number, in their order."""
+    """What anybody could have read of an extension after each change of the store, without what is the same again."""
 
     def __init__(self, world: World) -> None:
-        self.statuses: list[str] = []
-        self.numbers: list[int] = []
         self._world = world
-        self._commit = world.store.commit
-        world.store.commit = self._recording  # type: ignore[method-assign]
+        self._write = world.store._write
+        self._last: ExtensionInfo | None = None
+        self.shown: list[ExtensionInfo] = []
+        world.store._write = self._recording  # type: ignore[method-assign]
 
-    def _recording(self, ops: Sequence[Op], expect: Mapping[str, Condition]) -> Mapping[str, int]:
-        revisions = self._commit(ops, expect)
-        self.look()
-        return revisions
+    @property
+    def statuses(self) -> list[str]:
+        return [extension.status.value for extension in self.shown]
 
-    def look(self) -> None:
+    @property
+    def numbers(self) -> list[int]:
+        return [int(extension.metadata.get("n", 0)) for extension in self.shown]
+
+    def _recording(self, after: Mapping[str, Item | None]) -> None:
+        self._write(after)
         items = self._world.store.scan("ns/ext/").items
-        named = {key.removeprefix("ns/"): _named(item) for key, item in items.items()}
-        if (extension := fold(named).get("geo")) is not None:
-            if not self.statuses or self.statuses[-1] != extension.status.value:
-                self.statuses.append(extension.status.value)
-            self.numbers.append(int(extension.metadata.get("n", 0)))
+        now = fold({key.removeprefix("ns/"): _named(item) for key, item in items.items()}).get("geo")
+        if now is not None and now != self._last:
+            self.shown.append(now)
+        self._last = now
 
 
 def _named(item: Item) -> Item:
@@ -286,7 +289,7 @@ class Simulation:
             for seer in [self.discovery, *seers]:
                 assert dict(seer.extensions) == {"geo": self.discovery.extension}
         assert self.history.numbers == sorted(self.history.numbers)
-        assert self.history.numbers[-1] == self.number
+        assert max(self.history.numbers) == self.number
         assert self.world.keys("ext/") == []
         await self.world.aclose()
 
