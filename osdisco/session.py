@@ -126,10 +126,13 @@ class Session:
         return self._lease
 
     def check(self) -> None:
-        """Raise LostError when the session is lost or past its deadline. Reads the clock, no I/O."""
+        """Raise LostError when the session is lost or past its deadline. Reads the clock, no I/O; from any thread."""
         if self._state is not SessionState.LOST and self._now() >= self._deadline:
             self._granted  # noqa: B018 - says so when it was never open
-            self._lose(f"no renewal was answered in time; the deadline passed {self._now() - self._deadline:.3f} s ago")
+            reason = f"no renewal was answered in time; the deadline passed {self._now() - self._deadline:.3f} s ago"
+            if asyncio._get_running_loop() is None:  # a thread of the caller's: to tell the others is up to the loop
+                raise LostError(reason)
+            self._lose(reason)
         self.lost.raise_if_set()
 
     def scope(self) -> Scope:
@@ -147,18 +150,17 @@ class Session:
         key = self._keys.key(name)
         ops = (Put(key, as_bytes(value), self.id),)
         check_commit(ops, {key: ABSENT}, self._keys.limits)
-        try:
+        deadline = self._now() + self._connection.options.timeout
+        held = HeldBy(self.id)
+        for guard in (held, ABSENT, held):  # the third time when another put of this session made the key meanwhile
             try:
-                return (await self._connection.commit(ops, {key: HeldBy(self.id)}))[key]
+                return (await self._connection.commit(ops, {key: guard}, deadline - self._now()))[key]
             except ConflictError:
-                return (await self._connection.commit(ops, {key: ABSENT}))[key]
-        except ConflictError:
-            raise ConflictError(
-                f"the key {name!a} exists and is not this session's; delete it or choose another"
-            ) from None
-        except LeaseExpiredError as exc:
-            self._lose("the store no longer knows the lease")
-            raise LostError("the store no longer knows the lease") from exc
+                continue
+            except LeaseExpiredError as exc:
+                self._lose("the store no longer knows the lease")
+                raise LostError("the store no longer knows the lease") from exc
+        raise ConflictError(f"the key {name!a} exists and is not this session's; delete it or choose another")
 
     def __await__(self) -> Generator[object, None, Self]:
         return self._open().__await__()

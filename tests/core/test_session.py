@@ -7,6 +7,7 @@ import logging
 import re
 from collections.abc import Callable
 from itertools import pairwise
+from threading import Thread
 
 import pytest
 from core_fakes import Spy, keys, leases, spied
@@ -15,6 +16,7 @@ from osdisco import Client, HeldBy, Put, Runtime, Session, SessionState
 from osdisco.errors import (
     ClosedError,
     ConflictError,
+    IndeterminateError,
     InvalidCommitError,
     InvalidNameError,
     LimitError,
@@ -158,6 +160,28 @@ async def test_a_blocked_loop_finds_its_session_lost_at_the_first_check(client: 
         block_loop(clock, TTL)
         with pytest.raises(LostError):
             session.check()
+
+
+async def test_a_thread_that_works_under_the_session_may_check_it(client: Client, clock: VirtualClock) -> None:
+    found: list[str] = []
+
+    def work() -> None:
+        try:
+            session.check()
+        except LostError as exc:
+            found.append(exc.reason)
+
+    async with client.session() as session:
+        for seconds in (0, TTL):
+            clock.jump(seconds)
+            thread = Thread(target=work)
+            thread.start()
+            thread.join()
+        assert len(found) == 1
+        assert "deadline passed" in found[0]
+        with pytest.raises(LostError):
+            async with session.scope():
+                pytest.fail("entered")
 
 
 async def test_a_scope_that_a_suspend_outlasts_ends_in_lost_error(client: Client, clock: VirtualClock) -> None:
@@ -443,6 +467,30 @@ async def test_a_key_of_the_session_is_written_again_in_place(client: Client) ->
         item = await client.get("k")
         assert item is not None
         assert (item.created, item.revision, item.value, item.lease) == (first, second, b"2", session.id)
+
+
+async def test_puts_of_one_session_at_the_same_time_are_no_conflict(client: Client) -> None:
+    async with client.session() as session:
+        revisions = await asyncio.gather(*(session.put("k", str(number).encode()) for number in range(5)))
+        assert len(set(revisions)) == 5
+        item = await client.get("k")
+        assert item is not None
+        assert item.revision == max(revisions)
+
+
+@pytest.mark.parametrize("fault", ["freeze", "outage"])
+async def test_a_put_ends_within_the_time_of_one_operation(
+    client: Client, store: MemoryStore, clock: VirtualClock, fault: str
+) -> None:
+    async with client.session(60) as session:
+        await clock.advance(0.1)
+        begun = clock.now()
+        store.faults.delay("commit", request=2, times=1)  # what is left for the next attempt is less
+        asyncio.get_running_loop().call_later(1.9, getattr(store.faults, fault))
+        with pytest.raises((IndeterminateError, UnavailableError)):
+            await session.put("k", b"")
+        assert clock.now() - begun <= 5 + 1e-6
+        store.faults.clear()
 
 
 async def test_a_key_of_somebody_else_is_a_conflict(client: Client) -> None:
