@@ -30,11 +30,12 @@ RESOURCE = f"{NAMESPACE}/resource"
 class Simulation:
     """One run. With `operator`, leases and entries are also removed by hand."""
 
-    def __init__(self, seed: int, operator: bool, seen: Counter[str]) -> None:
+    def __init__(self, seed: int, operator: bool, seen: Counter[str], processes: int | None = None) -> None:
         self.world = World(seed=seed, ttl=TTL)
         self.random = self.world.random
         self.operator = operator
         self.seen = seen
+        self.processes = processes or self.random.randint(2, 4)
         self.tokens: list[int] = []
         self.written: list[int] = []
         self.holders: set[LockGuard] = set()
@@ -45,7 +46,7 @@ class Simulation:
         self.world.store.faults.conflate = self.random.random() < 0.5
         self.world.store.faults.expiry_factor = self.random.choice([None, 1.5, 2.0])
         self._record_writes()
-        for _ in range(self.random.randint(2, 4)):
+        for _ in range(self.processes):
             self._start_process()
         while self.world.clock.now() < CHAOS:
             await asyncio.sleep(self.random.expovariate(4))
@@ -173,7 +174,7 @@ class Simulation:
         """Everybody who lives gets a turn, and nothing stays."""
         for client in self.workers.values():
             client.backend.faults.clear()
-        done, waiting = await asyncio.wait(self.workers, timeout=10 * TTL)
+        done, waiting = await asyncio.wait(self.workers, timeout=10 * TTL + 3 * len(self.workers))
         assert not waiting, f"{len(waiting)} of {len(self.workers)} still wait: {self.world.keys('lock/')}"
         for task in done:
             task.result()
@@ -184,8 +185,8 @@ class Simulation:
         await asyncio.gather(*self.dead, return_exceptions=True)
 
 
-async def _simulate(seed: int, operator: bool, seen: Counter[str]) -> None:
-    await Simulation(seed, operator, seen).run()
+async def _simulate(seed: int, operator: bool, seen: Counter[str], processes: int | None = None) -> None:
+    await Simulation(seed, operator, seen, processes).run()
 
 
 def _believes(guard: LockGuard) -> bool:
@@ -208,3 +209,11 @@ def test_whatever_happens(operator: bool, request: pytest.FixtureRequest, caplog
     for seed in range(SEEDS) if one is None else [one]:
         run(_simulate(seed, operator, seen), seed=seed, limit=10_000)
     assert one is not None or all(seen[what] >= SEEDS * often for what, often in OFTEN.items()), seen
+
+
+def test_a_hundred_acquirers_with_random_kills(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.ERROR, "osdisco")
+    seen: Counter[str] = Counter()
+    run(_simulate(1, True, seen, processes=70), seed=1, limit=10_000)
+    assert seen["acquired"] >= 100, seen
+    assert seen["killed"] >= 1, seen
