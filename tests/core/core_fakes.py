@@ -162,9 +162,9 @@ class CancelledAt:
             try:
                 got = yield waited
             except BaseException as exc:
-                go = partial(steps.throw, exc)  # type: ignore[attr-defined]
+                go = partial(steps.throw, exc)
             else:
-                go = partial(steps.send, got)  # type: ignore[attr-defined]
+                go = partial(steps.send, got)
 
     def _note(self, waited: asyncio.Future[Any] | None) -> None:
         self._steps += 1

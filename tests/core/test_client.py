@@ -230,7 +230,8 @@ async def test_a_prefix_that_is_none_is_refused_before_it_is_sent(client: Client
     for show in (client.view, client.watch):
         with pytest.raises(InvalidNameError):
             show(prefix)
-    assert spy.sent == spy.opened == []
+    assert not spy.sent
+    assert not spy.opened
 
 
 @pytest.mark.parametrize("value", ["text", None, 7, bytearray(b"x"), memoryview(b"x"), ["x"]])
@@ -499,7 +500,8 @@ async def test_a_plain_put_or_get_needs_neither_a_task_nor_a_timer(
     client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     loop = Loop(monkeypatch)
-    for use in (*ALL.values(), lambda c: c.get("k", timeout=1), lambda c: c.put("k", b"", timeout=1)):
+    timed: list[Use] = [lambda c: c.get("k", timeout=1), lambda c: c.put("k", b"", timeout=1)]
+    for use in (*ALL.values(), *timed):
         await client.delete("k")
         await use(client)
     assert loop.asked == []
@@ -518,7 +520,8 @@ async def test_an_operation_is_one_call_of_the_store(client: Client, spy: Spy) -
 async def test_an_idle_client_asks_nothing(store: MemoryStore, clock: VirtualClock) -> None:
     client, spy = spied(store, clock)
     await clock.advance(3600)
-    assert spy.sent == spy.opened == []
+    assert not spy.sent
+    assert not spy.opened
     await client.aclose()
 
 

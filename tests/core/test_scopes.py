@@ -68,7 +68,11 @@ async def test_everybody_is_told_once_and_late_comers_at_once() -> None:
 
 async def test_who_fails_when_told_keeps_it_from_nobody(caplog: pytest.LogCaptureFixture) -> None:
     lost, told = Loss(), list[str]()
-    lost.call(lambda _: 1 // 0)
+
+    def fail(reason: str) -> None:
+        raise ZeroDivisionError(reason)
+
+    lost.call(fail)
     lost.call(told.append)
     with caplog.at_level(logging.ERROR):
         assert lost.set("x")

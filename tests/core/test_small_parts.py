@@ -115,7 +115,8 @@ async def test_cancelling_leaves_out_the_one_who_cancels(clock: VirtualClock) ->
 
 async def test_a_signal_wakes_all_and_each_looks_for_itself(clock: VirtualClock) -> None:
     signal, state = Signal(), {"n": 0}
-    waiting = [asyncio.create_task(signal.wait_for(lambda n=n: state["n"] >= n)) for n in (1, 2)]
+    conditions = (lambda: state["n"] >= 1, lambda: state["n"] >= 2)
+    waiting = [asyncio.create_task(signal.wait_for(condition)) for condition in conditions]
     await asyncio.sleep(1)
     state["n"] = 1
     signal.fire()
