@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from importlib import import_module
@@ -57,7 +58,9 @@ class App(Group):
         try:
             code = super().main(given, *rest, **{**extra, "standalone_mode": False, "obj": settings})
             sys.stdout.flush()
-        except (Exception, KeyboardInterrupt) as exc:
+        except (KeyboardInterrupt, click.Abort):  # outside of a command's own handling, or a second one
+            code = 128 + signal.SIGINT
+        except Exception as exc:
             if isinstance(exc, BrokenPipeError):
                 _forget_stdout()
             as_json = settings.json or (isinstance(exc, click.UsageError) and "--json" in given)

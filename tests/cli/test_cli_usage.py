@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
 import resource
+import signal
+import socket
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 
 import click
 import pytest
@@ -195,3 +200,41 @@ def test_a_reader_that_goes_away_is_no_failure_to_talk_about(start: Callable[...
     told = subprocess.run(["/bin/sh", "-c", pipeline], capture_output=True, text=True, check=False)
     assert told.stdout.count("\n") == 1
     assert told.stderr == ""
+
+
+@pytest.fixture
+def black_hole() -> Iterator[int]:
+    """The port of a server that takes connections and never says a word."""
+    with socket.create_server(("127.0.0.1", 0), backlog=16) as server:
+        yield server.getsockname()[1]
+
+
+@pytest.mark.parametrize("scheme", ["etcd", "etcd+http", "consul"])
+def test_a_store_that_says_nothing_hangs_no_command(
+    scheme: str, black_hole: int, start: Callable[..., Running]
+) -> None:
+    told = start("--url", f"{scheme}://127.0.0.1:{black_hole}?timeout=1s", "kv", "get", "k").end()
+    assert told.code == 5
+
+
+@pytest.mark.parametrize("scheme", ["etcd", "etcd+http", "consul"])
+def test_nor_does_it_keep_it_from_being_interrupted(
+    scheme: str, black_hole: int, start: Callable[..., Running]
+) -> None:
+    running = start("--url", f"{scheme}://127.0.0.1:{black_hole}?timeout=60s", "-vv", "kv", "get", "k")
+    assert running.process.stderr is not None
+    running.process.stderr.readline()  # the first log line: it is at work
+    running.send(signal.SIGINT)
+    assert running.end().code == 130
+
+
+def test_a_second_interrupt_ends_it_at_once(invoke: Invoke, memory_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def deaf(*_: object, **__: object) -> None:
+        for _attempt in range(2):
+            os.kill(os.getpid(), signal.SIGINT)
+            with suppress(asyncio.CancelledError):
+                await asyncio.sleep(60)
+
+    monkeypatch.setattr(osdisco.Client, "get", deaf)
+    told = invoke("--url", memory_url, "kv", "get", "k")
+    assert (told.code, told.err.strip()) == (130, "")
