@@ -1,5 +1,6 @@
 """Coordination, written once on the backend interface and the same on every store."""
 
+from osdisco.coordination.counter import DistributedCounter
 from osdisco.coordination.fence import Fence
 from osdisco.coordination.lock import Contender, DistributedLock, LockGuard
 from osdisco.coordination.service import CoordinationService, DistributedLockManager
@@ -7,6 +8,7 @@ from osdisco.coordination.service import CoordinationService, DistributedLockMan
 __all__ = [
     "Contender",
     "CoordinationService",
+    "DistributedCounter",
     "DistributedLock",
     "DistributedLockManager",
     "Fence",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from osdisco.client import Client
+from osdisco.coordination.counter import DistributedCounter
 from osdisco.coordination.lock import DistributedLock, Info, LockGuard
 from osdisco.session import Session
 
@@ -28,6 +29,10 @@ class CoordinationService:
             timeout: seconds to wait for it when entered with `async with`; for ever when None.
         """
         return DistributedLock(self._client, self._session, name, info=info or {}, timeout=timeout)
+
+    def counter(self, name: str) -> DistributedCounter:
+        """Return the counter called `name`; 0 until something was added."""
+        return DistributedCounter(self._client, self._session, name)
 
 
 class DistributedLockManager:

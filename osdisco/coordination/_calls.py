@@ -1,0 +1,94 @@
+"""What recipes share that write beside the queue: arguments checked, mutations that no cancelled caller cuts short."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine, Mapping, Sequence
+from contextlib import suppress
+from typing import Any, Final, TypeVar
+
+from osdisco.backend import ABSENT, Condition, Delete, Op, Put
+from osdisco.client import Client
+from osdisco.errors import ConfigError, ConflictError, IndeterminateError, LeaseExpiredError, LostError, OsdiscoError
+from osdisco.session import Session
+from osdisco.url import parse_duration
+
+T = TypeVar("T")
+
+ONCE: Final = "once"
+
+
+def checked_timeout(timeout: float | None) -> float | None:
+    """Return a timeout in seconds, or None for no limit. Raises ConfigError unless it is above zero and finite."""
+    return None if timeout is None else float(parse_duration(timeout))
+
+
+def checked_count(number: int, what: str, most: int) -> int:
+    """Return a count. Raises ConfigError unless it is a whole number from 1 to `most`."""
+    if not isinstance(number, int) or isinstance(number, bool) or not 1 <= number <= most:
+        raise ConfigError(f"{what} must be a whole number from 1 to {most}")
+    return number
+
+
+async def in_client(client: Client, work: Coroutine[Any, Any, T], name: str) -> T:
+    """Run a mutation in a task of the client: cancelling the caller never cuts it on the wire."""
+    return await asyncio.shield(client._connection.finishing.spawn(work, name))
+
+
+class Once:
+    """A commit that applies at most once however often it is tried, and that can be asked whether it did.
+
+    With it goes a mark, a leased key that must not be there before. After the end of the lease no late attempt applies.
+    """
+
+    def __init__(self, client: Client, session: Session, *segments: str) -> None:
+        self.doubtful = False
+        self._client = client
+        self._connection = client._connection
+        self._session = session
+        self._mark: Final = client._keys.join(ONCE, *segments, client.runtime.unique())
+        self._sent: asyncio.Task[bytes | None] | None = None
+
+    async def commit(
+        self, ops: Sequence[Op], expect: Mapping[str, Condition], outcome: bytes, timeout: float | None = None
+    ) -> bytes | None:
+        """Try it. Returns the outcome of the attempt that applied, this or an earlier one; None: decide anew.
+
+        Raises:
+            LostError: the session was lost; nothing can apply any more, what has applied is told by `doubtful` alone.
+            UnavailableError: this attempt was not applied.
+        """
+        self._session.check()
+        attempt = self._commit(ops, expect, outcome, timeout)
+        self._sent = self._connection.finishing.spawn(attempt, f"commit once {self._mark}")
+        return await asyncio.shield(self._sent)
+
+    async def _commit(
+        self, ops: Sequence[Op], expect: Mapping[str, Condition], outcome: bytes, timeout: float | None
+    ) -> bytes | None:
+        mark = Put(self._mark, outcome, self._session.id)
+        try:
+            await self._connection.commit([*ops, mark], {**expect, self._mark: ABSENT}, timeout)
+            return outcome
+        except ConflictError:  # a condition does not hold, or an attempt of before came through
+            if not self.doubtful:
+                return None
+        except IndeterminateError:
+            self.doubtful = True
+        except LeaseExpiredError as exc:
+            self._session._lose("the store no longer knows the session's lease")
+            raise LostError("the store no longer knows the session's lease") from exc
+        item = await self._connection.get(self._mark, timeout)
+        return None if item is None else item.value
+
+    def settle(self) -> None:
+        """Take the mark away in the background. It stays until the end of the session while an attempt may be late."""
+        self._session.keep_until_ended(self._settle(), f"settle {self._mark}")
+
+    async def _settle(self) -> None:
+        if self._sent is None:
+            return
+        await asyncio.wait([self._sent])
+        if not self.doubtful:
+            with suppress(OsdiscoError):  # it goes with the session
+                await self._connection.commit([Delete(self._mark)], {})
