@@ -30,18 +30,19 @@ clean:
 	rm -rf .venv .servers .mypy_cache .ruff_cache .pytest_cache .hypothesis dist site
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-# pip of Python 3.11 knows no dependency groups
-$(BIN)/pip:
+PIP := $(BIN)/python -m pip install --quiet
+
+$(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "osdisco needs Python 3.11 or newer; say make PYTHON=python3.11")'
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1'
 
-.venv/.for-demo: pyproject.toml | $(BIN)/pip
-	$(BIN)/python -m pip install --quiet --editable '.[cli]'
+.venv/.for-demo: pyproject.toml | $(BIN)/python
+	$(PIP) --editable '.[cli]'
 	@touch $@
 
-.venv/.for-test: pyproject.toml | $(BIN)/pip
-	$(BIN)/python -m pip install --quiet --editable '.[all]' --group dev
+.venv/.for-test: pyproject.toml | $(BIN)/python
+	$(PIP) 'pip>=25.1' # the first that knows dependency groups
+	$(PIP) --editable '.[all]' --group dev
 	@touch $@ .venv/.for-demo
 
 .NOTPARALLEL:

@@ -21,8 +21,6 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
-    from asyncio import AbstractEventLoop
-
     from osdisco.client import Client
     from osdisco.testing._runner import TestRunner
     from osdisco.testing.clock import VirtualClock
@@ -77,7 +75,7 @@ def pytest_runtest_setup(item: pytest.Item) -> Generator[None, object, object]:
         from osdisco.testing._runner import TestRunner
 
         item.stash[_SEED] = _seed_of(item)
-        item.stash[_RUNNER] = TestRunner(_loop_factory(item))
+        item.stash[_RUNNER] = TestRunner(virtual=_is_virtual(item), seed=item.stash[_SEED])
     return (yield)
 
 
@@ -117,7 +115,7 @@ def pytest_runtest_teardown(item: pytest.Item) -> Generator[None, object, object
         return (yield)
     try:
         result = yield
-        runner.check_tasks()
+        runner.check_clean()
         return result
     finally:
         runner.close()
@@ -250,17 +248,11 @@ def _is_suite(cls: type | None) -> bool:
     return cls is not None and conformance is not None and issubclass(cls, conformance.BackendSuite)
 
 
-def _loop_factory(item: pytest.Function) -> Callable[[], AbstractEventLoop]:
-    import asyncio
-
+def _is_virtual(item: pytest.Function) -> bool:
     callspec = getattr(item, "callspec", None)
     store = callspec.params.get("osdisco_url", "memory") if callspec else "memory"
     in_memory = "osdisco_url" in item.fixturenames and store == "memory"
-    if not in_memory and _VIRTUAL.isdisjoint(item.fixturenames):
-        return asyncio.new_event_loop
-    from osdisco.testing.loop import VirtualLoop
-
-    return partial(VirtualLoop, seed=item.stash[_SEED])
+    return in_memory or not _VIRTUAL.isdisjoint(item.fixturenames)
 
 
 def _bound(function: Callable[..., Any], instance: object) -> Callable[..., Any]:

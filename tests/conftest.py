@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Iterator
+
 import pytest
 
 from osdisco.testing.servers import ConsulServer, EtcdServer, Servers
@@ -26,6 +29,14 @@ def _needs_server(item: pytest.Item) -> bool:
     callspec = getattr(item, "callspec", None)
     store = callspec.params.get("osdisco_url", "memory") if callspec else "memory"
     return store != "memory" or "osdisco_servers" in getattr(item, "fixturenames", ())
+
+
+@pytest.fixture(autouse=True)
+def log_level_as_found() -> Iterator[None]:
+    """The command line sets the level of all logs; within a test run it would silence those of later tests."""
+    level = logging.getLogger().level
+    yield
+    logging.getLogger().setLevel(level)
 
 
 @pytest.fixture(scope="session")

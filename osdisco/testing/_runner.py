@@ -6,16 +6,21 @@ Apart from the plugin, which every pytest run of whoever installed osdisco loads
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator
+import os
+import socket
+from collections.abc import AsyncGenerator, Coroutine, Iterator
+from selectors import DefaultSelector
 from types import CodeType
 from typing import Any, Final, TypeVar
 
 import pytest
 
+from osdisco.testing.loop import VirtualLoop
+
 T = TypeVar("T")
 
 GRACE: Final = 0.25
-"""Seconds (of the loop's own time) within which tasks that were told to end must have ended."""
+"""Seconds (of the loop's own time) within which what was told to end must have ended."""
 
 
 class TestRunner:
@@ -23,8 +28,9 @@ class TestRunner:
 
     __test__ = False
 
-    def __init__(self, loop_factory: Callable[[], asyncio.AbstractEventLoop]) -> None:
-        self._runner = asyncio.Runner(loop_factory=loop_factory)
+    def __init__(self, *, virtual: bool, seed: int | None = None) -> None:
+        self._selector = None if virtual else DefaultSelector()
+        self._runner = asyncio.Runner(loop_factory=lambda: self._make_loop(seed))
         self.loop = self._runner.get_loop()
         self.failed = False
         self._holding = 0
@@ -38,10 +44,10 @@ class TestRunner:
             raise
 
     def run_body(self, coroutine: Coroutine[Any, Any, None]) -> None:
-        """Run a test's body. Fails for tasks left behind, unless a fixture may still own them."""
+        """Run a test's body. Fails for what it left behind, unless a fixture may still own that."""
         self.run(coroutine)
         if not self._holding:
-            self.check_tasks()
+            self.check_clean()
 
     def hold(self, generator: AsyncGenerator[T, None]) -> Iterator[T]:
         """Keep an async generator fixture open between two steps of this iterator.
@@ -55,19 +61,36 @@ class TestRunner:
         self._holding -= 1
         self.run(held.close())
 
-    def check_tasks(self) -> None:
-        """Fail with the names of the tasks that are left after `GRACE`."""
+    def check_clean(self) -> None:
+        """Fail with the names of the tasks and connections that are left after `GRACE`."""
         if self.failed:
             return
-        left = self.run(_tasks_left())
+        left = self.run(self._left())
         if left:
             self.failed = True
-            names = "\n".join(f"  {_describe(task)}" for task in left)
-            pytest.fail(f"{len(left)} task(s) left behind at the end of the test:\n{names}", pytrace=False)
+            names = "\n".join(f"  {name}" for name in left)
+            pytest.fail(f"{len(left)} task(s) or connection(s) left behind by the test:\n{names}", pytrace=False)
 
     def close(self) -> None:
         """Cancel what is left and close the loop."""
         self._runner.close()
+
+    def _make_loop(self, seed: int | None) -> asyncio.AbstractEventLoop:
+        return VirtualLoop(seed) if self._selector is None else asyncio.SelectorEventLoop(self._selector)
+
+    async def _left(self) -> list[str]:
+        deadline = self.loop.time() + GRACE
+        while True:
+            tasks = asyncio.all_tasks() - {asyncio.current_task()}
+            left = sorted(_describe(task) for task in tasks) + self._connections()
+            if not left or self.loop.time() >= deadline:
+                return left
+            await asyncio.sleep(GRACE / 25)
+
+    def _connections(self) -> list[str]:
+        """Return what the loop waits for on the network. Its own wake-up pipe and grpc's are no TCP."""
+        watched = [key.fd for key in self._selector.get_map().values()] if self._selector else []
+        return [name for number in watched if (name := _describe_socket(number))]
 
 
 class _Held:
@@ -97,18 +120,25 @@ class _Held:
             raise RuntimeError("the fixture yields more than once")
 
 
-async def _tasks_left() -> list[asyncio.Task[Any]]:
-    def others() -> set[asyncio.Task[Any]]:
-        return asyncio.all_tasks() - {asyncio.current_task()}
-
-    if others():
-        await asyncio.wait(others(), timeout=GRACE)
-    return sorted((task for task in others() if not task.done()), key=lambda task: task.get_name())
-
-
 def _describe(task: asyncio.Task[Any]) -> str:
     coroutine = task.get_coro()
     code: CodeType | None = getattr(coroutine, "cr_code", None)
     frames = task.get_stack(limit=1)
     place = f"{frames[0].f_code.co_filename}:{frames[0].f_lineno}" if frames else code.co_filename if code else "?"
     return f"{task.get_name()}: {getattr(coroutine, '__qualname__', coroutine)} at {place}"
+
+
+def _describe_socket(number: int) -> str | None:
+    copy = os.dup(number)
+    try:
+        connection = socket.socket(fileno=copy)
+    except OSError:  # no socket
+        os.close(copy)
+        return None
+    with connection:
+        if connection.family not in (socket.AF_INET, socket.AF_INET6):
+            return None
+        try:
+            return f"connection {connection.getsockname()} to {connection.getpeername()}"
+        except OSError:
+            return f"socket at {connection.getsockname()}"

@@ -81,11 +81,8 @@ class Node(ServerContainer):
 
     def restore(self) -> None:
         """Undo whatever was done to it."""
-        container = self.get_wrapped_container()
-        container.reload()
-        if container.status == "paused":
-            self.unpause()
-        elif container.status != "running":
+        self.unpause()
+        if self._status() != "running":
             self.start()
         self.heal()
 

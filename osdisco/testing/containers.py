@@ -54,6 +54,8 @@ class ServerContainer(DockerContainer, Server):
             self._publish()
             super().start()
         else:
+            for transfer in self._certificates():
+                self.copy_into_container(*transfer)
             self._container.start()
         self.started()
         self.wait_ready()
@@ -64,16 +66,19 @@ class ServerContainer(DockerContainer, Server):
 
     def kill(self) -> None:
         """End it by SIGKILL; its data stays."""
-        self.get_wrapped_container().kill()
-        self.get_wrapped_container().wait()
+        if self._status() in ("running", "paused"):
+            self.get_wrapped_container().kill()
+            self.get_wrapped_container().wait()
 
     def pause(self) -> None:
         """Freeze all of it: connections stay open and silent."""
-        self.get_wrapped_container().pause()
+        if self._status() != "paused":
+            self.get_wrapped_container().pause()
 
     def unpause(self) -> None:
         """Let it go on."""
-        self.get_wrapped_container().unpause()
+        if self._status() == "paused":
+            self.get_wrapped_container().unpause()
 
     def stop(self, force: bool = True, delete_volume: bool = True) -> None:
         """Remove the container and its files."""
@@ -86,9 +91,13 @@ class ServerContainer(DockerContainer, Server):
 
     def death(self) -> str | None:
         """Return the end of its log if it is dead."""
-        container = self.get_wrapped_container()
-        container.reload()
-        return None if container.status in ("created", "running", "paused") else self.logs()[-2000:] or "without a word"
+        if self._status() in ("created", "running", "paused"):
+            return None
+        return self.logs()[-2000:] or "without a word"
+
+    def _status(self) -> str:
+        self.get_wrapped_container().reload()
+        return str(self.get_wrapped_container().status)
 
     def _publish(self) -> None:
         """Choose the port ourselves: one that Docker chooses changes at each start."""
@@ -96,14 +105,22 @@ class ServerContainer(DockerContainer, Server):
         if mode is ConnectionMode.bridge_ip:
             return
         self._published = free_port()
-        here = mode is ConnectionMode.docker_host and self.get_docker_client().host() == "localhost"
-        binding = ("127.0.0.1" if here else "0.0.0.0", self._published)  # noqa: S104 - Docker is elsewhere
+        binding = (self._host_address(mode), self._published)
         self.ports[f"{self._port}/tcp"] = cast(Any, binding)  # the library's type knows only numbers, Docker takes both
 
-    def _copy_certificates(self) -> None:
-        if self.access.certificates is not None:
-            for file in ("ca.pem", "server.pem", "server-key.pem"):
-                self.with_copy_into_container((self.access.folder / "tls" / file).read_bytes(), f"{TLS}/{file}")
+    def _host_address(self, mode: ConnectionMode) -> str:
+        """Return the narrowest address of Docker's machine on which tests reach the port."""
+        docker = self.get_docker_client()
+        if mode is ConnectionMode.gateway_ip:  # the tests are in a container too
+            return str(docker.client.networks.get("bridge").attrs["IPAM"]["Config"][0]["Gateway"])
+        return "127.0.0.1" if docker.host() == "localhost" else "0.0.0.0"  # noqa: S104 - Docker's machine is another one
+
+    def _certificates(self) -> list[tuple[bytes, str]]:
+        """Return what must be in the container, and where. Tests may change the certificates between two starts."""
+        if self.access.certificates is None:
+            return []
+        names = ("ca.pem", "server.pem", "server-key.pem")
+        return [((self.access.folder / "tls" / name).read_bytes(), f"{TLS}/{name}") for name in names]
 
 
 class EtcdContainer(ServerContainer, EtcdServer):
@@ -133,7 +150,8 @@ class EtcdContainer(ServerContainer, EtcdServer):
         self._flags = flags
 
     def _configure(self) -> None:
-        self._copy_certificates()
+        for transfer in self._certificates():
+            self.with_copy_into_container(*transfer)
         name, peers = self._members()
         command = etcd_command(
             self.access,
@@ -178,7 +196,8 @@ class ConsulContainer(ServerContainer, ConsulServer):
         self._config = config or {}
 
     def _configure(self) -> None:
-        self._copy_certificates()
+        for transfer in self._certificates():
+            self.with_copy_into_container(*transfer)
         config = consul_config(self.access, data=DATA, tls_folder=TLS)
         config["ports"] = {"http": -1, "https": 8501} if self.access.tls else {"http": 8500}
         config["client_addr"] = "0.0.0.0"  # noqa: S104 - all of the container

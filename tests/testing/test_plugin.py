@@ -174,7 +174,36 @@ def test_a_task_left_behind_fails_the_test_and_is_named(pytester: Pytester) -> N
         """
     result = run_alone(pytester, code)
     result.assert_outcomes(failed=1, passed=1)
-    result.stdout.fnmatch_lines(["*1 task(s) left behind*", "*forgotten: sleep at *"])
+    result.stdout.fnmatch_lines(["*1 task(s) or connection(s) left behind*", "*forgotten: sleep at *"])
+
+
+def test_a_connection_left_open_fails_the_test_and_one_that_is_closing_does_not(pytester: Pytester) -> None:
+    code = """
+        import asyncio, pytest
+
+        @pytest.fixture
+        async def address():
+            async def echo(reader, writer):
+                await reader.read()
+                writer.close()
+            async with await asyncio.start_server(echo, "127.0.0.1", 0) as server:
+                yield server.sockets[0].getsockname()
+
+        @pytest.mark.osdisco
+        async def test_closes(address):
+            _, writer = await asyncio.open_connection(*address)
+            asyncio.get_running_loop().call_later(0.1, writer.close)
+
+        @pytest.mark.osdisco
+        async def test_forgets(address):
+            global writer
+            _, writer = await asyncio.open_connection(*address)
+        """
+    result = run(pytester, *NEIGHBOURS["alone"], "-W", "ignore::ResourceWarning", code=code)  # its warning comes late
+    result.assert_outcomes(passed=2, errors=1)
+    result.stdout.fnmatch_lines(
+        ["*ERROR at teardown of test_forgets*", "*connection ('127.0.0.1', *) to ('127.0.0.1'*"]
+    )
 
 
 def test_a_task_left_behind_by_a_fixture_is_an_error_after_the_fixture(pytester: Pytester) -> None:
