@@ -55,20 +55,25 @@ def decode(data: bytes, cls: type[T]) -> T:
     from cattrs import transform_error
     from cattrs.errors import BaseValidationError
 
-    if len(data) > RECORD_MAX:
-        raise RecordError(f"a record of {len(data)} bytes; {RECORD_MAX} are allowed")
-    try:
-        parsed = json.loads(data, parse_constant=_no_constant, parse_float=_finite, object_pairs_hook=_no_twice)
-    except RecordError:
-        raise
-    except (ValueError, RecursionError) as exc:
-        raise RecordError(f"a record that is not JSON: {type(exc).__name__}") from None
+    parsed = parse(data)
     if not isinstance(parsed, dict):
         raise RecordError(f"a record must be a JSON object, not {type(parsed).__name__}")
     try:
         return _converter().structure(parsed, cls)
     except BaseValidationError as exc:
         raise RecordError("; ".join(transform_error(exc, format_exception=_shown))) from None
+
+
+def parse(data: bytes) -> Any:
+    """Read JSON of any kind. Raises RecordError when it is none, names a field twice or takes over RECORD_MAX bytes."""
+    if len(data) > RECORD_MAX:
+        raise RecordError(f"a record of {len(data)} bytes; {RECORD_MAX} are allowed")
+    try:
+        return json.loads(data, parse_constant=_no_constant, parse_float=_finite, object_pairs_hook=_no_twice)
+    except RecordError:
+        raise
+    except (ValueError, RecursionError) as exc:
+        raise RecordError(f"a record that is not JSON: {type(exc).__name__}") from None
 
 
 def _shown(exc: BaseException, kind: type | None) -> str:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 from osdisco.client import Client
+from osdisco.coordination.consensus import ConsensusRegister
 from osdisco.coordination.counter import DistributedCounter
 from osdisco.coordination.lock import DistributedLock, Info, LockGuard
+from osdisco.coordination.shared_value import SharedValue
 from osdisco.session import Session
 
 
@@ -33,6 +36,18 @@ class CoordinationService:
     def counter(self, name: str) -> DistributedCounter:
         """Return the counter called `name`; 0 until something was added."""
         return DistributedCounter(self._client, self._session, name)
+
+    def shared_value(self, name: str, default: Any = None) -> SharedValue:
+        """Return the JSON value called `name`; `default` stands for it until it is set.
+
+        Raises:
+            RecordError: the default is not JSON, or takes more than 64 KiB.
+        """
+        return SharedValue(self._client, name, default)
+
+    def consensus(self, name: str) -> ConsensusRegister:
+        """Return the decision called `name`; whoever proposes first decides it."""
+        return ConsensusRegister(self._client, name)
 
 
 class DistributedLockManager:
