@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -91,3 +92,19 @@ def alive(pid: int) -> bool:
     except FileNotFoundError:
         return False
     return state != "Z"
+
+
+def read_until(terminal: int, wanted: bytes | None) -> bytes:
+    """Read what a terminal shows, until it shows `wanted` or its program is gone."""
+    shown, deadline = b"", time.monotonic() + PATIENCE
+    while wanted is None or wanted not in shown:
+        readable, _, _ = select.select([terminal], [], [], max(0, deadline - time.monotonic()))
+        assert readable, f"only {shown!r}"
+        try:
+            piece = os.read(terminal, 1024)
+        except OSError:  # Linux: nobody has the other side open any more
+            break
+        if not piece:
+            break
+        shown += piece
+    return shown

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import json
 import os
+import pty
 import re
 import signal
 import subprocess
+import sys
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 from subprocess import PIPE
 from typing import Any
 
 import pytest
-from cli_processes import COMMAND, PATIENCE, Invoke, Running, alive, eventually
+from cli_processes import COMMAND, PATIENCE, Invoke, Running, alive, eventually, read_until
 
 from osdisco.cli import demo as demo_command
 from osdisco.cli.demo._facts import Facts
@@ -141,6 +143,19 @@ def test_interrupted_it_cleans_up(osdisco_url: str, start: Start, invoke: Invoke
     assert (told.code, told.err) == (130, "")
     assert not any(alive(pid) for pid in pids)
     assert invoke("--url", osdisco_url, "kv", "ls").out == ""
+
+
+@pytest.mark.osdisco("etcd")
+def test_it_cleans_up_when_its_terminal_goes(osdisco_url: str, invoke: Invoke) -> None:
+    pid, terminal = pty.fork()
+    if pid == 0:
+        os.execv(sys.executable, [*COMMAND, "demo", "--url", with_ttl(osdisco_url)])
+    read_until(terminal, b"runs out")  # the spinner turns
+    os.close(terminal)
+    os.waitpid(pid, 0)
+    eventually(
+        lambda: invoke("--url", osdisco_url, "kv", "ls").out == "", "the dead one's lease to end, and no key left"
+    )
 
 
 @pytest.mark.osdisco("etcd")

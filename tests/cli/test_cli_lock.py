@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import pty
-import select
 import signal
 import sys
 import time
@@ -13,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from cli_processes import COMMAND, PATIENCE, Invoke, Running, alive, eventually
+from cli_processes import COMMAND, Invoke, Running, alive, eventually, read_until
 
 import osdisco
 from osdisco.backend import Lease
@@ -198,22 +197,6 @@ def test_at_a_terminal_the_command_gets_one_interrupt_and_may_read(tmp_path: Pat
     os.close(terminal)
     assert os.waitstatus_to_exitcode(status) == 5
     assert shown.count(b"interrupted") == 1
-
-
-def read_until(terminal: int, wanted: bytes | None) -> bytes:
-    """Read what a terminal shows, until it shows `wanted` or its program is gone."""
-    shown, deadline = b"", time.monotonic() + PATIENCE
-    while wanted is None or wanted not in shown:
-        readable, _, _ = select.select([terminal], [], [], max(0, deadline - time.monotonic()))
-        assert readable, f"only {shown!r}"
-        try:
-            piece = os.read(terminal, 1024)
-        except OSError:  # Linux: nobody has the other side open any more
-            break
-        if not piece:
-            break
-        shown += piece
-    return shown
 
 
 def contenders(url: str) -> list[osdisco.coordination.Contender]:

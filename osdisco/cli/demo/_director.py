@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Collection
+from contextlib import suppress
 from typing import Any, Final, Protocol
 
 from osdisco.backend import Delete, Item, Put
@@ -54,7 +55,8 @@ class Director:
             await self._fail_over(entry)
             await self._say_goodbye()
         except BaseException:
-            self._show.wait("")
+            with suppress(OSError):  # the terminal may be what has gone
+                self._show.wait("")
             await self._dismiss()
             try:
                 await self._tidy()
