@@ -1,7 +1,11 @@
 """Coordination, written once on the backend interface and the same on every store."""
 
+from osdisco.coordination._board import Leader
+from osdisco.coordination._ears import LeadershipListener
+from osdisco.coordination._term import Term
 from osdisco.coordination.consensus import ConsensusRegister
 from osdisco.coordination.counter import DistributedCounter
+from osdisco.coordination.election import LeaderElection
 from osdisco.coordination.fence import Fence
 from osdisco.coordination.lock import Contender, DistributedLock, LockGuard
 from osdisco.coordination.service import CoordinationService, DistributedLockManager
@@ -15,6 +19,10 @@ __all__ = [
     "DistributedLock",
     "DistributedLockManager",
     "Fence",
+    "Leader",
+    "LeaderElection",
+    "LeadershipListener",
     "LockGuard",
     "SharedValue",
+    "Term",
 ]

@@ -8,6 +8,7 @@ from typing import Any
 from osdisco.client import Client
 from osdisco.coordination.consensus import ConsensusRegister
 from osdisco.coordination.counter import DistributedCounter
+from osdisco.coordination.election import LeaderElection
 from osdisco.coordination.lock import DistributedLock, Info, LockGuard
 from osdisco.coordination.shared_value import SharedValue
 from osdisco.session import Session
@@ -48,6 +49,29 @@ class CoordinationService:
     def consensus(self, name: str) -> ConsensusRegister:
         """Return the decision called `name`; whoever proposes first decides it."""
         return ConsensusRegister(self._client, name)
+
+    def election(
+        self,
+        name: str,
+        *,
+        candidate_id: str | None = None,
+        priority: int = 0,
+        info: Mapping[str, Any] | None = None,
+    ) -> LeaderElection:
+        """Return a candidate in the election called `name` (one segment, any text); it stands when told to.
+
+        Args:
+            name: what is led.
+            candidate_id: shown to others, and to whom a leader transfers; the client's name when None.
+            priority: the highest one leads next. It never unseats a living leader.
+            info: JSON that others see while it leads, until it proclaims something else.
+
+        Raises:
+            InvalidNameError, ConfigError, RecordError: a name, priority or info that cannot be used.
+        """
+        return LeaderElection(
+            self._client, self._session, name, candidate_id=candidate_id, priority=priority, info=info or {}
+        )
 
 
 class DistributedLockManager:
