@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sys
 import traceback
 from collections.abc import Iterator
 from typing import Any
@@ -30,7 +31,8 @@ def strict(osdisco_servers: Servers) -> Iterator[EtcdServer]:
     """Yield an etcd with JWT tokens, which are stale as soon as any user or role changes."""
     flags: list[Any] = []
     server = osdisco_servers.fresh_etcd(tls=True, auth=True, flags=flags)
-    folder = server.access.folder / "tls" if type(server).__name__ == "EtcdProcess" else "/tmp/tls"
+    home = sys.modules[type(server).__module__]  # in a container the files are elsewhere than here
+    folder = getattr(home, "_TLS", server.access.folder / "tls")
     keys = f"pub-key={folder}/server.pem,priv-key={folder}/server-key.pem"
     flags.append(f"--auth-token=jwt,{keys},sign-method=ES256,ttl=10m")
     with started(server):
