@@ -3,6 +3,7 @@
 from osdisco.coordination._board import Leader
 from osdisco.coordination._ears import LeadershipListener
 from osdisco.coordination._term import Term
+from osdisco.coordination.barrier import DistributedBarrier, DistributedBarrierManager
 from osdisco.coordination.consensus import ConsensusRegister
 from osdisco.coordination.counter import DistributedCounter
 from osdisco.coordination.election import LeaderElection
@@ -15,6 +16,8 @@ __all__ = [
     "ConsensusRegister",
     "Contender",
     "CoordinationService",
+    "DistributedBarrier",
+    "DistributedBarrierManager",
     "DistributedCounter",
     "DistributedLock",
     "DistributedLockManager",

@@ -7,6 +7,7 @@ from collections.abc import Coroutine, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, Final, TypeVar
 
+from osdisco._connection import backoff
 from osdisco.backend import ABSENT, Condition, Delete, Op, Put
 from osdisco.client import Client
 from osdisco.errors import ConfigError, ConflictError, IndeterminateError, LeaseExpiredError, LostError, OsdiscoError
@@ -16,6 +17,7 @@ from osdisco.url import parse_duration
 T = TypeVar("T")
 
 ONCE: Final = "once"
+NO_LEASE: Final = "the store no longer knows the session's lease"
 
 
 def checked_timeout(timeout: float | None) -> float | None:
@@ -33,6 +35,30 @@ def checked_count(number: int, what: str, most: int) -> int:
 async def in_client(client: Client, work: Coroutine[Any, Any, T], name: str) -> T:
     """Run a mutation in a task of the client: cancelling the caller never cuts it on the wire."""
     return await asyncio.shield(client._connection.finishing.spawn(work, name))
+
+
+async def until_definite(client: Client, session: Session, ops: Sequence[Op], expect: Mapping[str, Condition]) -> bool:
+    """Commit what may be repeated until its outcome is known, or the session is lost and with it the point of it.
+
+    Returns whether it applied, as far as can be known.
+    """
+    failures, unknown = 0, False
+    while True:
+        try:
+            await client._connection.commit(ops, expect)
+            return True
+        except ConflictError:
+            return unknown
+        except LeaseExpiredError:
+            session._lose(NO_LEASE)
+        except IndeterminateError:
+            unknown = True
+        except OsdiscoError:
+            pass  # not applied: the store is away
+        if session.lost.is_set():
+            return unknown
+        await asyncio.sleep(backoff(client.runtime, failures))
+        failures += 1
 
 
 class Once:
@@ -76,8 +102,8 @@ class Once:
         except IndeterminateError:
             self.doubtful = True
         except LeaseExpiredError as exc:
-            self._session._lose("the store no longer knows the session's lease")
-            raise LostError("the store no longer knows the session's lease") from exc
+            self._session._lose(NO_LEASE)
+            raise LostError(NO_LEASE) from exc
         item = await self._connection.get(self._mark, timeout)
         return None if item is None else item.value
 
@@ -92,3 +118,14 @@ class Once:
         if not self.doubtful:
             with suppress(OsdiscoError):  # it goes with the session
                 await self._connection.commit([Delete(self._mark)], {})
+
+    async def refuse(self) -> None:
+        """Let no attempt apply from now on, however late it arrives. Whether one did can then be seen by its effect."""
+        if self._sent is None:
+            return
+        await asyncio.wait([self._sent])
+        if self.doubtful:
+            await until_definite(
+                self._client, self._session, [Put(self._mark, b"", self._session.id)], {self._mark: ABSENT}
+            )
+        await self._settle()

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from osdisco.client import Client
+from osdisco.coordination.barrier import DistributedBarrier, DistributedBarrierManager
 from osdisco.coordination.consensus import ConsensusRegister
 from osdisco.coordination.counter import DistributedCounter
 from osdisco.coordination.election import LeaderElection
@@ -21,6 +22,7 @@ class CoordinationService:
         self._client = client
         self._session = session
         self.locks = DistributedLockManager(self)
+        self.barriers = DistributedBarrierManager(client, session)
 
     def lock(
         self, name: str, *, info: Mapping[str, Info] | None = None, timeout: float | None = None
@@ -72,6 +74,10 @@ class CoordinationService:
         return LeaderElection(
             self._client, self._session, name, candidate_id=candidate_id, priority=priority, info=info or {}
         )
+
+    def barrier(self, name: str) -> DistributedBarrier:
+        """Return the barrier called `name`; down until somebody holds it."""
+        return DistributedBarrier(self._client, self._session, name)
 
 
 class DistributedLockManager:

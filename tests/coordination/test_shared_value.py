@@ -70,6 +70,7 @@ async def test_what_others_wrote_there_is_reported_and_can_be_replaced(world: Wo
 
 async def test_updates_of_many_processes_lose_none(world: World) -> None:
     values = [flags_of(world.process(), []) for _ in range(10)]
+    await values[0].set([])
     await asyncio.gather(*(value.update(lambda old, n=n: [*old, n]) for n, value in enumerate(values)))
     assert sorted(await values[0].get()) == list(range(10))
 

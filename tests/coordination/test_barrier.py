@@ -1,0 +1,269 @@
+"""The barrier: up while it is held, whatever becomes of the answers, and never up again by itself."""
+
+from __future__ import annotations
+
+import asyncio
+from math import inf
+
+import pytest
+from chaos import Chaos, simulate
+from worlds import Suspensions, World, connect
+
+from osdisco.client import Client
+from osdisco.coordination import CoordinationService, DistributedBarrier
+from osdisco.errors import (
+    ClosedError,
+    ConfigError,
+    DeniedError,
+    IndeterminateError,
+    InvalidNameError,
+    OsdiscoError,
+    TimedOutError,
+    UnavailableError,
+)
+
+
+def barrier_of(client: Client, name: str = "maintenance") -> DistributedBarrier:
+    return CoordinationService(client).barrier(name)
+
+
+async def test_who_waits_passes_when_it_is_released(world: World) -> None:
+    holder, others = world.process(), [world.process() for _ in range(3)]
+    await barrier_of(others[0]).wait(timeout=1)  # not held
+    await barrier_of(holder).hold()
+    waiting = [asyncio.ensure_future(barrier_of(client).wait()) for client in others]
+    await asyncio.sleep(60)
+    assert not any(task.done() for task in waiting)
+    await barrier_of(others[0]).release()  # whoever held it
+    await asyncio.wait_for(asyncio.gather(*waiting), 1)
+    assert world.keys() == []
+
+
+async def test_it_outlives_who_held_it_and_may_be_held_and_released_again(world: World) -> None:
+    holder, other = world.process(), world.process()
+    await barrier_of(holder).hold()
+    await barrier_of(holder).hold()
+    await holder.aclose()
+    await barrier_of(other).hold()
+    with pytest.raises(TimedOutError):
+        await barrier_of(other).wait(timeout=30)
+    await barrier_of(other).release()
+    await barrier_of(other).release()
+    await barrier_of(other).wait(timeout=1)
+
+
+async def test_a_waiter_costs_a_watch_and_no_polling(world: World) -> None:
+    client = world.process()
+    await barrier_of(world.process()).hold()
+    tasks = [asyncio.ensure_future(barrier_of(client).wait()) for _ in range(10)]
+    await asyncio.sleep(600)
+    assert (client.backend.calls["get"], client.backend.calls["watch"]) == (10, 1)
+    await barrier_of(client).release()
+    await asyncio.gather(*tasks)
+
+
+async def test_released_and_held_anew_before_anybody_looks_lets_who_waited_pass(world: World) -> None:
+    holder, waiter = world.process(), world.process()
+    await barrier_of(holder).hold()
+    waiting = asyncio.ensure_future(barrier_of(waiter).wait())
+    await asyncio.sleep(1)
+    with waiter.backend.faults.outage():
+        await barrier_of(holder).release()
+        await barrier_of(holder).hold()
+        await asyncio.sleep(1)
+    await asyncio.wait_for(waiting, 10)
+    await barrier_of(holder).release()
+
+
+async def test_who_comes_while_a_watch_is_behind_waits_all_the_same(world: World) -> None:
+    """Its process still believes that the barrier is down."""
+    client, holder = world.process(), world.process()
+    async with client._view_of(barrier_of(client)._key):
+        client.backend.faults.delay("watch", answer=5)
+        await barrier_of(holder).hold()
+        waiting = asyncio.ensure_future(barrier_of(client).wait())
+        await asyncio.sleep(4)
+        assert not waiting.done()
+        await asyncio.sleep(20)
+        assert not waiting.done()
+        await barrier_of(holder).release()
+        await asyncio.wait_for(waiting, 10)
+
+
+async def test_an_outage_is_waited_out_within_the_timeout(world: World) -> None:
+    client, holder = world.process(), world.process()
+    await barrier_of(holder).hold()
+    client.backend.faults.outage()
+    began = world.clock.now()
+    with pytest.raises(TimedOutError):
+        await barrier_of(client).wait(timeout=20)
+    assert world.clock.now() - began == pytest.approx(20, abs=0.01)
+    waiting = asyncio.ensure_future(barrier_of(client).wait(timeout=60))
+    await asyncio.sleep(20)
+    await barrier_of(holder).release()
+    client.backend.faults.clear()
+    await waiting
+
+
+async def test_a_lost_permission_is_told(world: World) -> None:
+    client = world.process()
+    await barrier_of(client).hold()
+    waiting = asyncio.ensure_future(barrier_of(client).wait())
+    await asyncio.sleep(1)
+    client.backend.faults.deny("watch")
+    with pytest.raises(DeniedError):
+        await asyncio.wait_for(waiting, 30)
+
+
+@pytest.mark.parametrize("fault", ["drop", "drop_answer", "late"])
+@pytest.mark.parametrize("times", [1, 2])
+async def test_lost_answers_are_found_out_and_what_is_late_never_comes_up(world: World, fault: str, times: int) -> None:
+    client, other = world.process(), world.process()
+    await client.shared_session()
+    await asyncio.sleep(1)
+    faults = client.backend.faults
+    getattr(faults, fault)("commit", times=times, key="barrier/", **({"after": 3} if fault == "late" else {}))
+    await barrier_of(client).hold()
+    with pytest.raises(TimedOutError):
+        await barrier_of(other).wait(timeout=0.1)
+    faults.clear()
+    getattr(faults, fault)("commit", times=times, key="barrier/", **({"after": 3} if fault == "late" else {}))
+    await barrier_of(client).release()
+    await barrier_of(other).wait(timeout=1)
+    await asyncio.sleep(10)
+    await barrier_of(other).wait(timeout=0.1)
+
+
+async def test_a_release_that_comes_late_spares_what_is_held_since(world: World) -> None:
+    client, other = world.process(), world.process()
+    await barrier_of(client).hold()
+    client.backend.faults.late("commit", after=3, times=1, key="barrier/")
+    await barrier_of(client).release()
+    await barrier_of(other).hold()
+    await asyncio.sleep(5)
+    with pytest.raises(TimedOutError):
+        await barrier_of(other).wait(timeout=0.1)
+
+
+async def test_what_the_store_does_not_answer_ends_in_time(world: World) -> None:
+    client = world.process()
+    await barrier_of(client).hold()
+    began = world.clock.now()
+    with client.backend.faults.drop("commit"), pytest.raises(IndeterminateError):
+        await barrier_of(client).release()
+    with client.backend.faults.outage(), pytest.raises(UnavailableError):
+        await barrier_of(client).release()
+    with client.backend.faults.outage("commit"), pytest.raises(UnavailableError):
+        await barrier_of(client).hold()
+    assert world.clock.now() - began <= 3 * client.options.timeout + 1
+    await barrier_of(client).release()
+    with client.backend.faults.drop("commit"), pytest.raises(IndeterminateError):
+        await barrier_of(client).hold()
+    await asyncio.sleep(10)
+    await barrier_of(client).wait(timeout=1)
+
+
+@pytest.mark.parametrize("fault", ["none", "drop", "drop_answer", "late"])
+@pytest.mark.parametrize("more", [0, 2])
+async def test_a_cancelled_hold_leaves_no_barrier(world: World, fault: str, more: int) -> None:
+    first, going = 0, True
+    while going:
+        first += 1
+        client, name = world.process(), f"b{first}"
+        await client.shared_session()
+        await asyncio.sleep(1)
+        if fault != "none":
+            late = {"after": 0.7} if fault == "late" else {}
+            getattr(client.backend.faults, fault)("commit", times=2, key="barrier/", **late)
+        task = asyncio.ensure_future(Suspensions(first, more).of(barrier_of(client, name).hold()))
+        await asyncio.wait([task])
+        going = task.cancelled()
+        client.backend.faults.clear()
+        await asyncio.sleep(5)
+        assert world.keys("barrier/") == ([] if going else [f"barrier/{name}"])
+        await client.aclose()
+        assert world.keys() == world.keys("barrier/")
+    assert first > 1
+
+
+async def test_the_specifications_manager(world: World) -> None:
+    barriers = CoordinationService(world.process()).barriers
+    await barriers.hold("a")
+    with pytest.raises(TimedOutError):
+        await barriers.wait("a", timeout=1)
+    await barriers.release("a")
+    await barriers.wait("a", timeout=1)
+
+
+async def test_bad_input(world: World) -> None:
+    client = world.process()
+    for name in ("", "\ud800", "a" * 256, "é" * 120):
+        with pytest.raises(InvalidNameError):
+            barrier_of(client, name)
+    for timeout in (0, -1, float("inf"), float("nan"), True):
+        with pytest.raises(ConfigError):
+            await barrier_of(client).wait(timeout=timeout)
+    for name in ("..", "//", "a/b", "\0"):
+        await barrier_of(client, name).hold()
+    assert len(world.keys("barrier/")) == 4
+    await client.put("barrier/foreign", b"\xff")
+    with pytest.raises(TimedOutError):
+        await barrier_of(client, "foreign").wait(timeout=1)
+    await barrier_of(client, "foreign").release()
+    await barrier_of(client, "foreign").wait(timeout=1)
+    await client.aclose()
+    for call in (barrier_of(client).hold(), barrier_of(client).wait(), barrier_of(client).release()):
+        with pytest.raises(ClosedError):
+            await call
+
+
+async def _hold_and_release(chaos: Chaos) -> None:
+    """Nobody comes and passes while it is held for certain; everybody passes at the end, and nothing stays."""
+    now, held_since = chaos.world.clock.now, inf
+
+    async def work(client: Client) -> None:
+        nonlocal held_since
+        barrier = barrier_of(client)
+        while not chaos.over:
+            try:
+                await barrier.hold()
+                chaos.seen["held"] += 1
+                held_since = now()
+                await asyncio.sleep(0.5)
+                held_since = inf
+                await barrier.release()
+            except OsdiscoError as exc:
+                chaos.seen[type(exc).__name__] += 1
+            await asyncio.sleep(chaos.random.uniform(0, 1))
+
+    async def pass_by(client: Client) -> None:
+        while not chaos.over:
+            came = now()
+            await barrier_of(client).wait()
+            assert came < held_since, f"came at {came} and passed, held since {held_since}"
+            chaos.seen["passed"] += 1
+            await asyncio.sleep(chaos.random.uniform(0, 0.2))
+
+    tasks = [asyncio.ensure_future(work(chaos.process()))]
+    tasks += [asyncio.ensure_future(pass_by(chaos.process())) for _ in range(chaos.random.randint(1, 3))]
+    await chaos.rage()
+    await tasks[0]
+    await barrier_of(chaos.living[0]).release()
+    await asyncio.wait_for(asyncio.gather(*tasks), 60)
+    assert await chaos.close() == []
+
+
+def test_whatever_happens(request: pytest.FixtureRequest) -> None:
+    simulate(_hold_and_release, request, {"held": 3, "passed": 3, "lost answers": 5, "late": 2, "cut off": 2})
+
+
+@pytest.mark.osdisco("memory", "etcd", "etcd+http", "consul")
+async def test_on_every_store(osdisco_url: str) -> None:
+    async with connect(osdisco_url) as client, connect(osdisco_url) as other:
+        await barrier_of(client).hold()
+        with pytest.raises(TimedOutError):
+            await barrier_of(other).wait(timeout=0.5)
+        waiting = asyncio.ensure_future(barrier_of(other).wait())
+        await asyncio.sleep(0.2)
+        await barrier_of(client).release()
+        await asyncio.wait_for(waiting, 5)
