@@ -32,7 +32,7 @@ def strict(osdisco_servers: Servers) -> Iterator[EtcdServer]:
     flags: list[Any] = []
     server = osdisco_servers.fresh_etcd(tls=True, auth=True, flags=flags)
     home = sys.modules[type(server).__module__]  # in a container the files are elsewhere than here
-    folder = getattr(home, "_TLS", server.access.folder / "tls")
+    folder = getattr(home, "TLS", server.access.folder / "tls")
     keys = f"pub-key={folder}/server.pem,priv-key={folder}/server-key.pem"
     flags.append(f"--auth-token=jwt,{keys},sign-method=ES256,ttl=10m")
     with started(server):
