@@ -14,6 +14,12 @@ from osdisco_memory import MemoryStore
 
 
 @pytest.fixture
+def clock(osdisco_clock: VirtualClock) -> VirtualClock:
+    """Return the clock of the test's virtual time."""
+    return osdisco_clock
+
+
+@pytest.fixture
 def store(osdisco_clock: VirtualClock) -> MemoryStore:
     """Return the store, in virtual time."""
     return MemoryStore(clock=osdisco_clock)

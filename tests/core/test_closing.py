@@ -17,11 +17,6 @@ from osdisco.testing import VirtualClock, run
 from osdisco_memory import MemoryStore
 
 
-@pytest.fixture
-def clock(osdisco_clock: VirtualClock) -> VirtualClock:
-    return osdisco_clock
-
-
 def tasks() -> list[str]:
     """Return the names of all tasks but the test's own and its fixtures'."""
     names = (task.get_name() for task in asyncio.all_tasks() - {asyncio.current_task()})

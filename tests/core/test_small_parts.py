@@ -23,12 +23,6 @@ from osdisco.errors import ConfigError, LostError, OsdiscoError, TimedOutError, 
 from osdisco.runtime import Runtime, SystemClock
 from osdisco.testing import VirtualClock
 
-
-@pytest.fixture
-def clock(osdisco_clock: VirtualClock) -> VirtualClock:
-    return osdisco_clock
-
-
 # owners of tasks
 
 

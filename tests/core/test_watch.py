@@ -18,12 +18,6 @@ from osdisco.testing import VirtualClock, run
 from osdisco.view import QUEUE_MAX
 from osdisco_memory import MemoryBackend, MemoryStore
 
-
-@pytest.fixture
-def clock(osdisco_clock: VirtualClock) -> VirtualClock:
-    return osdisco_clock
-
-
 State = dict[str, Item]
 
 
