@@ -1,87 +1,139 @@
-"""osdisco: discovery and clustering for OpenSearch extensions, on etcd, Consul or memory, chosen by a URL."""
+"""osdisco: discovery and clustering for OpenSearch extensions, on etcd, Consul or memory, chosen by a URL.
 
-from osdisco._feed import Change
-from osdisco._version import __version__
-from osdisco.backend import (
-    ABSENT,
-    Backend,
-    Batch,
-    Condition,
-    Delete,
-    EndpointStatus,
-    HeldBy,
-    Item,
-    Lease,
-    Limits,
-    Put,
-    Revision,
-    Snapshot,
-)
-from osdisco.client import Client, connect
-from osdisco.errors import (
-    ClosedError,
-    ConfigError,
-    ConflictError,
-    CoordinationError,
-    DeniedError,
-    DiscoveryError,
-    IndeterminateError,
-    InvalidCommitError,
-    InvalidNameError,
-    LeaseExpiredError,
-    LimitError,
-    LostError,
-    OsdiscoError,
-    StaleTokenError,
-    TimedOutError,
-    UnavailableError,
-)
-from osdisco.runtime import Clock, Credentials, Runtime, Secret, SystemClock
-from osdisco.session import Session, SessionState
-from osdisco.url import StoreURL
-from osdisco.view import View
+Names are loaded when they are first used: the pytest plugin and the command line live in this package, and must not
+cost every test run and every `--help` the whole library.
+"""
 
-__all__ = [
-    "ABSENT",
-    "Backend",
-    "Batch",
-    "Change",
-    "Client",
-    "Clock",
-    "ClosedError",
-    "Condition",
-    "ConfigError",
-    "ConflictError",
-    "CoordinationError",
-    "Credentials",
-    "Delete",
-    "DeniedError",
-    "DiscoveryError",
-    "EndpointStatus",
-    "HeldBy",
-    "IndeterminateError",
-    "InvalidCommitError",
-    "InvalidNameError",
-    "Item",
-    "Lease",
-    "LeaseExpiredError",
-    "LimitError",
-    "Limits",
-    "LostError",
-    "OsdiscoError",
-    "Put",
-    "Revision",
-    "Runtime",
-    "Secret",
-    "Session",
-    "SessionState",
-    "Snapshot",
-    "StaleTokenError",
-    "StoreURL",
-    "SystemClock",
-    "TimedOutError",
-    "UnavailableError",
-    "View",
-    "__version__",
-    "connect",
-]
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from osdisco._version import __version__ as __version__
+
+if TYPE_CHECKING:
+    from osdisco._feed import (
+        Change as Change,
+    )
+    from osdisco.backend import (
+        ABSENT as ABSENT,
+        Backend as Backend,
+        Batch as Batch,
+        Condition as Condition,
+        Delete as Delete,
+        EndpointStatus as EndpointStatus,
+        HeldBy as HeldBy,
+        Item as Item,
+        Lease as Lease,
+        Limits as Limits,
+        Put as Put,
+        Revision as Revision,
+        Snapshot as Snapshot,
+    )
+    from osdisco.client import (
+        Client as Client,
+        connect as connect,
+    )
+    from osdisco.coordination import (
+        ConsensusRegister as ConsensusRegister,
+        Contender as Contender,
+        CoordinationService as CoordinationService,
+        DistributedBarrier as DistributedBarrier,
+        DistributedBarrierManager as DistributedBarrierManager,
+        DistributedCounter as DistributedCounter,
+        DistributedLock as DistributedLock,
+        DistributedLockManager as DistributedLockManager,
+        Fence as Fence,
+        Leader as Leader,
+        LeaderElection as LeaderElection,
+        LeadershipListener as LeadershipListener,
+        LockGuard as LockGuard,
+        SharedValue as SharedValue,
+        Term as Term,
+    )
+    from osdisco.discovery import (
+        DiscoveryListener as DiscoveryListener,
+        DiscoveryService as DiscoveryService,
+        EndpointInfo as EndpointInfo,
+        ExtensionEvent as ExtensionEvent,
+        ExtensionInfo as ExtensionInfo,
+        Extensions as Extensions,
+        ExtensionStatus as ExtensionStatus,
+    )
+    from osdisco.errors import (
+        ClosedError as ClosedError,
+        ConfigError as ConfigError,
+        ConflictError as ConflictError,
+        CoordinationError as CoordinationError,
+        DeniedError as DeniedError,
+        DiscoveryError as DiscoveryError,
+        IndeterminateError as IndeterminateError,
+        InvalidCommitError as InvalidCommitError,
+        InvalidNameError as InvalidNameError,
+        LeaseExpiredError as LeaseExpiredError,
+        LimitError as LimitError,
+        LostError as LostError,
+        OsdiscoError as OsdiscoError,
+        RecordError as RecordError,
+        StaleTokenError as StaleTokenError,
+        TimedOutError as TimedOutError,
+        UnavailableError as UnavailableError,
+    )
+    from osdisco.runtime import (
+        Clock as Clock,
+        Credentials as Credentials,
+        Runtime as Runtime,
+        Secret as Secret,
+        SystemClock as SystemClock,
+    )
+    from osdisco.session import (
+        Session as Session,
+        SessionState as SessionState,
+    )
+    from osdisco.url import (
+        StoreURL as StoreURL,
+    )
+    from osdisco.view import (
+        View as View,
+    )
+
+_HOMES = {
+    "osdisco._feed": "Change",
+    "osdisco.backend": (
+        "ABSENT Backend Batch Condition Delete EndpointStatus HeldBy Item Lease Limits Put Revision Snapshot"
+    ),
+    "osdisco.client": "Client connect",
+    "osdisco.coordination": (
+        "ConsensusRegister Contender CoordinationService DistributedBarrier "
+        "DistributedBarrierManager DistributedCounter DistributedLock DistributedLockManager "
+        "Fence Leader LeaderElection LeadershipListener LockGuard SharedValue Term"
+    ),
+    "osdisco.discovery": (
+        "DiscoveryListener DiscoveryService EndpointInfo ExtensionEvent ExtensionInfo ExtensionStatus Extensions"
+    ),
+    "osdisco.errors": (
+        "ClosedError ConfigError ConflictError CoordinationError DeniedError DiscoveryError "
+        "IndeterminateError InvalidCommitError InvalidNameError LeaseExpiredError LimitError "
+        "LostError OsdiscoError RecordError StaleTokenError TimedOutError UnavailableError"
+    ),
+    "osdisco.runtime": "Clock Credentials Runtime Secret SystemClock",
+    "osdisco.session": "Session SessionState",
+    "osdisco.url": "StoreURL",
+    "osdisco.view": "View",
+}
+"""Where each name lives; a test holds it against the imports above, which type checkers read."""
+
+_HOME_OF = {name: module for module, names in _HOMES.items() for name in names.split()}
+
+__all__ = ["__version__", *_HOME_OF]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = globals()[name] = getattr(import_module(_HOME_OF[name]), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
