@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Final
 
 from osdisco._connection import backoff
@@ -72,6 +73,13 @@ class Tenure(Entry):
             ops.append(Put(self._board.heir, self.heir.key.removeprefix(self._board.queue).encode()))
             expect[self.heir.key] = self.heir.unchanged  # nobody would ever lead if the heir had left
         return ops, expect
+
+    async def _end(self) -> bool:
+        stood = await super()._end()
+        if not stood and self.heir is None and not self.session.lost.is_set():  # an operator took `leader` alone
+            with suppress(OsdiscoError):  # else it goes with the session
+                await self._connection.commit((Delete(self.said),), {})
+        return stood
 
     async def surely_stands(self) -> bool:
         """Ask the store until it answers, or the session's end does."""

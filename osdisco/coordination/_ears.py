@@ -39,7 +39,7 @@ class Ear:
         names = ("on_leadership_acquired", "on_leadership_lost")
         self._acquired, self._lost = (getattr(listener, name, None) for name in names)
         self._function = listener if self._acquired is None and self._lost is None else None
-        if self._function is not None and not callable(self._function):
+        if self._acquired is None and self._lost is None and not callable(listener):
             raise ConfigError(f"{listener!r} has none of the methods of LeadershipListener and is no function")
         self._listener = listener
         self._supervisor = supervisor

@@ -10,7 +10,7 @@ from osdisco._feed import Change, Feed
 from osdisco._records import encode
 from osdisco.backend import ABSENT, HeldBy, Item, Put, Revision
 from osdisco.client import Client
-from osdisco.coordination._board import Board, Said
+from osdisco.coordination._board import Board, Said, mapping
 from osdisco.coordination._candidate import Tenure
 from osdisco.coordination._handle import Handle
 from osdisco.errors import (
@@ -57,7 +57,7 @@ class Term(Handle):
             RecordError: `info` is not JSON, or too large.
         """
         self.check()
-        value = encode(Said(dict(info)))
+        value = encode(Said(mapping(info)))
         try:
             await self._proclaim(value)
         except ConflictError:

@@ -15,7 +15,7 @@ from typing import Any, Final
 from osdisco._connection import backoff
 from osdisco._records import decode, encode
 from osdisco.client import Client
-from osdisco.coordination._board import Board, Candidacy, Leader, Leadership
+from osdisco.coordination._board import Board, Candidacy, Leader, Leadership, mapping
 from osdisco.coordination._candidate import Candidate, Sight
 from osdisco.coordination._ears import Ear, Listener
 from osdisco.coordination._observation import Observation
@@ -52,7 +52,7 @@ class LeaderElection:
         self._client = client
         self._session = session
         self._board = Board(client._keys, name)
-        self._record = _checked(Candidacy(self.candidate_id, priority, client.runtime.name, dict(info)))
+        self._record = _checked(Candidacy(self.candidate_id, priority, client.runtime.name, mapping(info)))
         self._ears: dict[object, Ear] = {}
         self._term: Term | None = None
 

@@ -71,8 +71,9 @@ class CoordinationService:
         Raises:
             InvalidNameError, ConfigError, RecordError: a name, priority or info that cannot be used.
         """
+        info = {} if info is None else info
         return LeaderElection(
-            self._client, self._session, name, candidate_id=candidate_id, priority=priority, info=info or {}
+            self._client, self._session, name, candidate_id=candidate_id, priority=priority, info=info
         )
 
     def barrier(self, name: str) -> DistributedBarrier:

@@ -36,7 +36,7 @@ async def queued(world: World, count: int) -> None:
 
 async def elected(*campaigns: asyncio.Task[Term], within: float = 1.0) -> Term:
     """Return the term of the only one of them that is elected in time."""
-    done, _ = await asyncio.wait(campaigns, timeout=within, return_when=asyncio.FIRST_COMPLETED)
+    await asyncio.wait(campaigns, timeout=within, return_when=asyncio.FIRST_COMPLETED)
     await asyncio.sleep(0.2)
     (only,) = [one for one in campaigns if one.done()]
     return only.result()
