@@ -26,6 +26,7 @@ if TYPE_CHECKING:
         Item as Item,
         Lease as Lease,
         Limits as Limits,
+        Op as Op,
         Put as Put,
         Revision as Revision,
         Snapshot as Snapshot,
@@ -61,6 +62,7 @@ if TYPE_CHECKING:
         ExtensionStatus as ExtensionStatus,
     )
     from osdisco.errors import (
+        BarrierBrokenError as BarrierBrokenError,
         ClosedError as ClosedError,
         ConfigError as ConfigError,
         ConflictError as ConflictError,
@@ -100,7 +102,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "osdisco._feed": "Change",
     "osdisco.backend": (
-        "ABSENT Backend Batch Condition Delete EndpointStatus HeldBy Item Lease Limits Put Revision Snapshot"
+        "ABSENT Backend Batch Condition Delete EndpointStatus HeldBy Item Lease Limits Op Put Revision Snapshot"
     ),
     "osdisco.client": "Client connect",
     "osdisco.coordination": (
@@ -112,9 +114,10 @@ _HOMES = {
         "DiscoveryListener DiscoveryService EndpointInfo ExtensionEvent ExtensionInfo ExtensionStatus Extensions"
     ),
     "osdisco.errors": (
-        "ClosedError ConfigError ConflictError CoordinationError DeniedError DiscoveryError "
-        "IndeterminateError InvalidCommitError InvalidNameError LeaseExpiredError LimitError "
-        "LostError OsdiscoError RecordError StaleTokenError TimedOutError UnavailableError"
+        "BarrierBrokenError ClosedError ConfigError ConflictError CoordinationError DeniedError "
+        "DiscoveryError IndeterminateError InvalidCommitError InvalidNameError LeaseExpiredError "
+        "LimitError LostError OsdiscoError RecordError StaleTokenError TimedOutError "
+        "UnavailableError"
     ),
     "osdisco.runtime": "Clock Credentials Runtime Secret SystemClock",
     "osdisco.session": "Session SessionState",

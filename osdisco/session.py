@@ -37,6 +37,9 @@ log = logging.getLogger("osdisco")
 EPOCH_KEY: Final = "epoch"
 """Raised by the operator after a restore from a backup, so that fencing tokens go on rising."""
 
+LOOK_EVERY: Final = 1.0
+"""Seconds between looks at the clock: how late, after a suspend, the bodies of scopes are cancelled."""
+
 CLOSED: Final = "it was closed"
 
 REVOKING: Final = 2.0
@@ -247,8 +250,9 @@ class Session:
             self._set_alarm()
 
     def _set_alarm(self) -> None:
-        """Timers merely wake; `_ring` looks at the clock, and sets the next one when a renewal came in between."""
-        self._alarm = asyncio.get_running_loop().call_later(max(0.0, self._deadline - self._now()), self._ring)
+        """Timers merely wake; `_ring` looks at the clock. Often, because the loop's timers stop while suspended."""
+        left = max(0.0, self._deadline - self._now())
+        self._alarm = asyncio.get_running_loop().call_later(min(left, LOOK_EVERY), self._ring)
 
     def _ring(self) -> None:
         if self._state is SessionState.LOST:

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Callable, Collection, Mapping, Sequence
 from typing import Any, Final, NoReturn, Self, TypeVar
 
-from osdisco._version import __version__
+from osdisco import __version__
 from osdisco.backend import (
     WATCH_SILENCE,
     Backend,

@@ -23,9 +23,7 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn, Self, TypeVar
 import pytest
 
 from osdisco.testing._api import ApiError as ApiError
-from osdisco.testing._stores import ConsulServer as ConsulServer
-from osdisco.testing._stores import EtcdServer as EtcdServer
-from osdisco.testing._stores import Server, in_namespace
+from osdisco.testing._stores import ConsulServer as ConsulServer, EtcdServer as EtcdServer, Server, in_namespace
 from osdisco.testing.processes import ConsulProcess, EtcdProcess, find_binary
 
 if TYPE_CHECKING:

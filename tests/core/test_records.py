@@ -11,8 +11,7 @@ from typing import Any
 
 import pytest
 from attrs import field, frozen
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from osdisco._records import RECORD_MAX, decode, encode
 from osdisco.errors import RecordError

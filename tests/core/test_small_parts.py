@@ -259,4 +259,3 @@ def test_all_public_names_are_there() -> None:
     namespace: dict[str, Any] = {}
     exec("from osdisco import *", namespace)
     assert set(osdisco.__all__) <= namespace.keys()
-    assert osdisco.__all__ == sorted(osdisco.__all__)

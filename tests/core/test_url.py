@@ -6,8 +6,7 @@ from pathlib import Path
 
 import pytest
 from attrs import frozen
-from hypothesis import example, given
-from hypothesis import strategies as st
+from hypothesis import example, given, strategies as st
 
 import osdisco
 from osdisco.errors import ConfigError

@@ -8,8 +8,7 @@ from random import Random
 
 import pytest
 from core_fakes import Spy, client_of, spied
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from osdisco import ABSENT, Change, Client, Delete, Item, Put, Revision, Runtime
 from osdisco._feed import merge
