@@ -175,7 +175,7 @@ async def test_what_went_during_an_outage_is_told_after_it(world: World) -> None
     await asyncio.sleep(5)
     viewer.backend.faults.clear()
     await until(lambda: "knn" in seer.extensions, 10)
-    assert diary.lines == ["+geo starting", "-geo starting", "+knn starting"]
+    await until(lambda: diary.lines == ["+geo starting", "-geo starting", "+knn starting"])
 
 
 @pytest.mark.parametrize("fault", ["outage", "freeze"])

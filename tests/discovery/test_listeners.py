@@ -121,7 +121,7 @@ async def test_a_bad_listener_harms_nobody_and_is_told_on(
     for id_ in "ab":
         await registered(world.process(), id_)
     await until(lambda: len(caplog.records) == 2)
-    assert before.lines == after.lines == ["+a starting", "+b starting"]
+    await until(lambda: before.lines == after.lines == ["+a starting", "+b starting"])
     assert all("listener" in record.getMessage() for record in caplog.records)
 
 
