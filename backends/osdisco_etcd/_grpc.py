@@ -147,11 +147,13 @@ class GrpcWire(Wire):
 
     async def _keep_alive(self, open_stream: Any, request: Any, *, timeout: float, metadata: Any) -> Any:
         """Renew by a task, because closing a channel overlooks a call that is still waiting for its connection."""
-        renewal = asyncio.create_task(_renew_once(open_stream(timeout=timeout, metadata=metadata), request))
+        call = open_stream(timeout=timeout, metadata=metadata)
+        renewal = asyncio.create_task(_exchange(call, request))
         self._renewals.add(renewal)
         try:
             return await renewal
         finally:
+            call.cancel()  # here, because a task that is cancelled before its first step runs no `finally` of its own
             self._renewals.discard(renewal)
 
     async def _send(self, endpoint: int, method: str, request: Any, timeout: float, carried: object) -> Any:
@@ -246,13 +248,10 @@ def _node(requests: grpc.aio.Channel, leases: grpc.aio.Channel, watches: grpc.ai
     return Node(methods, rpc_pb2_grpc.WatchStub(watches).Watch, (requests, leases, watches))
 
 
-async def _renew_once(call: Any, request: Any) -> Any:
-    try:
-        await call.write(request)
-        answer = await call.read()
-        return None if answer is grpc.aio.EOF else answer
-    finally:
-        call.cancel()
+async def _exchange(call: Any, request: Any) -> Any:
+    await call.write(request)
+    answer = await call.read()
+    return None if answer is grpc.aio.EOF else answer
 
 
 def _compare(compare: Compare) -> Any:

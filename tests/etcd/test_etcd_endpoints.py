@@ -383,6 +383,22 @@ async def test_a_cancelled_caller_is_cancelled_and_nobody_else(frozen: EtcdServe
     await second
 
 
+async def test_a_renewal_cancelled_at_any_step_leaves_no_task(frozen: EtcdServer, open_backend: Open) -> None:
+    backend = open_backend(frozen.address)
+    lease = await backend.grant(60, timeout=5)
+    await freeze(frozen)
+    before = asyncio.all_tasks()
+    for steps in range(12):
+        renewal = asyncio.create_task(backend.renew(lease, timeout=30))
+        for _ in range(steps):
+            await asyncio.sleep(0)
+        renewal.cancel()
+        await asyncio.wait((renewal,))
+        assert renewal.cancelled()
+    await asyncio.sleep(0.3)
+    assert asyncio.all_tasks() == before
+
+
 async def test_closing_leaves_no_connection(
     etcd: EtcdServer, serve: Serve, open_backend: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:
