@@ -84,6 +84,10 @@ class CoordinationError(OsdiscoError):
     """A recipe (lock, election, barrier) found its state in the store unusable."""
 
 
+class BarrierBrokenError(CoordinationError):
+    """A member of a double barrier died inside: what it was to do there may not be done."""
+
+
 def nearest(word: str, known: Iterable[str]) -> str:
     """Return `"; did you mean 'x'?"` for the closest known word, or an empty string."""
     from difflib import get_close_matches

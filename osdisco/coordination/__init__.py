@@ -6,6 +6,7 @@ from osdisco.coordination._term import Term
 from osdisco.coordination.barrier import DistributedBarrier, DistributedBarrierManager
 from osdisco.coordination.consensus import ConsensusRegister
 from osdisco.coordination.counter import DistributedCounter
+from osdisco.coordination.double_barrier import DoubleBarrier, Stay
 from osdisco.coordination.election import LeaderElection
 from osdisco.coordination.fence import Fence
 from osdisco.coordination.lock import Contender, DistributedLock, LockGuard
@@ -21,11 +22,13 @@ __all__ = [
     "DistributedCounter",
     "DistributedLock",
     "DistributedLockManager",
+    "DoubleBarrier",
     "Fence",
     "Leader",
     "LeaderElection",
     "LeadershipListener",
     "LockGuard",
     "SharedValue",
+    "Stay",
     "Term",
 ]

@@ -9,6 +9,7 @@ from osdisco.client import Client
 from osdisco.coordination.barrier import DistributedBarrier, DistributedBarrierManager
 from osdisco.coordination.consensus import ConsensusRegister
 from osdisco.coordination.counter import DistributedCounter
+from osdisco.coordination.double_barrier import DoubleBarrier
 from osdisco.coordination.election import LeaderElection
 from osdisco.coordination.lock import DistributedLock, Info, LockGuard
 from osdisco.coordination.shared_value import SharedValue
@@ -79,6 +80,16 @@ class CoordinationService:
     def barrier(self, name: str) -> DistributedBarrier:
         """Return the barrier called `name`; down until somebody holds it."""
         return DistributedBarrier(self._client, self._session, name)
+
+    def double_barrier(self, name: str, *, parties: int, timeout: float | None = None) -> DoubleBarrier:
+        """Return the double barrier called `name`: `parties` begin together, and nobody goes on before all finished.
+
+        Args:
+            name: the same for all.
+            parties: how many it takes, the same for all.
+            timeout: seconds to wait for the others at entering, and again at leaving; for ever when None.
+        """
+        return DoubleBarrier(self._client, self._session, name, parties=parties, timeout=timeout)
 
 
 class DistributedLockManager:
