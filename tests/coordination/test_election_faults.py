@@ -1,0 +1,521 @@
+"""Elections when answers are lost, the store is away or leases end: no second leader, no phantom, nobody asleep.
+
+The pains are those of other libraries' users.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+
+import pytest
+from elections import Told, campaign, elected, election_of, queued, standing
+from worlds import NAMESPACE, World, lease_of
+
+from osdisco.backend import Delete, Put
+from osdisco.coordination import LeaderElection
+from osdisco.errors import DeniedError, IndeterminateError, LostError, OsdiscoError, UnavailableError
+from osdisco.testing import VirtualClock
+
+
+async def lead(election: LeaderElection, body: list[str] | None = None) -> None:
+    async with election.campaign(5) as term:
+        await term.proclaim({"a": 1})
+        try:
+            await asyncio.sleep(1000)
+        except asyncio.CancelledError:
+            if body is not None:
+                body.append("cancelled")
+            raise
+
+
+# Lost answers
+
+
+@pytest.mark.parametrize("lost", ["drop", "drop_answer", "late"])
+async def test_a_promotion_whose_answer_was_lost_is_found_out_by_whom_leader_names(world: World, lost: str) -> None:
+    client, other = world.process(), world.process()
+    options = {"after": 1.0} if lost == "late" else {}
+    rule = getattr(client.backend.faults, lost)("commit", times=1, key="/leader", **options)
+    async with election_of(client).campaign(5) as term:
+        assert rule.hits == 1
+        await asyncio.sleep(2)
+        await term.commit([Put("plan", b"")])
+        assert (await election_of(other).leader()).token == term.token
+
+
+async def test_a_promotion_that_stays_unknown_is_not_believed_because_of_the_session(world: World) -> None:
+    """The other candidate of the same session leads: `leader` is of our lease, and still not ours."""
+    client = world.process()
+    first = standing(client, "first")
+    term = await elected(first)
+    client.backend.faults.delay("watch", answer=3)
+    second = standing(client, "second")
+    await asyncio.sleep(1)
+    assert not second.done()
+    await term.resign()
+    third = standing(client, "third", priority=1)
+    client.backend.faults.drop_answer("commit", times=2, key="/leader")
+    await asyncio.sleep(10)
+    leading = [task.result() for task in (second, third) if task.done()]
+    assert len(leading) == 1
+    assert leading[0]._tenure.created == world.store.get(f"{NAMESPACE}/election/e/leader").created
+    second.cancel()
+    third.cancel()
+    await leading[0].resign()
+
+
+async def test_a_promotion_under_way_when_its_candidate_leaves_makes_no_phantom(world: World) -> None:
+    """It is undone once nothing of it can apply any more: a look before that would miss it."""
+    client, other = world.process(), world.process()
+    term = await election_of(other).campaign()
+    task = standing(client, "leaving")
+    await queued(world, 1)
+    client.backend.faults.delay("commit", request=1, times=1, key="/leader")
+    client.backend.faults.delay("commit", request=2, times=1, key="q/")
+    await term.resign()
+    await asyncio.sleep(0.5)
+    task.cancel()
+    await asyncio.wait([task])
+    async with election_of(other).campaign(5):
+        pass
+    assert world.keys() == []
+
+
+async def test_a_create_that_comes_after_the_promotion_is_refused(world: World) -> None:
+    """Otherwise the ghost of the entry would be next for ever, and never lead."""
+    client, other = world.process(), world.process()
+    client.backend.faults.late("commit", after=3, times=1, key="q/")
+    async with election_of(client).campaign(5):
+        assert world.clock.now() < 3
+        await asyncio.sleep(5)
+        assert world.keys("election/") == ["election/e/leader"]
+        assert len(world.keys("x/")) == 1
+    async with election_of(other).campaign(1):
+        pass
+
+
+@pytest.mark.parametrize("lost", ["drop", "drop_answer", "late"])
+async def test_a_resignation_whose_answer_was_lost_is_one(world: World, lost: str) -> None:
+    client, other = world.process(), world.process()
+    term = await election_of(client).campaign()
+    await term.proclaim({"a": 1})
+    options = {"after": 0.3} if lost == "late" else {}
+    getattr(client.backend.faults, lost)("commit", times=2, **options)
+    await term.resign()
+    assert world.keys() == []
+    async with election_of(other).campaign(1):
+        await asyncio.sleep(1)
+
+
+@pytest.mark.parametrize("lost", ["drop", "drop_answer", "late"])
+async def test_a_transfer_whose_answer_was_lost_is_one(world: World, lost: str) -> None:
+    client = world.process()
+    term = await election_of(client).campaign()
+    tasks = [standing(world.process(), "other", priority=1), standing(world.process(), "heir")]
+    await queued(world, 2)
+    options = {"after": 0.3} if lost == "late" else {}
+    getattr(client.backend.faults, lost)("commit", times=2, **options)
+    await term.transfer("heir")
+    await (await elected(*tasks)).resign()
+    assert tasks[1].done()
+    await (await elected(tasks[0])).resign()
+
+
+async def test_a_proclamation_whose_answer_was_lost_does_not_hinder_the_next(world: World) -> None:
+    client = world.process()
+    election = election_of(client)
+    async with election.campaign() as term:
+        for lost in ("drop_answer", "drop"):
+            getattr(client.backend.faults, lost)("commit", times=1)
+            with pytest.raises(IndeterminateError):
+                await term.proclaim({"a": 1})
+            await term.proclaim({"b": lost})
+            assert (await election.leader()).info == {"b": lost}
+
+
+# A view that is behind
+
+
+async def test_an_entry_that_an_older_view_does_not_show_is_not_taken_for_lost(world: World) -> None:
+    client = world.process()
+    async with election_of(world.process()).campaign() as term:
+        client.backend.faults.delay("watch", answer=2)
+        task = standing(client, "slow")
+        await asyncio.sleep(1)
+        (key,) = world.keys("election/e/q/")
+        other = standing(client, "another")
+        await asyncio.sleep(8)
+        assert key in world.keys("election/e/q/")
+        assert len(world.keys("election/e/q/")) == 2
+        assert client.backend.calls["commit"] == 3, "two entries and the session's own key"
+        other.cancel()
+        await term.resign()
+    await (await elected(task, within=5)).resign()
+
+
+async def test_a_view_that_is_behind_makes_no_second_leader_and_nobody_spin(world: World) -> None:
+    """It shows no leader, and us as the next one: the store knows better."""
+    slow, fast = world.process(), world.process()
+    term = await election_of(fast).campaign()
+    task = standing(slow, "slow")
+    await queued(world, 1)
+    slow.backend.faults.delay("watch", answer=3)
+    await asyncio.sleep(4)
+    heir = standing(fast, "heir")
+    await queued(world, 2)
+    await term.transfer("heir")
+    leading = await elected(heir)
+    before = slow.backend.calls["commit"]
+    await asyncio.sleep(10)
+    leading.check()
+    assert not task.done()
+    assert slow.backend.calls["commit"] - before < 30
+    slow.backend.faults.clear()
+    await leading.resign()
+    await (await elected(task, within=5)).resign()
+
+
+async def test_a_forced_resync_changes_nothing(world: World) -> None:
+    clients = [world.process() for _ in range(3)]
+    told = Told()
+    election = election_of(clients[0])
+    election.add_listener(told)
+    async with election.campaign(), election_of(clients[2]).observe() as leaders:
+        task = standing(clients[1], "next")
+        await anext(leaders)
+        for _ in range(5):
+            world.store.faults.compact()
+            world.store.faults.resync()
+            await asyncio.sleep(1)
+        assert told.heard == ["acquired"]
+        assert not task.done()
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(anext(leaders), 1)
+    await (await elected(task)).resign()
+
+
+# Keys that are removed by hand
+
+
+async def test_a_candidate_whose_entry_was_removed_stands_again(world: World) -> None:
+    async with election_of(world.process()).campaign():
+        task = standing(world.process(), "removed")
+        for _ in range(3):
+            await queued(world, 1)
+            (key,) = world.keys("election/e/q/")
+            world.store.commit([Delete(f"{NAMESPACE}/{key}")], {})
+            await asyncio.sleep(0.5)
+    await (await elected(task)).resign()
+
+
+async def test_a_leader_whose_key_was_removed_is_told_and_leaves_nothing(world: World) -> None:
+    client = world.process()
+    leading = asyncio.ensure_future(lead(election_of(client)))
+    await asyncio.sleep(0.5)
+    world.store.commit([Delete(f"{NAMESPACE}/election/e/leader")], {})
+    with pytest.raises(LostError, match="gone"):
+        await leading
+    assert world.clock.now() < 1
+    assert world.keys() == []
+
+
+async def test_a_leader_that_may_no_longer_watch_leads_on(world: World) -> None:
+    client = world.process()
+    async with election_of(client).campaign() as term:
+        client.backend.faults.deny("watch", key="election/")
+        world.store.faults.resync()
+        await asyncio.sleep(60)
+        term.check()
+
+
+async def test_a_candidate_that_may_no_longer_look_is_told(world: World) -> None:
+    client = world.process()
+    async with election_of(world.process()).campaign():
+        for task in (standing(client, "a"), asyncio.ensure_future(election_of(client).participate())):
+            await asyncio.sleep(1)
+            client.backend.faults.deny("watch", key="election/")
+            with pytest.raises(DeniedError):
+                await asyncio.wait_for(task, 10)
+            client.backend.faults.clear()
+            await asyncio.sleep(1)
+            assert world.keys() == ["election/e/leader"]
+
+
+# The store is away
+
+
+async def test_a_campaign_while_the_store_is_away_is_unavailable_in_time(world: World) -> None:
+    client = world.process()
+    client.backend.faults.outage()
+    with pytest.raises(UnavailableError):
+        await election_of(client).campaign()
+    assert world.clock.now() <= client.options.timeout
+    client.backend.faults.clear()
+    async with election_of(client).campaign():
+        pass
+
+
+@pytest.mark.parametrize("fault", ["outage", "freeze"])
+async def test_an_outage_within_the_ttl_unseats_nobody(world: World, fault: str) -> None:
+    leader, waiter = world.process(), world.process()
+    term = await election_of(leader).campaign()
+    task = standing(waiter, "next")
+    await asyncio.sleep(2)
+    getattr(world.store.faults, fault)()
+    await asyncio.sleep(0.5 * world.ttl)
+    world.store.faults.clear()
+    await asyncio.sleep(world.ttl)
+    term.check()
+    assert not task.done()
+    await term.resign()
+    await (await elected(task, within=5)).resign()
+
+
+async def test_a_turn_that_comes_during_an_outage_is_taken_after_it(world: World) -> None:
+    leader, waiter = world.process(), world.process(timeout=1)
+    term = await election_of(leader).campaign()
+    task = standing(waiter, "next")
+    await queued(world, 1)
+    rule = waiter.backend.faults.outage("commit")
+    await term.resign()
+    await asyncio.sleep(5)
+    assert not task.done()
+    rule.end()
+    await (await elected(task, within=5)).resign()
+
+
+async def test_a_resignation_during_an_outage_says_so_in_time_and_happens_afterwards(world: World) -> None:
+    client, other = world.process(timeout=2), world.process()
+    election = election_of(client)
+    term = await election.campaign()
+    task = standing(other, "other")
+    client.backend.faults.outage("commit")
+    began = world.clock.now()
+    for end in (term.resign, election.resign):
+        with pytest.raises(IndeterminateError):
+            await end()
+    assert world.clock.now() - began <= 4.1
+    assert not election.is_leader
+    client.backend.faults.clear()
+    await (await elected(task, within=6)).resign()
+    await term.resign()
+
+
+async def test_who_participates_outlives_every_outage(world: World) -> None:
+    client = world.process(timeout=1)
+    world.store.faults.outage()
+    election = election_of(client)
+    task = asyncio.ensure_future(election.participate())
+    for _ in range(3):
+        await asyncio.sleep(60)
+        assert not election.is_leader
+        world.store.faults.clear()
+        await asyncio.sleep(10)
+        assert election.is_leader
+        world.store.faults.outage()
+    world.store.faults.clear()
+    await asyncio.sleep(30)
+    task.cancel()
+    await asyncio.wait([task])
+
+
+# Pains of others
+
+
+async def test_pain_1_and_4_a_leader_that_is_cut_off_knows_before_another_one_leads(world: World) -> None:
+    """hashicorp/consul#18271, apache/curator#727: partitioned leaders went on for minutes."""
+    client, other = world.process(), world.process()
+    election = election_of(client)
+    term = await election.campaign()
+    task = standing(other, "other")
+    client.backend.faults.freeze()
+    lost = asyncio.ensure_future(term.lost.wait())
+    while not task.done():
+        assert election.is_leader is not lost.done()
+        await asyncio.sleep(0.1)
+    assert lost.done()
+    assert not election.is_leader
+    client.backend.faults.thaw()
+    with pytest.raises(LostError):
+        await term.commit([Put("plan", b"old")])
+    await task.result().resign()
+
+
+async def test_pain_2_a_leader_that_lost_its_term_keeps_it_from_nobody(world: World) -> None:
+    """hashicorp/consul#2371: "lost" is signalled while renewals keep the lock, so nobody leads any more."""
+    client, other = world.process(), world.process()
+    term = await election_of(client).campaign()
+    rule = client.backend.faults.outage("renew")
+    await term.lost.wait()
+    rule.end()
+    async with election_of(other).campaign(2):
+        pass
+
+
+async def test_pain_3_and_14_who_lost_a_term_campaigns_again_with_the_same_election(world: World) -> None:
+    """hashicorp/consul#4902, sodafoundation/delfin#640, StackStorm/st2#4015: unusable until the process restarts."""
+    client = world.process()
+    election = election_of(client)
+    for _ in range(3):
+        leading = asyncio.ensure_future(lead(election))
+        await asyncio.sleep(0.5)
+        assert election.is_leader
+        world.store.faults.end_lease(await lease_of(client))
+        with pytest.raises(LostError):
+            await leading
+
+
+async def test_pain_5_there_is_one_leader_through_any_reconnect(world: World) -> None:
+    """apache/curator#1137, #1169, #1211: two leaders around a reconnect."""
+    elections = [election_of(world.process(), candidate_id=name) for name in "abc"]
+    tasks = [asyncio.ensure_future(election.participate()) for election in elections]
+    for step in range(200):
+        await asyncio.sleep(0.5)
+        assert sum(election.is_leader for election in elections) <= 1
+        if step % 40 == 10:
+            world.clients[step // 40 % 3].backend.faults.freeze()
+        elif step % 40 == 36:
+            world.clients[step // 40 % 3].backend.faults.thaw()
+    await asyncio.sleep(5)
+    assert sum(election.is_leader for election in elections) == 1
+    for task in tasks:
+        task.cancel()
+    await asyncio.wait(tasks)
+
+
+async def test_pain_6_and_7_nobody_is_elected_on_a_dead_lease(world: World) -> None:
+    """apache/curator#1121, etcd-io/etcd#11456: elected on the lease of a session that was over."""
+    leader, client = world.process(), world.process()
+    term = await election_of(leader).campaign()
+    task = standing(client, "dead")
+    await queued(world, 1)
+    client.backend.faults.outage("watch", "renew", "get")  # it does not hear of it
+    world.store.revoke(await lease_of(client))
+    await term.resign()
+    with pytest.raises(LostError):
+        await asyncio.wait_for(task, world.ttl)
+    assert await election_of(leader).leader() is None
+    client.backend.faults.clear()
+
+
+async def test_pain_7_a_suspended_candidate_looks_at_the_clock_before_it_leads(world: World) -> None:
+    """etcd's Campaign returns without a look at what became of its lease meanwhile."""
+    leader, shared = world.process(), world.clock
+    term = await election_of(leader).campaign()
+    world.clock = VirtualClock()
+    client = world.process()
+    suspended, world.clock = world.clock, shared
+    task = standing(client, "suspended")
+    await queued(world, 1)
+    before = client.backend.calls["commit"]
+    suspended.jump(2 * world.ttl)
+    await term.resign()
+    with pytest.raises(LostError):
+        await asyncio.wait_for(task, 0.01)
+    assert client.backend.calls["commit"] == before
+    await asyncio.sleep(1)
+    assert world.keys() == []
+
+
+async def test_pain_8_a_candidate_whose_session_died_does_not_wait_on(world: World) -> None:
+    """etcd-io/etcd#19597."""
+    async with election_of(world.process()).campaign():
+        client = world.process()
+        task = standing(client, "dead")
+        await queued(world, 1)
+        world.store.faults.end_lease(await lease_of(client))
+        with pytest.raises(LostError):
+            await asyncio.wait_for(task, 1)
+
+
+async def test_pain_8_who_participates_with_a_session_of_its_own_is_told_of_its_end(world: World) -> None:
+    client = world.process()
+    async with client.session() as session:
+        election = election_of(client, session=session)
+        task = asyncio.ensure_future(election.participate())
+        await asyncio.sleep(1)
+        assert election.is_leader
+        world.store.faults.end_lease(session.id)
+        with pytest.raises(LostError):
+            await asyncio.wait_for(task, 1)
+
+
+@pytest.mark.parametrize("fault", ["drop", "drop_answer", "late"])
+async def test_pain_9_there_is_no_phantom_leader_whatever_answers_are_lost(world: World, fault: str) -> None:
+    """cagriekin/charts#327: a leader in the store that nobody is, and candidates that wait for it."""
+    options = {"after": 1.5} if fault == "late" else {}
+    clients = [world.process(timeout=1) for _ in range(2)]
+    for step in range(24):
+        client = clients[step % 2]
+        await client.shared_session()
+        getattr(client.backend.faults, fault)("commit", times=1 + step % 3, key="election/", **options)
+        with suppress(OsdiscoError):
+            await (await campaign(election_of(client), timeout=step / 8)).resign()
+        await asyncio.sleep(5)
+        client.backend.faults.clear()
+        await asyncio.sleep(2)
+        assert world.keys("election/") == []
+        async with election_of(clients[0]).campaign(0.1):
+            pass
+
+
+async def test_pain_12_a_campaign_in_vain_leaves_no_candidate_even_if_its_removal_takes_long(world: World) -> None:
+    """python-zk/kazoo#760: a failed attempt leaves an orphan in the queue."""
+    leader, client = world.process(), world.process(timeout=1)
+    async with election_of(leader).campaign() as term:
+        task = standing(client, "orphan")
+        await queued(world, 1)
+        rule = client.backend.faults.outage("commit")
+        task.cancel()
+        await asyncio.sleep(5)
+        assert len(world.keys("election/e/q/")) == 1
+        rule.end()
+        await asyncio.sleep(5)
+        assert world.keys() == ["election/e/leader"]
+        term.check()
+
+
+async def test_pain_15_the_body_of_a_term_is_cancelled_when_it_is_lost(world: World) -> None:
+    """python-zk/kazoo#565: users cannot work out how to wire the loss to what they do."""
+    client = world.process()
+    body: list[str] = []
+    leading = asyncio.ensure_future(lead(election_of(client), body))
+    await asyncio.sleep(0.5)
+    client.backend.faults.freeze()
+    while not body:
+        await asyncio.sleep(0.1)
+    assert world.clock.now() < world.ttl
+    with pytest.raises(LostError):
+        await leading
+    client.backend.faults.clear()
+
+
+# Processes that die
+
+
+async def test_a_dead_leader_is_followed_when_its_lease_ends(world: World) -> None:
+    leader, waiter = world.process(), world.process()
+    old = await election_of(leader).campaign()
+    await old.proclaim({"a": 1})
+    task = standing(waiter, "next")
+    await queued(world, 1)
+    world.kill(leader)
+    term = await elected(task, within=1.2 * world.ttl)
+    assert term.token > old.token
+    assert world.keys() == ["election/e/leader"]
+    await term.resign()
+
+
+async def test_dead_candidates_delay_nobody_for_longer_than_their_lease(world: World) -> None:
+    leader, waiter = world.process(), world.process()
+    term = await election_of(leader).campaign()
+    dying = [world.process() for _ in range(5)]
+    dead = [standing(client, "dead", priority=9) for client in dying]
+    task = standing(waiter, "alive")
+    await queued(world, 6)
+    for client in dying:
+        world.kill(client)
+    await term.resign()
+    await (await elected(task, within=1.2 * world.ttl)).resign()
+    await asyncio.gather(*dead, return_exceptions=True)
