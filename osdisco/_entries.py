@@ -84,6 +84,10 @@ class Entry:
             try:
                 if await self._attempt(ops, expect):
                     return
+            except (
+                ConflictError
+            ):  # it was made and removed again, and what it replaces is gone: it alone is left to make
+                ops, expect = ops[:1], {self.key: ABSENT, self._tombstone: ABSENT}
             except UnavailableError:
                 if not self._unaccounted:  # proven: nothing of it can ever apply
                     raise
@@ -102,9 +106,11 @@ class Entry:
             raise LostError(_NO_LEASE) from exc
         except IndeterminateError:
             self._unaccounted += 1
+            return await self._find()
         except ConflictError:
-            pass  # our own earlier attempt came through, or the entry was ended meanwhile
-        return await self._find()
+            if await self._find():
+                return True  # our own earlier attempt came through
+            raise
 
     async def _find(self) -> bool:
         """Look whether an attempt with a lost answer made the entry."""

@@ -7,14 +7,14 @@ import logging
 import os
 import random
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from itertools import count
 
 import pytest
 from extensions import Diary, info, observer, registered, until
 from worlds import Suspensions, World, lease_of
 
-from osdisco.backend import Delete, Item
+from osdisco.backend import Condition, Delete, Item, Op
 from osdisco.client import Client
 from osdisco.discovery import DiscoveryService, ExtensionInfo, ExtensionStatus
 from osdisco.discovery.table import fold
@@ -90,6 +90,27 @@ async def test_an_update_whose_answer_was_lost_never_comes_over_a_later_one(worl
     assert history.statuses[-1] == "degraded"
     assert history.statuses in (["starting", "healthy", "degraded"], ["starting", "degraded"])
     assert len(world.keys("ext/")) == 1
+
+
+async def test_an_update_that_is_deleted_before_its_lost_answer_was_found_out_is_made_again(world: World) -> None:
+    """Its commit put a tombstone for the record before it, whose first create may still come: it cannot be repeated."""
+    client = world.process()
+    client.backend.faults.late("commit", after=5, times=1, key="ext/")
+    discovery = await registered(client)
+    client.backend.faults.drop_answer("commit", times=1, key="ext/")
+    commit = world.store.commit
+
+    def commit_and_delete(ops: Sequence[Op], expect: Mapping[str, Condition]) -> Mapping[str, int]:
+        revisions = commit(ops, expect)
+        world.store.commit = commit  # type: ignore[method-assign]
+        commit([Delete(op.key) for op in ops if "/x/" not in op.key], {})
+        return revisions
+
+    world.store.commit = commit_and_delete  # type: ignore[method-assign]
+    await discovery.set_status(HEALTHY)
+    await discovery.wait_registered(1)
+    await asyncio.sleep(10)
+    assert [extension.status for extension in await discovery.discover_extensions()] == [HEALTHY]
 
 
 async def test_leaving_with_lost_answers_leaves_nothing(world: World) -> None:
