@@ -320,8 +320,8 @@ def test_loading_the_plugin_loads_nothing_heavy() -> None:
     code = """if True:
         import sys, pytest
         before = set(sys.modules)
-        import osdisco_pytest
+        import osdisco.testing.plugin
         print(*sorted({name.partition(".")[0] for name in set(sys.modules) - before}))
         """
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
-    assert loaded == ["osdisco_pytest"]
+    assert loaded == ["osdisco"]

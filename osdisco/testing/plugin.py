@@ -1,7 +1,7 @@
 """The pytest plugin: runs async tests that use osdisco, in virtual time where it can, and gives them their fixtures.
 
-Every pytest run of whoever has osdisco loads it, so it imports nothing heavy, and stands outside of the package: even
-`import osdisco` would bring asyncio and attrs along.
+Every pytest run of whoever has osdisco loads it, so it imports nothing heavy. (That is also why `import osdisco` loads
+its names late: it would bring asyncio and attrs along.)
 
 It runs an `async def` test when the test uses one of its fixtures or the marker `osdisco`, or is part of a
 `BackendSuite`; all other async tests are left to pytest-asyncio, anyio or whoever else is there. Async fixtures of
