@@ -1,0 +1,173 @@
+"""Keeps a record of this process in the store: the latest, and once, under whatever session lives.
+
+Every version of the record is an entry of its own that removes the one before in the same commit. A commit whose answer
+was lost can therefore never bring old data back: what it replaces is gone by then.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from contextlib import suppress
+from itertools import count
+from typing import Final, Generic, TypeVar
+
+from osdisco._connection import backoff
+from osdisco._entries import Entry
+from osdisco._signal import Signal
+from osdisco._tasks import cancel
+from osdisco.client import Client
+from osdisco.errors import OsdiscoError
+from osdisco.session import Session
+from osdisco.view import View
+
+T = TypeVar("T")
+
+log = logging.getLogger("osdisco")
+
+
+class Keeper(ABC, Generic[T]):
+    """The record of one process at `place`, which are segments; below it every process has entries of its own.
+
+    Args:
+        view: of all records.
+        changed: rung when something here may be different from before, and to be rung when the view changes.
+        session: to hang on instead of the client's shared one, which is opened anew when it is lost.
+    """
+
+    desired: T
+
+    def __init__(
+        self, client: Client, view: View, changed: Signal, *place: str, session: Session | None = None
+    ) -> None:
+        self.superseded = False
+        self.error: OsdiscoError | None = None
+        self.incarnation = 0
+        self.process: Final = client.runtime.unique()
+        self._client = client
+        self._view = view
+        self._changed = changed
+        self._place = place
+        self._session = session
+        self._numbers = count(1)
+        self._entry: Entry | None = None
+        self._name = ""  # of the entry
+        self._published: T | None = None
+        self._leaving = False
+        self._task: asyncio.Task[None] | None = None
+        self._forget: Callable[[], None] = lambda: None
+
+    @abstractmethod
+    def _record(self, desired: T) -> bytes:
+        """Return what stands in the store, with the incarnation."""
+
+    @property
+    def registered(self) -> bool:
+        """Whether the latest record stands in the store, as far as this process can know. No I/O."""
+        return self._stands and self._published == self.desired
+
+    @property
+    def session(self) -> Session | None:
+        """The session that the record hangs on; None while it does not stand."""
+        return self._entry.session if self._entry is not None and self._stands else None
+
+    @property
+    def _stands(self) -> bool:
+        return self._entry is not None and not self._entry.gone.is_set() and self._entry.session.valid
+
+    @property
+    def _over(self) -> bool:
+        """Whether nothing is left to publish: somebody newer has the place, or we said that we go."""
+        return self.superseded or (self._leaving and (self.registered or not self._stands))
+
+    def yield_to(self, rival: int) -> None:
+        """Withdraw if `rival`, the incarnation of another process at this place, is newer than ours."""
+        if 0 < self.incarnation < rival:
+            self.superseded = True
+
+    def start(self) -> None:
+        """Begin; does not wait for the store."""
+        self._task = self._client._connection.supervisor.spawn(self._run(), f"register {'/'.join(self._place)}")
+
+    async def leave(self) -> None:
+        """Publish what is desired last, then remove it. Waits as long as one operation may."""
+        assert self._task is not None
+        self._leaving = True
+        self._changed.fire()
+        try:
+            if self._stands:
+                await asyncio.wait([self._task], timeout=self._client.options.timeout)
+        finally:
+            if self._entry is not None:
+                self._entry.abandon()
+            self._forget()
+            await cancel(self._task)
+
+    async def _run(self) -> None:
+        failures = 0
+        while not self._over:
+            try:
+                await self._keep()
+                failures = 0
+            except OsdiscoError as exc:
+                self.error = exc
+                log.info("%s is not registered as it should be, trying again: %s", self._place[-1], exc)
+                await asyncio.sleep(backoff(self._client.runtime, failures))
+                failures += 1
+        if self.superseded:
+            log.warning("%s was registered anew by another process; this one withdraws", self._place[-1])
+        if self._entry is not None:
+            await self._entry.end()
+        self._changed.fire()
+
+    async def _keep(self) -> None:
+        """Publish what is new, then wait until there is more to do."""
+        if not self.registered:
+            await self._publish()
+        self.error = None
+        self._changed.fire()
+        await self._until_needed()
+
+    async def _until_needed(self) -> None:
+        """Wait until there is something to do, be it that somebody deleted the record.
+
+        While the view does not show it the store is asked now and then: it may be gone before the view ever saw it.
+        """
+
+        def needed() -> bool:
+            return self._over or not self.registered
+
+        def shown() -> bool:
+            return self._name in self._view
+
+        asked = 2
+        while self._entry is not None and not needed():
+            with suppress(TimeoutError):
+                await self._changed.wait_for(lambda: needed() or shown(), backoff(self._client.runtime, asked))
+            if shown():
+                await self._changed.wait_for(lambda: needed() or not shown())
+            if not needed():
+                await self._entry.stands()
+            asked += 1
+
+    async def _publish(self) -> None:
+        session = self._session or await self._client.shared_session()
+        old = self._entry
+        if old is not None and (old.session is not session or old.gone.is_set()):
+            await old.end()  # for good: no late create of it may come after the next one
+            old = self._entry = None
+        desired, keys = self.desired, self._client._keys
+        segments = *self._place, f"{self.process}.{next(self._numbers)}"
+        entry = Entry(self._client._connection, keys, session, *segments)
+        await entry.create(self._record(desired), instead_of=old)
+        self._entry, self._name, self._published = entry, "/".join(segments), desired
+        self.incarnation = self.incarnation or entry.created
+        self._forget()
+        self._forget = session.lost.call(lambda _: self._changed.fire())
+
+
+def process_of(name: str) -> str:
+    """Return the process that a record's name tells of."""
+    return name.rpartition("/")[2].partition(".")[0]
