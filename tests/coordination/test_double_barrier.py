@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 
 import pytest
@@ -252,6 +253,29 @@ async def test_an_outage_is_waited_out(world: World) -> None:
         await asyncio.sleep(20)
         assert not leaving.done()
     await asyncio.gather(leaving, stays[1].leave())
+
+
+async def test_a_view_that_is_behind_is_no_loss(world: World) -> None:
+    client = world.process()
+    async with client._view_of(barrier_of(client)._root):
+        client.backend.faults.delay("watch", answer=3)
+        entering = asyncio.ensure_future(barrier_of(client).enter())
+        await asyncio.sleep(10)
+        assert not entering.done()
+        await asyncio.gather((await barrier_of(world.process()).enter()).leave(), (await entering).leave())
+
+
+async def test_a_roster_that_comes_late_lets_nobody_in_alone(world: World) -> None:
+    a, b = world.process(), world.process()
+    for client in (a, b):
+        client.backend.faults.late("commit", after=5, key="db/phase/ready")
+    alone = asyncio.ensure_future(barrier_of(a).enter())
+    with pytest.raises(TimedOutError):
+        await barrier_of(b).enter(timeout=3)
+    await asyncio.sleep(20)
+    assert not alone.done()
+    a.backend.faults.clear()
+    await asyncio.gather((await barrier_of(world.process()).enter()).leave(), (await alone).leave())
 
 
 async def test_a_store_that_is_away_to_begin_with_is_unavailable(world: World) -> None:
@@ -541,15 +565,16 @@ asyncio.run(main())
 @pytest.mark.osdisco("memory", "etcd", "etcd+http", "consul")
 async def test_rounds_on_every_store(osdisco_url: str) -> None:
     clients = [connect(osdisco_url) for _ in range(3)]
-    inside: set[int] = set()
+    came, finished = Counter[int](), Counter[int]()
 
     async def rounds(number: int) -> None:
-        for _ in range(3):
+        for turn in range(3):
+            came[turn] += 1
             async with barrier_of(clients[number], 3, 60):
-                inside.add(number)
-                await asyncio.sleep(0.05)
-                assert len(inside) == 3
-            inside.discard(number)
+                assert came[turn] == 3
+                await asyncio.sleep(0.05 * number)
+                finished[turn] += 1
+            assert finished[turn] == 3
 
     await asyncio.gather(*map(rounds, range(3)))
     assert (await clients[0].scan("db/")).items == {}
