@@ -275,7 +275,8 @@ class Session:
             except OsdiscoError as exc:
                 if not self.lost.is_set():
                     self._move(SessionState.SUSPENDED, str(exc))
-                pause = min(backoff(self._runtime, failures), self._granted.ttl / 6)
+                left = self._deadline - self._now()  # an outage that ends before it must not lose the session
+                pause = min(backoff(self._runtime, failures), self._granted.ttl / 6, left / 2)
                 self._next_renewal = self._now() + max(pause, PAUSE_MIN / 2)
                 failures += 1
 

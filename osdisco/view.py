@@ -15,7 +15,6 @@ from typing import Self
 from osdisco._connection import Connection
 from osdisco._feed import Change, Feed, Feeds, merge
 from osdisco._keys import Keyspace
-from osdisco._loss import Loss
 from osdisco._signal import Signal
 from osdisco.backend import WATCH_SILENCE, Item
 from osdisco.errors import ClosedError, DeniedError, OsdiscoError, TimedOutError, UnavailableError
@@ -127,15 +126,6 @@ class View(Mapping[str, Item]):
             ClosedError: the view was closed.
         """
         await self._wait(lambda: predicate(self), timeout)
-
-    async def wait_unless(self, lost: Loss, predicate: Callable[[Mapping[str, Item]], object]) -> None:
-        """Like `until`, but raises LostError as soon as `lost` is set. Asks only once the state is known."""
-        forget = lost.call(lambda _: self._signal.fire())
-        try:
-            await self._wait(lambda: lost.is_set() or (self._known and predicate(self)), None)
-        finally:
-            forget()
-        lost.raise_if_set()
 
     async def _wait(self, done: Callable[[], object], timeout: float | None) -> None:
         def closed_or_done() -> object:

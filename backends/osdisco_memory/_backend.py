@@ -85,7 +85,7 @@ class MemoryBackend(Backend):
         self._check_watch(target)
         self.store.subscribe(sub, after)
         try:
-            last = self._now()
+            last = self._now() if after is None else self._now() - CONTACT  # resumed: tells at once that it is
             while True:
                 delay = self._check_watch(target)
                 frame = None if self._frozen else self.store.frame(sub) or self._contact(sub, last)

@@ -316,8 +316,9 @@ async def test_the_guard_does_not_get_slower_with_every_reconnect_of_a_long_life
 # S12: loss, and what is none
 
 
+@pytest.mark.parametrize("left", [0.3, 0.6, 1.0, 1.5, 2.0, 2.5])
 async def test_an_outage_shorter_than_the_ttl_suspends_and_passes(
-    client: Client, store: MemoryStore, clock: VirtualClock
+    client: Client, store: MemoryStore, clock: VirtualClock, left: float
 ) -> None:
     async with client.session() as session:
         await session.put("mine", b"")
@@ -327,7 +328,7 @@ async def test_an_outage_shorter_than_the_ttl_suspends_and_passes(
             assert session.state is SUSPENDED
             session.check()
             assert session.valid
-            await clock.advance(VALID - TTL / 6 - clock.now() - 0.1)  # the last pause between attempts is not over
+            await clock.advance(session.deadline - clock.now() - left)  # another attempt comes in what is left
         await clock.advance(2)
         assert session.state is CONNECTED
         assert "ns/mine" in keys(store)

@@ -9,8 +9,7 @@ import pytest
 from core_fakes import Scripted, Spy, client_of
 
 from osdisco import Change, Client, Delete, Item, Put, View
-from osdisco._loss import Loss
-from osdisco.errors import ClosedError, DeniedError, InvalidNameError, LostError, TimedOutError, UnavailableError
+from osdisco.errors import ClosedError, DeniedError, InvalidNameError, TimedOutError, UnavailableError
 from osdisco.testing import VirtualClock
 from osdisco_memory import MemoryStore
 
@@ -153,6 +152,19 @@ async def test_an_idle_view_is_fresh(client: Client, clock: VirtualClock) -> Non
             await clock.advance(3)
             assert not view.stale
             assert view.age <= 10.1
+
+
+async def test_a_view_is_fresh_as_soon_as_its_watch_goes_on_though_nothing_changed(
+    client: Client, store: MemoryStore, clock: VirtualClock
+) -> None:
+    await client.put("a", b"1")
+    async with client.view() as view:
+        with store.faults.outage("watch"):
+            await clock.advance(60)
+            assert view.stale
+        await clock.advance(6)  # the longest pause before the watch is opened again
+        assert not view.stale
+        assert values(view) == {"a": b"1"}
 
 
 async def test_an_outage_empties_nothing_and_says_how_old_it_is(
@@ -327,20 +339,6 @@ async def test_what_a_predicate_raises_is_its_own_callers_and_nobody_elses(clien
             await view.until(lambda _: 1 // 0)
         await client.put("a", b"")
         await good
-
-
-async def test_waiting_unless_lost_ends_with_either(client: Client, clock: VirtualClock) -> None:
-    lost = Loss()
-    async with client.view() as view:
-        await view.wait_unless(lost, lambda items: not items)
-        waiting = asyncio.create_task(view.wait_unless(lost, lambda items: "a" in items))
-        await asyncio.sleep(1)
-        lost.set("gone")
-        with pytest.raises(LostError, match="gone"):
-            await waiting
-        with pytest.raises(LostError, match="gone"):
-            await view.wait_unless(lost, lambda _: True)
-        assert not lost._callbacks
 
 
 # listeners
