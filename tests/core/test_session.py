@@ -316,7 +316,7 @@ async def test_the_guard_does_not_get_slower_with_every_reconnect_of_a_long_life
 # S12: loss, and what is none
 
 
-@pytest.mark.parametrize("left", [0.3, 0.6, 1.0, 1.5, 2.0, 2.5])
+@pytest.mark.parametrize("left", [0.06, 0.1, 0.2, 0.5])
 async def test_an_outage_shorter_than_the_ttl_suspends_and_passes(
     client: Client, store: MemoryStore, clock: VirtualClock, left: float
 ) -> None:
