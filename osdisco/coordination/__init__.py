@@ -9,7 +9,9 @@ from osdisco.coordination.counter import DistributedCounter
 from osdisco.coordination.double_barrier import DoubleBarrier, Stay
 from osdisco.coordination.election import LeaderElection
 from osdisco.coordination.fence import Fence
+from osdisco.coordination.group import Group, Member, MemberEvent, Members, Membership
 from osdisco.coordination.lock import Contender, DistributedLock, LockGuard
+from osdisco.coordination.partition import Partitioning, Partitions, owner_of
 from osdisco.coordination.service import CoordinationService, DistributedLockManager
 from osdisco.coordination.shared_value import SharedValue
 
@@ -24,11 +26,19 @@ __all__ = [
     "DistributedLockManager",
     "DoubleBarrier",
     "Fence",
+    "Group",
     "Leader",
     "LeaderElection",
     "LeadershipListener",
     "LockGuard",
+    "Member",
+    "MemberEvent",
+    "Members",
+    "Membership",
+    "Partitioning",
+    "Partitions",
     "SharedValue",
     "Stay",
     "Term",
+    "owner_of",
 ]

@@ -11,6 +11,7 @@ from osdisco.coordination.consensus import ConsensusRegister
 from osdisco.coordination.counter import DistributedCounter
 from osdisco.coordination.double_barrier import DoubleBarrier
 from osdisco.coordination.election import LeaderElection
+from osdisco.coordination.group import Group
 from osdisco.coordination.lock import DistributedLock, Info, LockGuard
 from osdisco.coordination.shared_value import SharedValue
 from osdisco.session import Session
@@ -90,6 +91,10 @@ class CoordinationService:
             timeout: seconds to wait for the others at entering, and again at leaving; for ever when None.
         """
         return DoubleBarrier(self._client, self._session, name, parties=parties, timeout=timeout)
+
+    def group(self, name: str) -> Group:
+        """Return the group called `name`."""
+        return Group(self._client, self._session, name)
 
 
 class DistributedLockManager:

@@ -1,0 +1,383 @@
+"""Groups: who takes part, under `grp/<group>/<id>/`, each with a weight and whatever it tells of itself."""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterator, Mapping
+from contextlib import suppress
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Final, Self
+
+from attrs import evolve, field, frozen
+
+from osdisco._feed import Change
+from osdisco._keeper import Keeper, process_of
+from osdisco._records import decode, encode
+from osdisco._signal import Signal
+from osdisco.backend import Item
+from osdisco.client import Client
+from osdisco.errors import ClosedError, ConfigError, LostError, RecordError, TimedOutError, UnavailableError
+from osdisco.session import Session
+from osdisco.view import View, Watch
+
+if TYPE_CHECKING:
+    from osdisco.coordination.partition import Partitioning
+
+log = logging.getLogger("osdisco")
+
+WEIGHT_MAX: Final = 10_000
+
+
+@frozen
+class Member:
+    """One who takes part. `weight` is its share of the partitions, against those of the others."""
+
+    id: str
+    weight: int = 1
+    info: Mapping[str, Any] = field(factory=dict)
+
+
+@frozen
+class MemberEvent:
+    """A member joined (`old` is None), left (`new` is None) or changed."""
+
+    old: Member | None
+    new: Member | None
+
+    @property
+    def member(self) -> Member:
+        """The member as it is, or as it last was."""
+        known = self.new or self.old
+        assert known is not None
+        return known
+
+
+@frozen
+class _Record:
+    """What stands in the store. `incarnation` is the creation of the process's first record; 0 in that very one.
+
+    Kept over every return: a process that comes back after an outage does not win against a newer one with its id.
+    """
+
+    member: Member
+    incarnation: int = 0
+
+
+class _Table:
+    """Records of processes, folded to the newest for each id."""
+
+    def __init__(self, group: str) -> None:
+        self.members: dict[str, Member] = {}
+        self._prefix = f"grp/{group}/"
+        self._records: dict[str, tuple[tuple[int, int], Member]] = {}
+
+    def apply(self, change: Change) -> list[MemberEvent]:
+        """Take a change; returns what it means, member by member."""
+        for name in change.deletes:
+            self._records.pop(name, None)
+        for name, item in change.puts.items():
+            self._records.pop(name, None)
+            with suppress(RecordError):
+                self._records[name] = self._read(name, item)
+        old, self.members = self.members, self._folded()
+        ids = sorted(old.keys() | self.members.keys())
+        return [MemberEvent(old.get(i), self.members.get(i)) for i in ids if old.get(i) != self.members.get(i)]
+
+    def rival(self, id_: str, process: str) -> int:
+        """Return the incarnation of the newest other process with this id; 0 when there is none."""
+        records = self._records.items()
+        return max(
+            (r[0] for name, (r, member) in records if member.id == id_ and process_of(name) != process), default=0
+        )
+
+    def _folded(self) -> dict[str, Member]:
+        ranked = sorted(self._records.values(), key=lambda record: record[0])
+        return {member.id: member for _, member in ranked}
+
+    def _read(self, name: str, item: Item) -> tuple[tuple[int, int], Member]:
+        try:
+            record = decode(item.value, _Record)
+            if record.member.id != name[len(self._prefix) :].rpartition("/")[0]:
+                raise RecordError("the id in it is not the one in its key")
+            _check(record.member)
+        except (RecordError, ConfigError) as exc:
+            log.warning("skipped the member at %r: %s", name, exc)
+            raise RecordError(str(exc)) from None
+        return (record.incarnation or item.created, item.created), record.member
+
+
+class Members(Mapping[str, Member]):
+    """The live local view of a group, by id. Losing the store keeps the last known, `stale` and with its `age`."""
+
+    def __init__(self, client: Client, group: str, told: Callable[[], None] = lambda: None) -> None:
+        self._table = _Table(group)
+        self._told = told
+        self._view = client._view_of(client._keys.join("grp", group) + "/")
+        self._view.add_listener(self._on_change)
+
+    def _on_change(self, change: Change) -> None:
+        self._table.apply(change)
+        self._told()
+
+    def __getitem__(self, id_: str) -> Member:
+        return self._table.members[id_]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._table.members)
+
+    def __len__(self) -> int:
+        return len(self._table.members)
+
+    @property
+    def stale(self) -> bool:
+        """Whether the store may know better by now."""
+        return self._view.stale
+
+    @property
+    def age(self) -> float:
+        """Seconds since the store last spoke; infinite before it ever did."""
+        return self._view.age
+
+    async def until(self, predicate: Callable[[Mapping[str, Member]], object], timeout: float | None = None) -> None:
+        """Wait until `predicate(members)` is true. Raises TimedOutError after `timeout` seconds."""
+        await self._view.until(lambda _: predicate(self), timeout)
+
+    def __await__(self) -> Generator[object, None, Self]:
+        return self._open().__await__()
+
+    async def _open(self) -> Self:
+        await self._view
+        return self
+
+    async def __aenter__(self) -> Self:
+        return await self._open()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """Stop following."""
+        await self._view.aclose()
+
+
+class MemberEvents(AsyncIterator[MemberEvent]):
+    """`async with group.events() as events`: who is there first, as if they joined now, then what changes."""
+
+    def __init__(self, watch: Watch, group: str) -> None:
+        self._watch = watch
+        self._table = _Table(group)
+        self._events: deque[MemberEvent] = deque()
+
+    async def __aenter__(self) -> AsyncIterator[MemberEvent]:
+        await self._watch.__aenter__()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._watch.__aexit__(kind, exc, trace)
+
+    async def __anext__(self) -> MemberEvent:
+        while not self._events:
+            self._events.extend(self._table.apply(await anext(self._watch)))
+        return self._events.popleft()
+
+
+class Group:
+    """A group by name."""
+
+    def __init__(self, client: Client, session: Session | None, name: str) -> None:
+        self.name: Final = name
+        self._client = client
+        self._session = session
+        self._prefix = client._keys.join("grp", name) + "/"
+
+    async def members(self) -> list[Member]:
+        """Return who takes part, by id. Linearizable."""
+        self._client._connection.check_open()
+        snapshot = await self._client._connection.scan(self._prefix)
+        table = _Table(self.name)
+        table.apply(Change(self._client._keys.items(snapshot.items.values()), {}, snapshot.revision))
+        return [table.members[id_] for id_ in sorted(table.members)]
+
+    def view(self) -> Members:
+        """Return the live local view; enter or await it."""
+        return Members(self._client, self.name)
+
+    def events(self) -> MemberEvents:
+        """Return `async with` around an iterator of MemberEvent: joins, updates and leaves."""
+        return MemberEvents(Watch(self._client._feeds, self._client._keys, self._prefix), self.name)
+
+    def join(self, id_: str, *, weight: int = 1, info: Mapping[str, Any] | None = None) -> Membership:
+        """Return a membership; enter or await it to join. When the session is lost it joins again by itself.
+
+        Args:
+            id_: who joins. A process that joins later with the same id takes its place.
+            weight: its share of the partitions, from 1 to 10,000.
+            info: what others see of it; JSON.
+
+        Raises:
+            ConfigError, RecordError: the weight, or info that is not JSON or too large.
+        """
+        return Membership(self._client, self._session, self.name, Member(id_, weight, dict(info or {})))
+
+
+class _Place(Keeper[Member]):
+    def __init__(
+        self, client: Client, session: Session | None, group: str, member: Member, view: View, changed: Signal
+    ) -> None:
+        _check(member)
+        super().__init__(client, view, changed, "grp", group, member.id, session=session)
+        client._keys.join("x", "grp", group, member.id, "0" * 42)  # refuses now the names that are too long for keys
+        self.desired = member
+
+    def _record(self, desired: Member) -> bytes:
+        return encode(_Record(desired, self.incarnation))
+
+
+class Membership:
+    """Taking part in a group. Leaving the block leaves the group."""
+
+    def __init__(self, client: Client, session: Session | None, group: str, member: Member) -> None:
+        self.group: Final = group
+        self.members: Final = Members(client, group, self._on_change)
+        self._client = client
+        self._changed = Signal()
+        self._place = _Place(client, session, group, member, self.members._view, self._changed)
+        self._started = self._left = False
+
+    @property
+    def member(self) -> Member:
+        """Ourselves, as we should stand in the store."""
+        return self._place.desired
+
+    @property
+    def joined(self) -> bool:
+        """Whether the latest record stands in the store, as far as this process can know. No I/O."""
+        return not self._left and self._place.registered
+
+    @property
+    def session(self) -> Session | None:
+        """What the membership hangs on now; None while it does not stand in the store."""
+        return None if self._left else self._place.session
+
+    @property
+    def known(self) -> Mapping[str, Member]:
+        """The members as last seen; another Mapping as soon as they change."""
+        return self.members._table.members
+
+    @property
+    def superseded(self) -> bool:
+        """Whether another process joined with this id later; this one is then out for good."""
+        return self._place.superseded
+
+    def update(self, *, weight: int | None = None, info: Mapping[str, Any] | None = None) -> None:
+        """Change the weight or what is told of us; published as soon as the store can be reached.
+
+        Raises:
+            ConfigError, RecordError: the weight, or info that is not JSON or too large.
+            LostError: another process joined with this id later.
+            ClosedError: we have left.
+        """
+        if self._left or not self._started:
+            raise ClosedError(f"not a member of the group {self.group!a}: join first")
+        if self.superseded:
+            raise LostError(f"another process joined the group {self.group!a} as {self.member.id!a}")
+        member = self.member
+        member = member if weight is None else evolve(member, weight=weight)
+        member = member if info is None else evolve(member, info=dict(info))
+        _check(member)
+        self._place.desired = member
+        self._changed.fire()
+
+    @property
+    def over(self) -> bool:
+        """Whether it does not come back: we have left, or another process has our id."""
+        return self._left or self.superseded
+
+    async def wait_joined(self, timeout: float | None = None) -> None:
+        """Wait until the latest record stands in the store.
+
+        Raises:
+            TimedOutError: after `timeout` seconds.
+            LostError: another process joined with this id later.
+        """
+
+        def done() -> bool:
+            if self._left:
+                raise ClosedError(f"the group {self.group!a} was left")
+            if self.superseded:
+                raise LostError(f"another process joined the group {self.group!a} as {self.member.id!a}")
+            return self.joined
+
+        try:
+            await self._changed.wait_for(done, timeout)
+        except TimeoutError:
+            why = self._place.error or "the store is slow"
+            raise TimedOutError(f"not a member of the group {self.group!a} within {timeout} s: {why}") from None
+
+    def partition(self, count: int, *, released: Callable[[int, int], Awaitable[None]] | None = None) -> Partitioning:
+        """Return `async with` that divides partitions 0 to `count - 1` among all members who do the same.
+
+        Entered, it gives a live Mapping of the partitions that are ours to their tokens.
+
+        Args:
+            count: how many there are, the same for all members.
+            released: awaited with a partition and its token when it is to be given up, before another can have it.
+        """
+        from osdisco.coordination.partition import Partitioning
+
+        return Partitioning(self, count, released)
+
+    def _on_change(self) -> None:
+        self._place.yield_to(self.members._table.rival(self.member.id, self._place.process))
+        self._changed.fire()
+
+    def __await__(self) -> Generator[object, None, Self]:
+        return self._join().__await__()
+
+    async def __aenter__(self) -> Self:
+        return await self._join()
+
+    async def _join(self) -> Self:
+        if self._started:
+            raise ClosedError("a membership is joined once; ask the group for a new one")
+        self._client._connection.check_open()
+        self._started = True
+        self.members._view.start()
+        self._place.start()
+        try:
+            await self.wait_joined(self._client.options.timeout)
+        except BaseException as exc:
+            await self.leave()
+            if isinstance(exc, TimedOutError):
+                raise self._place.error or UnavailableError(str(exc)) from None
+            raise
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.leave()
+
+    async def leave(self) -> None:
+        """Leave the group; waits as long as one operation may. May be called twice."""
+        if self._left or not self._started:
+            return
+        self._left = True
+        self._changed.fire()
+        try:
+            await self._place.leave()
+        finally:
+            await self.members.aclose()
+
+
+def _check(member: Member) -> None:
+    """Refuse now what no reader would take."""
+    weight = member.weight
+    if not isinstance(weight, int) or isinstance(weight, bool) or not 1 <= weight <= WEIGHT_MAX:
+        raise ConfigError(f"the weight of a member must be a whole number from 1 to {WEIGHT_MAX}")
+    decode(encode(_Record(member, 2**63)), _Record)

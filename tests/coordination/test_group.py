@@ -1,0 +1,333 @@
+"""Groups: who takes part, seen by all, kept over every loss."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+from chaos import Chaos, simulate
+from worlds import Suspensions, World, connect, lease_of
+
+from osdisco.backend import Delete, Lease
+from osdisco.client import Client
+from osdisco.coordination import CoordinationService, Group, Member, MemberEvent
+from osdisco.errors import (
+    ClosedError,
+    ConfigError,
+    InvalidNameError,
+    LostError,
+    RecordError,
+    TimedOutError,
+    UnavailableError,
+)
+from osdisco.testing import run
+
+
+def group_of(client: Client, name: str = "workers") -> Group:
+    return CoordinationService(client).group(name)
+
+
+async def ids(client: Client) -> list[str]:
+    return [member.id for member in await group_of(client).members()]
+
+
+async def test_members_see_each_other_with_what_they_tell(world: World) -> None:
+    a, b = world.process(), world.process()
+    async with group_of(a).join("a", weight=2, info={"host": "h", "n": [1]}) as one:
+        async with group_of(b).join("b") as other:
+            expected = [Member("a", 2, {"host": "h", "n": [1]}), Member("b", 1, {})]
+            assert await group_of(world.process()).members() == expected
+            await one.members.until(lambda members: len(members) == 2, timeout=1)
+            await other.members.until(lambda members: list(members.values()) == expected, timeout=1)
+            assert (one.members["b"], one.members.stale, one.joined) == (expected[1], False, True)
+        await one.members.until(lambda members: list(members) == ["a"], timeout=1)
+        assert await ids(b) == ["a"]
+    assert world.keys() == []
+
+
+async def test_joins_updates_and_leaves_are_events(world: World) -> None:
+    a, watcher = world.process(), world.process()
+    first = await group_of(world.process()).join("first")
+    async with group_of(watcher).events() as events:
+        assert await anext(events) == MemberEvent(None, Member("first"))
+        async with group_of(a).join("a", weight=2) as member:
+            assert await anext(events) == MemberEvent(None, Member("a", 2))
+            member.update(info={"x": 1})
+            await member.wait_joined(timeout=1)
+            event = await anext(events)
+            assert (event.old, event.new) == (Member("a", 2), Member("a", 2, {"x": 1}))
+            member.update(weight=3)
+            assert (await anext(events)).new == Member("a", 3, {"x": 1})
+        event = await anext(events)
+        assert (event.old, event.new) == (Member("a", 3, {"x": 1}), None)
+        assert event.member.id == "a"
+        await first.leave()
+        assert (await anext(events)).new is None
+    await first.leave()
+
+
+async def test_who_dies_is_gone_after_its_ttl(world: World) -> None:
+    a, b = world.process(), world.process()
+    async with group_of(a).join("a") as member:
+        await group_of(b).join("b")
+        world.kill(b)
+        await asyncio.sleep(world.ttl / 2)
+        assert await ids(a) == ["a", "b"]
+        await member.members.until(lambda members: list(members) == ["a"], timeout=world.ttl)
+
+
+async def test_it_joins_again_after_the_loss_of_its_session_with_what_is_latest(world: World) -> None:
+    client, watcher = world.process(), world.process()
+    async with group_of(client).join("a") as member:
+        client.backend.faults.outage()
+        await asyncio.sleep(2 * world.ttl)
+        assert not member.joined
+        assert await ids(watcher) == []
+        assert list(member.members) == ["a"]  # the last known
+        assert member.members.stale
+        member.update(weight=7)
+        client.backend.faults.clear()
+        await member.wait_joined(timeout=10)
+        assert await group_of(watcher).members() == [Member("a", 7)]
+        world.store.faults.end_lease(await lease_of(client))
+        await asyncio.sleep(1)
+        await member.wait_joined(timeout=10)
+        assert await group_of(watcher).members() == [Member("a", 7)]
+
+
+async def test_a_record_removed_by_hand_comes_back(world: World) -> None:
+    client = world.process()
+    async with group_of(client).join("a"):
+        (key,) = world.keys("grp/")
+        world.store.commit([Delete(f"ns/{key}")], {})
+        await asyncio.sleep(1)
+        assert await ids(client) == ["a"]
+
+
+async def test_the_later_of_two_with_one_id_stays(world: World) -> None:
+    old, new = world.process(), world.process()
+    first = await group_of(old).join("a", info={"n": 1})
+    old.backend.faults.outage()
+    await asyncio.sleep(2 * world.ttl)
+    async with group_of(new).join("a", info={"n": 2}) as second:
+        old.backend.faults.clear()
+        await asyncio.sleep(30)
+        assert (first.superseded, second.superseded) == (True, False)
+        assert await group_of(new).members() == [Member("a", 1, {"n": 2})]
+        assert len(world.keys("grp/")) == 1
+        with pytest.raises(LostError):
+            first.update(weight=2)
+        with pytest.raises(LostError):
+            await first.wait_joined()
+        await first.leave()
+        assert await ids(new) == ["a"]
+
+
+async def test_a_restart_with_the_same_id_does_not_wait_for_the_old_ttl(world: World) -> None:
+    old, new = world.process(), world.process()
+    await group_of(old).join("a", info={"n": 1})
+    world.kill(old)
+    async with group_of(new).join("a", info={"n": 2}):
+        assert await group_of(new).members() == [Member("a", 1, {"n": 2})]
+
+
+async def test_a_session_of_ones_own(world: World) -> None:
+    client = world.process()
+    async with client.session() as session:
+        membership = CoordinationService(client, session=session).group("workers").join("a")
+        async with membership:
+            (key,) = world.keys("grp/")
+            assert world.store.get(f"ns/{key}").lease == session.id
+
+
+async def test_joining_while_the_store_is_away_is_unavailable_and_leaves_nothing(world: World) -> None:
+    client = world.process()
+    client.backend.faults.outage()
+    with pytest.raises(UnavailableError):
+        await group_of(client).join("a")
+    client.backend.faults.clear()
+    await asyncio.sleep(30)
+    assert world.keys() == []
+
+
+async def test_a_member_is_joined_once(world: World) -> None:
+    membership = group_of(world.process()).join("a")
+    with pytest.raises(ClosedError):
+        membership.update(weight=2)
+    async with membership:
+        with pytest.raises(ClosedError):
+            await membership
+    await membership.leave()
+    assert not membership.joined
+    for late in (membership.wait_joined(), membership._join()):
+        with pytest.raises(ClosedError):
+            await late
+    with pytest.raises(ClosedError):
+        membership.update(weight=2)
+
+
+async def test_waiting_for_members_ends_in_time(world: World) -> None:
+    async with group_of(world.process()).view() as members:
+        with pytest.raises(TimedOutError):
+            await members.until(lambda members: "a" in members, timeout=1)
+        assert members.age < 20
+
+
+async def test_bad_input_is_refused_at_once(world: World) -> None:
+    client = world.process()
+    for weight in (0, -1, 1.5, "1", True, None, 10**5000):
+        with pytest.raises(ConfigError):
+            group_of(client).join("a", weight=weight)  # type: ignore[arg-type]
+    for info in ({"a": object()}, {"a": float("nan")}, {"a": "x" * 70_000}, {"a": "\ud800"}):
+        with pytest.raises(RecordError):
+            group_of(client).join("a", info=info)
+    for name in ("", "\ud800", "a" * 256, "é" * 120):
+        with pytest.raises(InvalidNameError):
+            group_of(client, name)
+    for id_ in ("", "a" * 256, "é" * 120):
+        with pytest.raises(InvalidNameError):
+            group_of(client).join(id_)
+    with pytest.raises((InvalidNameError, RecordError)):
+        group_of(client).join("\ud800")
+    async with group_of(client).join("a") as member:
+        with pytest.raises(ConfigError):
+            member.update(weight=0)
+        with pytest.raises(RecordError):
+            member.update(info={"a": object()})
+        assert member.member == Member("a")
+    await client.aclose()
+    with pytest.raises(ClosedError):
+        await group_of(client).join("a")
+    with pytest.raises(ClosedError):
+        await group_of(client).members()
+
+
+async def test_hostile_ids_and_names_are_only_text(world: World) -> None:
+    client = world.process()
+    names = ["..", "//", "a b", "é", "a/b", "%2F", "\0"]
+    for name in names:
+        async with group_of(client, name).join(name) as member:
+            await member.members.until(lambda members, name=name: list(members) == [name], timeout=1)
+            assert [one.id for one in await group_of(client, name).members()] == [name]
+
+
+FOREIGN: Mapping[str, bytes] = {
+    "grp/workers/x/1": b"{",
+    "grp/workers/x/2": b'{"member": {"id": "y"}}',
+    "grp/workers/x/3": b'{"member": {"id": "x", "weight": 0}}',
+    "grp/workers/x/4": b'{"member": {"id": "x", "weight": "2"}}',
+    "grp/workers/x": b'{"member": {"id": "x"}}',
+    "grp/workers/x/y/z": b"",
+}
+
+
+async def test_what_others_wrote_there_is_skipped(world: World) -> None:
+    client = world.process()
+    for key, value in FOREIGN.items():
+        await client.put(key, value)
+    async with group_of(client).join("a") as member:
+        assert await ids(client) == ["a"]
+        await member.members.until(lambda members: list(members) == ["a"], timeout=1)
+
+
+@pytest.mark.parametrize("fault", ["none", "drop", "drop_answer", "late"])
+def test_a_cancelled_join_or_stay_leaves_nobody(fault: str) -> None:
+    async def stay(client: Client) -> None:
+        async with group_of(client).join("a") as member:
+            member.update(weight=2)
+            await member.wait_joined()
+
+    async def once(first: int) -> bool:
+        world = World()
+        client = world.process()
+        late: dict[str, Any] = {"after": 0.7} if fault == "late" else {}
+        if fault != "none":
+            getattr(client.backend.faults, fault)("commit", times=2, key="grp/", **late)
+        task = asyncio.ensure_future(Suspensions(first).of(stay(client)))
+        await asyncio.wait([task])
+        await asyncio.sleep(5)
+        assert world.keys("grp/") == []
+        await world.aclose()
+        assert world.keys() == []
+        return task.cancelled()
+
+    first = 1
+    while run(once(first)):
+        first += 1
+    assert first > 3
+
+
+async def _members(chaos: Chaos) -> None:
+    """When the faults are over everybody who lives is a member, by its latest, and nobody else."""
+    joined: dict[Client, Any] = {}
+    numbers = iter(range(1000))
+
+    async def join(client: Client) -> None:
+        membership = group_of(client).join(f"m{next(numbers)}")
+        while True:
+            try:
+                joined[client] = await membership
+                return
+            except (UnavailableError, LostError, TimedOutError) as exc:
+                chaos.seen[type(exc).__name__] += 1
+                membership = group_of(client).join(membership.member.id)
+
+    def kill() -> None:
+        client = chaos.random.choice(chaos.living)
+        chaos.kill(client)
+        tasks.append(asyncio.ensure_future(join(chaos.process())))
+        joined.pop(client, None)
+
+    tasks = [asyncio.ensure_future(join(chaos.process())) for _ in range(3)]
+    updating = asyncio.ensure_future(_update(chaos, joined))
+    await chaos.rage(kill, deaths=0.1)
+    await updating
+    await asyncio.sleep(40)
+    living = {client: membership for client, membership in joined.items() if client in chaos.living}
+    assert len(living) == len(chaos.living)
+    expected = sorted((membership.member for membership in living.values()), key=lambda member: member.id)
+    assert await group_of(chaos.living[0]).members() == expected
+    for membership in living.values():
+        assert membership.joined
+        assert sorted(membership.members.values(), key=lambda member: member.id) == expected
+    for task in tasks:
+        task.cancel()
+    await asyncio.wait(tasks)
+    assert await chaos.close() == []
+
+
+async def _update(chaos: Chaos, joined: dict[Client, Any]) -> None:
+    while not chaos.over:
+        await asyncio.sleep(0.5)
+        for membership in joined.values():
+            membership.update(info={"n": chaos.random.randint(0, 9)})
+            chaos.seen["updated"] += 1
+
+
+def test_whatever_happens(request: pytest.FixtureRequest) -> None:
+    simulate(_members, request, {"updated": 20, "killed": 1, "lost answers": 5, "late": 2, "cut off": 2})
+
+
+@pytest.mark.osdisco("memory", "etcd", "etcd+http", "consul")
+async def test_on_every_store(osdisco_url: str) -> None:
+    async with connect(osdisco_url) as client, connect(osdisco_url) as other:
+        async with group_of(client).join("a", weight=2) as a, group_of(other).events() as events:
+            assert (await anext(events)).new == Member("a", 2)
+            async with group_of(other).join("b"):
+                await a.members.until(lambda members: len(members) == 2, timeout=5)
+                a.update(info={"x": 1})
+                await a.wait_joined(timeout=5)
+                seen = [await asyncio.wait_for(anext(events), 5) for _ in range(2)]
+                assert [event.member for event in seen] == [Member("b"), Member("a", 2, {"x": 1})]
+                await client.backend.revoke(await _lease(client), timeout=5)
+                await asyncio.sleep(1)
+                await a.wait_joined(timeout=10)
+                assert await ids(other) == ["a", "b"]
+        assert await ids(client) == []
+
+
+async def _lease(client: Client) -> Lease:
+    session = await client.shared_session()
+    return Lease(session.id, session.ttl)
