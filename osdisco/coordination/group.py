@@ -274,7 +274,7 @@ class Membership:
         """Whether another process joined with this id later; this one is then out for good."""
         return self._place.superseded
 
-    def update(self, *, weight: int | None = None, info: Mapping[str, Any] | None = None) -> None:
+    async def update(self, *, weight: int | None = None, info: Mapping[str, Any] | None = None) -> None:
         """Change the weight or what is told of us; published as soon as the store can be reached.
 
         Raises:

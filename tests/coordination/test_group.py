@@ -54,11 +54,11 @@ async def test_joins_updates_and_leaves_are_events(world: World) -> None:
         assert await anext(events) == MemberEvent(None, Member("first"))
         async with group_of(a).join("a", weight=2) as member:
             assert await anext(events) == MemberEvent(None, Member("a", 2))
-            member.update(info={"x": 1})
+            await member.update(info={"x": 1})
             await member.wait_joined(timeout=1)
             event = await anext(events)
             assert (event.old, event.new) == (Member("a", 2), Member("a", 2, {"x": 1}))
-            member.update(weight=3)
+            await member.update(weight=3)
             assert (await anext(events)).new == Member("a", 3, {"x": 1})
         event = await anext(events)
         assert (event.old, event.new) == (Member("a", 3, {"x": 1}), None)
@@ -87,7 +87,7 @@ async def test_it_joins_again_after_the_loss_of_its_session_with_what_is_latest(
         assert await ids(watcher) == []
         assert list(member.members) == ["a"]  # the last known
         assert member.members.stale
-        member.update(weight=7)
+        await member.update(weight=7)
         client.backend.faults.clear()
         await member.wait_joined(timeout=10)
         assert await group_of(watcher).members() == [Member("a", 7)]
@@ -118,7 +118,7 @@ async def test_the_later_of_two_with_one_id_stays(world: World) -> None:
         assert await group_of(new).members() == [Member("a", 1, {"n": 2})]
         assert len(world.keys("grp/")) == 1
         with pytest.raises(LostError):
-            first.update(weight=2)
+            await first.update(weight=2)
         with pytest.raises(LostError):
             await first.wait_joined()
         await first.leave()
@@ -155,7 +155,7 @@ async def test_joining_while_the_store_is_away_is_unavailable_and_leaves_nothing
 async def test_a_member_is_joined_once(world: World) -> None:
     membership = group_of(world.process()).join("a")
     with pytest.raises(ClosedError):
-        membership.update(weight=2)
+        await membership.update(weight=2)
     async with membership:
         with pytest.raises(ClosedError):
             await membership
@@ -165,7 +165,7 @@ async def test_a_member_is_joined_once(world: World) -> None:
         with pytest.raises(ClosedError):
             await late
     with pytest.raises(ClosedError):
-        membership.update(weight=2)
+        await membership.update(weight=2)
 
 
 async def test_waiting_for_members_ends_in_time(world: World) -> None:
@@ -193,9 +193,9 @@ async def test_bad_input_is_refused_at_once(world: World) -> None:
         group_of(client).join("\ud800")
     async with group_of(client).join("a") as member:
         with pytest.raises(ConfigError):
-            member.update(weight=0)
+            await member.update(weight=0)
         with pytest.raises(RecordError):
-            member.update(info={"a": object()})
+            await member.update(info={"a": object()})
         assert member.member == Member("a")
     await client.aclose()
     with pytest.raises(ClosedError):
@@ -236,7 +236,7 @@ async def test_what_others_wrote_there_is_skipped(world: World) -> None:
 def test_a_cancelled_join_or_stay_leaves_nobody(fault: str) -> None:
     async def stay(client: Client) -> None:
         async with group_of(client).join("a") as member:
-            member.update(weight=2)
+            await member.update(weight=2)
             await member.wait_joined()
 
     async def once(first: int) -> bool:
@@ -302,7 +302,7 @@ async def _update(chaos: Chaos, joined: dict[Client, Any]) -> None:
     while not chaos.over:
         await asyncio.sleep(0.5)
         for membership in joined.values():
-            membership.update(info={"n": chaos.random.randint(0, 9)})
+            await membership.update(info={"n": chaos.random.randint(0, 9)})
             chaos.seen["updated"] += 1
 
 
@@ -317,7 +317,7 @@ async def test_on_every_store(osdisco_url: str) -> None:
             assert (await anext(events)).new == Member("a", 2)
             async with group_of(other).join("b"):
                 await a.members.until(lambda members: len(members) == 2, timeout=5)
-                a.update(info={"x": 1})
+                await a.update(info={"x": 1})
                 await a.wait_joined(timeout=5)
                 seen = [await asyncio.wait_for(anext(events), 5) for _ in range(2)]
                 assert [event.member for event in seen] == [Member("b"), Member("a", 2, {"x": 1})]

@@ -17,7 +17,7 @@ from osdisco.coordination.partition import COUNT_MAX, owner_of
 from osdisco.errors import ClosedError, ConfigError, OsdiscoError, StaleTokenError, TimedOutError
 from osdisco.testing import run
 
-COUNT = 16
+COUNT = 12
 
 
 def group_of(client: Client) -> Group:
@@ -110,7 +110,7 @@ async def test_a_change_of_weight_moves_partitions(world: World) -> None:
     a, b = Worker(world.process(), "a"), Worker(world.process(), "b")
     await asyncio.sleep(5)
     before = len(a.owned)
-    a._membership.update(weight=50)
+    await a._membership.update(weight=50)
     await asyncio.sleep(5)
     assert len(a.owned) > before
     assert spread(a, b) == list(range(COUNT))
@@ -174,6 +174,18 @@ async def test_lost_answers_leave_no_partition_behind(world: World, fault: str) 
         late = {"after": 3} if fault == "late" else {}
         getattr(one.client.backend.faults, fault)("commit", times=10, key="part/", **late)
     await asyncio.gather(a.stop(), b.stop())
+    await asyncio.sleep(10)
+    assert world.keys("part/") == []
+
+
+async def test_what_comes_late_after_leaving_never_comes_to_be(world: World) -> None:
+    client = world.process()
+    client.backend.faults.late("commit", after=3, key="ns/part/")
+    async with group_of(client).join("a") as a, a.partition(4):
+        await asyncio.sleep(0.2)
+        client.backend.faults.clear()
+    await asyncio.sleep(0.1)
+    client.backend.faults.clear()
     await asyncio.sleep(10)
     assert world.keys("part/") == []
 
@@ -299,7 +311,7 @@ class Shares:
             owned = spread(*self.workers, *self.dead)
             assert len(owned) == len(set(owned)), f"owned twice: {[dict(worker.owned) for worker in self.workers]}"
             self.chaos.seen["owned"] += len(owned)
-            await asyncio.sleep(0.05)
+            await asyncio.sleep(0.1)
 
     def _check_tokens(self) -> None:
         """Every owner is newer than the one before, and none writes over another."""
@@ -332,7 +344,7 @@ async def _shares(chaos: Chaos) -> None:
 
 
 def test_whatever_happens(request: pytest.FixtureRequest) -> None:
-    simulate(_shares, request, {"taken": 30, "owned": 500, "killed": 1, "lost answers": 5, "late": 2, "cut off": 2})
+    simulate(_shares, request, {"taken": 20, "owned": 500, "killed": 1, "lost answers": 5, "late": 2, "cut off": 2})
 
 
 @pytest.mark.osdisco("memory", "etcd", "etcd+http", "consul")
