@@ -39,7 +39,7 @@ def encode(record: object) -> bytes:
         plain = _converter().unstructure(record)
         # not `ensure_ascii`: it would write lone surrogates, which no reader takes
         data = json.dumps(plain, separators=(",", ":"), allow_nan=False, ensure_ascii=False).encode()
-    except (TypeError, ValueError, RecursionError) as exc:
+    except (AttributeError, TypeError, ValueError, RecursionError) as exc:  # the first: no Mapping where one belongs
         raise RecordError(f"{type(record).__name__} holds what JSON cannot: {exc}") from None
     if len(data) > RECORD_MAX:
         raise RecordError(f"{type(record).__name__} takes {len(data)} bytes as JSON; {RECORD_MAX} are allowed")

@@ -214,6 +214,8 @@ class Group:
     def join(self, id_: str, *, weight: int = 1, info: Mapping[str, Any] | None = None) -> Membership:
         """Return a membership; enter or await it to join. When the session is lost it joins again by itself.
 
+        Only one that hangs on a session of your own (`CoordinationService(client, session=…)`) goes for good with it.
+
         Args:
             id_: who joins. A process that joins later with the same id takes its place.
             weight: its share of the partitions, from 1 to 10,000.
@@ -222,7 +224,7 @@ class Group:
         Raises:
             ConfigError, RecordError: the weight, or info that is not JSON or too large.
         """
-        return Membership(self._client, self._session, self.name, Member(id_, weight, dict(info or {})))
+        return Membership(self._client, self._session, self.name, Member(id_, weight, _copied(info)))
 
 
 class _Place(Keeper[Member]):
@@ -288,7 +290,7 @@ class Membership:
             raise LostError(f"another process joined the group {self.group!a} as {self.member.id!a}")
         member = self.member
         member = member if weight is None else evolve(member, weight=weight)
-        member = member if info is None else evolve(member, info=dict(info))
+        member = member if info is None else evolve(member, info=_copied(info))
         _check(member)
         self._place.desired = member
         self._changed.fire()
@@ -373,6 +375,13 @@ class Membership:
             await self._place.leave()
         finally:
             await self.members.aclose()
+
+
+def _copied(info: Mapping[str, Any] | None) -> Mapping[str, Any]:
+    """Copy what the caller may go on to change. What is no Mapping is refused when it is checked."""
+    if info is None:
+        return {}
+    return dict(info) if isinstance(info, Mapping) else info
 
 
 def _check(member: Member) -> None:

@@ -180,9 +180,9 @@ async def test_bad_input_is_refused_at_once(world: World) -> None:
     for weight in (0, -1, 1.5, "1", True, None, 10**5000):
         with pytest.raises(ConfigError):
             group_of(client).join("a", weight=weight)  # type: ignore[arg-type]
-    for info in ({"a": object()}, {"a": float("nan")}, {"a": "x" * 70_000}, {"a": "\ud800"}):
+    for info in ([1], "text", 5, {"a": object()}, {"a": float("nan")}, {"a": "x" * 70_000}, {"a": "\ud800"}):
         with pytest.raises(RecordError):
-            group_of(client).join("a", info=info)
+            group_of(client).join("a", info=info)  # type: ignore[arg-type]
     for name in ("", "\ud800", "a" * 256, "é" * 120):
         with pytest.raises(InvalidNameError):
             group_of(client, name)
