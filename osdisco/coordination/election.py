@@ -105,7 +105,7 @@ class LeaderElection:
             raise TimedOutError(f"{self.candidate_id!a} was not elected {self.name!a} within {timeout} s") from None
 
     async def _elected(self, session: Session) -> Term:
-        sight = Sight(self._client, self._board)
+        sight, again = Sight(self._client, self._board), 0
         try:
             while True:
                 candidate = Candidate(self._client, self._board, session, self._record)
@@ -117,7 +117,9 @@ class LeaderElection:
                 except BaseException:
                     candidate.withdraw()  # without an await: a second cancel cannot interrupt it
                     raise
-                candidate.withdraw()  # somebody removed its entry: stand again with another one
+                candidate.withdraw()
+                await asyncio.sleep(backoff(self._client.runtime, again))  # somebody removed its entry: stand again
+                again += 1
         finally:
             await sight.aclose()
 
