@@ -59,20 +59,22 @@ class DistributedBarrier:
         once = Once(client, session, "barrier", self.name)
         put = Put(self._key, encode(_Record(runtime.name, runtime.clock.wall(), runtime.unique())))
         try:
-            await self._hold(once, put)
+            await self._hold(once, put, session)
         except BaseException:
             session.keep_until_ended(self._undo(once, put, session), f"take down {self.name}")
             raise
         once.settle()
 
-    async def _hold(self, once: Once, put: Put) -> None:
+    async def _hold(self, once: Once, put: Put, session: Session) -> None:
         now, failures = self._client.runtime.clock.now, 0
         deadline = now() + self._client.options.timeout
         while True:
             try:
                 if await once.commit([put], {self._key: ABSENT}, b"held", deadline - now()):
                     return
-                if await self._connection.get(self._key, deadline - now()):
+                if item := await self._connection.get(self._key, deadline - now()):
+                    if once.doubtful and item.value != put.value:  # ours would come when this one is released
+                        await self._refuse(once, session, deadline - now())
                     return
             except (UnavailableError, LostError) as exc:
                 if not once.doubtful:
@@ -80,6 +82,12 @@ class DistributedBarrier:
                 raise IndeterminateError(f"whether the barrier {self.name!a} was held stayed unknown") from exc
             await asyncio.sleep(backoff(self._client.runtime, failures))
             failures += 1
+
+    async def _refuse(self, once: Once, session: Session, timeout: float) -> None:
+        refusing = session.keep_until_ended(once.refuse(), f"refuse {self.name}")
+        await asyncio.wait([refusing], timeout=timeout)
+        if not refusing.done():
+            raise IndeterminateError(f"whether the barrier {self.name!a} was held stayed unknown")
 
     async def _undo(self, once: Once, put: Put, session: Session) -> None:
         await once.refuse()

@@ -134,6 +134,17 @@ async def test_lost_answers_are_found_out_and_what_is_late_never_comes_up(world:
     await barrier_of(other).wait(timeout=0.1)
 
 
+async def test_a_hold_that_comes_late_is_refused_when_another_held_it_meanwhile(world: World) -> None:
+    client, other = world.process(), world.process()
+    client.backend.faults.late("commit", after=3, times=1, key="barrier/")
+    holding = asyncio.ensure_future(barrier_of(client).hold())
+    await barrier_of(other).hold()
+    await holding
+    await barrier_of(other).release()
+    await asyncio.sleep(10)
+    await barrier_of(other).wait(timeout=0.1)
+
+
 async def test_a_release_that_comes_late_spares_what_is_held_since(world: World) -> None:
     client, other = world.process(), world.process()
     await barrier_of(client).hold()
