@@ -18,6 +18,7 @@ from osdisco._signal import Signal
 from osdisco.backend import ABSENT, Condition, Delete, Item, Op, Put, Revision
 from osdisco.client import Client
 from osdisco.coordination._board import Board, Candidacy, Leadership
+from osdisco.coordination._calls import NO_LEASE, in_client
 from osdisco.errors import (
     ClosedError,
     ConflictError,
@@ -162,8 +163,7 @@ class Candidate:
         self._session.check()  # after the wait: what Jepsen found missing in etcd's own recipes
         runtime = self._connection.runtime
         record = Leadership(self.id, self._record.id, runtime.clock.wall(), self._session.epoch, self._record.info)
-        promotion = self._connection.finishing.spawn(self._commit_promotion(encode(record)), f"promote {self.id}")
-        return await asyncio.shield(promotion)
+        return await in_client(self._client, self._commit_promotion(encode(record)), f"promote {self.id}")
 
     async def _commit_promotion(self, value: bytes) -> Item | None:
         board, entry, lease = self._board, self._entry, self._session.id
@@ -173,8 +173,8 @@ class Candidate:
         try:
             created = (await self._connection.commit(ops, guards))[board.leader]
         except LeaseExpiredError as exc:
-            self._session._lose("the store no longer knows the session's lease")
-            raise LostError("the store no longer knows the session's lease") from exc
+            self._session._lose(NO_LEASE)
+            raise LostError(NO_LEASE) from exc
         except IndeterminateError:
             return await self._ours()
         except (ConflictError, UnavailableError):

@@ -11,6 +11,7 @@ from osdisco._records import encode
 from osdisco.backend import ABSENT, HeldBy, Item, Put, Revision
 from osdisco.client import Client
 from osdisco.coordination._board import Board, Said, mapping
+from osdisco.coordination._calls import NO_LEASE
 from osdisco.coordination._candidate import Tenure
 from osdisco.coordination._handle import Handle
 from osdisco.errors import (
@@ -24,7 +25,11 @@ from osdisco.errors import (
 
 
 class Term(Handle):
-    """Leadership that is held. Entered with `async with`, the body is cancelled before the store can give it away."""
+    """Leadership that is held. Entered with `async with`, the body is cancelled before the store can give it away.
+
+    `token` is higher than that of every earlier term, `lost` says whether and why it was lost, and `over` is set when
+    it was lost or given up.
+    """
 
     def __init__(self, client: Client, board: Board, tenure: Tenure, on_turn: Callable[[], None]) -> None:
         self.over: Final = asyncio.Event()
@@ -71,8 +76,8 @@ class Term(Handle):
         try:
             await self._client._connection.commit([Put(key, value, lease)], guards)
         except LeaseExpiredError as exc:
-            self._tenure.session._lose("the store no longer knows the session's lease")
-            raise LostError("the store no longer knows the session's lease") from exc
+            self._tenure.session._lose(NO_LEASE)
+            raise LostError(NO_LEASE) from exc
         self._has_said = True
 
     async def resign(self) -> None:

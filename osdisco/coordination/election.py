@@ -16,6 +16,7 @@ from osdisco._connection import backoff
 from osdisco._records import decode, encode
 from osdisco.client import Client
 from osdisco.coordination._board import Board, Candidacy, Leader, Leadership, mapping
+from osdisco.coordination._calls import checked_timeout
 from osdisco.coordination._candidate import Candidate, Sight
 from osdisco.coordination._ears import Ear, Listener
 from osdisco.coordination._observation import Observation
@@ -90,9 +91,11 @@ class LeaderElection:
 
         Raises:
             TimedOutError: not elected within `timeout` seconds.
+            ConfigError: a timeout that is not above zero.
             LostError: the session was lost while waiting.
             UnavailableError: the store could not be reached to begin with. Later outages are waited out.
         """
+        timeout = checked_timeout(timeout)
         return Campaign(lambda: self._campaign(timeout))
 
     async def _campaign(self, timeout: float | None) -> Term:

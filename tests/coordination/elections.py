@@ -42,6 +42,17 @@ async def elected(*campaigns: asyncio.Task[Term], within: float = 1.0) -> Term:
     return only.result()
 
 
+async def lead(election: LeaderElection, body: list[str] | None = None) -> None:
+    async with election.campaign(5) as term:
+        await term.proclaim({"a": 1})
+        try:
+            await asyncio.sleep(1000)
+        except asyncio.CancelledError:
+            if body is not None:
+                body.append("cancelled")
+            raise
+
+
 class Told:
     """A listener that keeps what it was told."""
 
