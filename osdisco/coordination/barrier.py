@@ -59,23 +59,23 @@ class DistributedBarrier:
         once = Once(client, session, "barrier", self.name)
         put = Put(self._key, encode(_Record(runtime.name, runtime.clock.wall(), runtime.unique())))
         try:
-            await self._hold(once, put, session)
+            await self._hold(once, put)
         except BaseException:
             session.keep_until_ended(self._undo(once, put, session), f"take down {self.name}")
             raise
         once.settle()
 
-    async def _hold(self, once: Once, put: Put, session: Session) -> None:
+    async def _hold(self, once: Once, put: Put) -> None:
+        """One that stands is written anew: neither a late release of it nor the end of a failed hold takes this one."""
         now, failures = self._client.runtime.clock.now, 0
         deadline = now() + self._client.options.timeout
+        item: Item | None = None
         while True:
             try:
-                if await once.commit([put], {self._key: ABSENT}, b"held", deadline - now()):
+                expect = {self._key: item.unchanged if item else ABSENT}
+                if await once.commit([put], expect, b"held", deadline - now()):
                     return
-                if item := await self._connection.get(self._key, deadline - now()):
-                    if once.doubtful and item.value != put.value:  # ours would come when this one is released
-                        await self._refuse(once, session, deadline - now())
-                    return
+                item = await self._connection.get(self._key, deadline - now())
             except (UnavailableError, LostError) as exc:
                 if not once.doubtful:
                     raise
@@ -83,16 +83,10 @@ class DistributedBarrier:
             await asyncio.sleep(backoff(self._client.runtime, failures))
             failures += 1
 
-    async def _refuse(self, once: Once, session: Session, timeout: float) -> None:
-        refusing = session.keep_until_ended(once.refuse(), f"refuse {self.name}")
-        await asyncio.wait([refusing], timeout=timeout)
-        if not refusing.done():
-            raise IndeterminateError(f"whether the barrier {self.name!a} was held stayed unknown")
-
     async def _undo(self, once: Once, put: Put, session: Session) -> None:
         await once.refuse()
         item = await self._look()
-        if item is not None and item.value == put.value:
+        if item is not None and item.value == put.value and item.created == item.revision:  # else it stood before
             await until_definite(self._client, session, [Delete(self._key)], {self._key: item.unchanged})
 
     async def wait(self, timeout: float | None = None) -> None:

@@ -134,6 +134,33 @@ async def test_lost_answers_are_found_out_and_what_is_late_never_comes_up(world:
     await barrier_of(other).wait(timeout=0.1)
 
 
+async def test_a_hold_takes_over_from_one_whose_release_is_late(world: World) -> None:
+    client, other = world.process(timeout=1), world.process()
+    await barrier_of(client).hold()
+    client.backend.faults.late("commit", after=3, key="barrier/")
+    with pytest.raises(IndeterminateError):
+        await barrier_of(client).release()
+    client.backend.faults.clear()
+    await barrier_of(other).hold()
+    await asyncio.sleep(10)
+    with pytest.raises(TimedOutError):
+        await barrier_of(client).wait(timeout=0.1)
+
+
+async def test_a_cancelled_hold_leaves_up_what_another_holds(world: World) -> None:
+    client, other = world.process(), world.process()
+    await client.shared_session()
+    await barrier_of(other).hold()
+    client.backend.faults.delay("commit", answer=1)
+    for seconds in (0.3, 0.6, 0.9):
+        holding = asyncio.ensure_future(barrier_of(client).hold())
+        await asyncio.sleep(seconds)
+        holding.cancel()
+        await asyncio.sleep(10)
+        assert holding.cancelled()
+        assert world.keys("barrier/") == ["barrier/maintenance"]
+
+
 async def test_a_hold_that_comes_late_is_refused_when_another_held_it_meanwhile(world: World) -> None:
     client, other = world.process(), world.process()
     client.backend.faults.late("commit", after=3, times=1, key="barrier/")
