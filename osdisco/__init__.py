@@ -36,6 +36,7 @@ if TYPE_CHECKING:
         connect as connect,
     )
     from osdisco.coordination import (
+        BarrierStay as BarrierStay,
         ConsensusRegister as ConsensusRegister,
         Contender as Contender,
         CoordinationService as CoordinationService,
@@ -44,11 +45,19 @@ if TYPE_CHECKING:
         DistributedCounter as DistributedCounter,
         DistributedLock as DistributedLock,
         DistributedLockManager as DistributedLockManager,
+        DoubleBarrier as DoubleBarrier,
         Fence as Fence,
+        Group as Group,
         Leader as Leader,
         LeaderElection as LeaderElection,
         LeadershipListener as LeadershipListener,
         LockGuard as LockGuard,
+        Member as Member,
+        MemberEvent as MemberEvent,
+        Members as Members,
+        Membership as Membership,
+        Partitioning as Partitioning,
+        Partitions as Partitions,
         SharedValue as SharedValue,
         Term as Term,
     )
@@ -106,9 +115,10 @@ _HOMES = {
     ),
     "osdisco.client": "Client connect",
     "osdisco.coordination": (
-        "ConsensusRegister Contender CoordinationService DistributedBarrier "
+        "BarrierStay ConsensusRegister Contender CoordinationService DistributedBarrier "
         "DistributedBarrierManager DistributedCounter DistributedLock DistributedLockManager "
-        "Fence Leader LeaderElection LeadershipListener LockGuard SharedValue Term"
+        "DoubleBarrier Fence Group Leader LeaderElection LeadershipListener LockGuard Member "
+        "MemberEvent Members Membership Partitioning Partitions SharedValue Term"
     ),
     "osdisco.discovery": (
         "DiscoveryListener DiscoveryService EndpointInfo ExtensionEvent ExtensionInfo ExtensionStatus Extensions"

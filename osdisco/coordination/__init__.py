@@ -6,16 +6,17 @@ from osdisco.coordination._term import Term
 from osdisco.coordination.barrier import DistributedBarrier, DistributedBarrierManager
 from osdisco.coordination.consensus import ConsensusRegister
 from osdisco.coordination.counter import DistributedCounter
-from osdisco.coordination.double_barrier import DoubleBarrier, Stay
+from osdisco.coordination.double_barrier import BarrierStay, DoubleBarrier
 from osdisco.coordination.election import LeaderElection
 from osdisco.coordination.fence import Fence
 from osdisco.coordination.group import Group, Member, MemberEvent, Members, Membership
 from osdisco.coordination.lock import Contender, DistributedLock, LockGuard
-from osdisco.coordination.partition import Partitioning, Partitions, owner_of
+from osdisco.coordination.partition import Partitioning, Partitions
 from osdisco.coordination.service import CoordinationService, DistributedLockManager
 from osdisco.coordination.shared_value import SharedValue
 
 __all__ = [
+    "BarrierStay",
     "ConsensusRegister",
     "Contender",
     "CoordinationService",
@@ -38,7 +39,5 @@ __all__ = [
     "Partitioning",
     "Partitions",
     "SharedValue",
-    "Stay",
     "Term",
-    "owner_of",
 ]

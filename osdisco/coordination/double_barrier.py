@@ -120,9 +120,9 @@ class DoubleBarrier:
         client._keys.join(TOMBSTONES, "db", name, "m", "0" * 32)  # refuses now the names that are too long for the keys
         self._root = client._keys.join("db", name) + "/"
         self._prefix = f"db/{name}/"
-        self._entered: dict[asyncio.Task[Any] | None, list[Stay]] = {}
+        self._entered: dict[asyncio.Task[Any] | None, list[BarrierStay]] = {}
 
-    async def enter(self, timeout: float | None = None) -> Stay:
+    async def enter(self, timeout: float | None = None) -> BarrierStay:
         """Wait until there are as many as it takes, and begin with them.
 
         Raises:
@@ -140,14 +140,14 @@ class DoubleBarrier:
                 raise
             raise TimedOutError(f"{self.parties} were not at the barrier {self.name!a} within {timeout} s") from None
 
-    async def _enter(self) -> Stay:
+    async def _enter(self) -> BarrierStay:
         client = self._client
         session = self._session or await client.shared_session()
         entry = Entry(self._connection, client._keys, session, "db", self.name, "m", client.runtime.unique())
         record = encode(_Member(client.runtime.name, self.parties))
         try:
             number = await self._join(entry, record)
-            return Stay(self, entry, number)  # no await from here on: whoever is cancelled later has the handle
+            return BarrierStay(self, entry, number)  # no await from here on: whoever is cancelled later has the handle
         except BaseException:
             entry.abandon()
             session.keep_until_ended(self._tidy_after(entry), f"tidy {self.name}")
@@ -246,7 +246,7 @@ class DoubleBarrier:
             await asyncio.sleep(backoff(self._client.runtime, failures))
             failures += 1
 
-    async def __aenter__(self) -> Stay:
+    async def __aenter__(self) -> BarrierStay:
         stay = await (await self.enter()).__aenter__()
         self._entered.setdefault(asyncio.current_task(), []).append(stay)
         return stay
@@ -261,7 +261,7 @@ class DoubleBarrier:
         await stay.__aexit__(kind, exc, trace)
 
 
-class Stay(Handle):
+class BarrierStay(Handle):
     """One member's time inside. Entered with `async with`, the body is cancelled when the session is lost.
 
     A body that ends well waits for the others. One that fails goes at once, and counts as died inside.

@@ -14,7 +14,7 @@ from worlds import Suspensions, World, connect, lease_of, process_of
 from osdisco.backend import Condition, Delete, Item, Op, Put
 from osdisco.client import Client
 from osdisco.coordination import CoordinationService
-from osdisco.coordination.double_barrier import PARTIES_MAX, DoubleBarrier, Stay
+from osdisco.coordination.double_barrier import PARTIES_MAX, DoubleBarrier, BarrierStay
 from osdisco.errors import (
     BarrierBrokenError,
     ClosedError,
@@ -41,7 +41,7 @@ async def stay(client: Client, seconds: float = 1.0, parties: int = 2) -> float:
     return client.runtime.clock.now()
 
 
-async def entered(world: World, parties: int = 2) -> list[Stay]:
+async def entered(world: World, parties: int = 2) -> list[BarrierStay]:
     """Let new processes enter."""
     return await asyncio.gather(*(barrier_of(world.process(), parties).enter() for _ in range(parties)))
 
