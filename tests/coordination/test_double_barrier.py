@@ -14,7 +14,7 @@ from worlds import Suspensions, World, connect, lease_of, process_of
 from osdisco.backend import Condition, Delete, Item, Op, Put
 from osdisco.client import Client
 from osdisco.coordination import CoordinationService
-from osdisco.coordination.double_barrier import PARTIES_MAX, DoubleBarrier, BarrierStay
+from osdisco.coordination.double_barrier import PARTIES_MAX, BarrierStay, DoubleBarrier
 from osdisco.errors import (
     BarrierBrokenError,
     ClosedError,
