@@ -42,6 +42,7 @@ class Simulation:
         self.terms: set[Term] = set()
         self.workers: dict[asyncio.Task[None], Client] = {}
         self.dead: list[asyncio.Task[None]] = []
+        self.candidates: list[str] = []
 
     async def run(self) -> None:
         self.world.store.faults.conflate = self.random.random() < 0.5
@@ -75,6 +76,7 @@ class Simulation:
         for number in range(self.random.randint(1, 2)):
             priority = self.random.choice([0, 0, 1])
             election = election_of(client, candidate_id=f"{client.runtime.name}-{number}", priority=priority)
+            self.candidates.append(election.candidate_id)
             self.workers[asyncio.ensure_future(self._work(election))] = client
 
     async def _work(self, election: LeaderElection) -> None:
@@ -117,13 +119,12 @@ class Simulation:
     async def _something(self, term: Term) -> None:
         if self.random.random() < 0.3:
             await term.proclaim({"token": term.token})
-        if self.random.random() < 0.3 and self.world.clock.now() < CHAOS:
+        if self.random.random() < 0.5 and self.world.clock.now() < CHAOS:
             await self._transfer(term)
 
     async def _transfer(self, term: Term) -> None:
-        heir = f"p{self.random.randint(1, 6)}-0"
         try:
-            await term.transfer(heir)
+            await term.transfer(self.random.choice(self.candidates))
         except CoordinationError:
             term.check()  # it is ours all the same
         else:
