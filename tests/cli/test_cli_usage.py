@@ -40,6 +40,7 @@ CODES = {
     "RecordError": 1,
     "DiscoveryError": 1,
     "CoordinationError": 1,
+    "BarrierBrokenError": 1,
 }
 
 
