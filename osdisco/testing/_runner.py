@@ -7,10 +7,13 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import socket
+import threading
 from collections.abc import AsyncGenerator, Coroutine, Iterator
+from contextlib import contextmanager
 from selectors import DefaultSelector
-from types import CodeType
+from types import CodeType, FrameType
 from typing import Any, Final, TypeVar
 
 import pytest
@@ -34,11 +37,19 @@ class TestRunner:
         self.loop = self._runner.get_loop()
         self.failed = False
         self._holding = 0
+        self._broken_off = False
 
     def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
         """Run until done. A failure is remembered, so that the leaks that it causes are not told on top of it."""
+        if self._broken_off:
+            coroutine.close()
+            pytest.fail("the time for this test is over, and its event loop does not stop", pytrace=False)
         try:
-            return self._runner.run(coroutine)
+            with _alarms_stop_loops():
+                return self._runner.run(coroutine)
+        except _AlarmError as exc:
+            self.failed = self._broken_off = True
+            raise exc.said from None
         except BaseException:
             self.failed = True
             raise
@@ -73,7 +84,10 @@ class TestRunner:
 
     def close(self) -> None:
         """Cancel what is left and close the loop."""
-        self._runner.close()
+        if self._broken_off:  # to cancel means to run the loop once more, and what spins there may swallow that too
+            self.loop.close()
+        else:
+            self._runner.close()
 
     def _make_loop(self, seed: int | None) -> asyncio.AbstractEventLoop:
         return VirtualLoop(seed) if self._selector is None else asyncio.SelectorEventLoop(self._selector)
@@ -91,6 +105,41 @@ class TestRunner:
         """Return what the loop waits for on the network. Its own wake-up pipe and grpc's are no TCP."""
         watched = [key.fd for key in self._selector.get_map().values()] if self._selector else []
         return [name for number in watched if (name := _describe_socket(number))]
+
+
+class _AlarmError(KeyboardInterrupt):
+    """What the alarm's handler raised, in the shape that asyncio lets through: the rest ends in whichever task ran."""
+
+    def __init__(self, said: BaseException) -> None:
+        self.said = said
+
+
+@contextmanager
+def _alarms_stop_loops() -> Iterator[None]:
+    """Let pytest-timeout end a test in which a task spins: it raises from a signal's handler, into that task."""
+    handler = signal.getsignal(signal.SIGALRM) if hasattr(signal, "SIGALRM") else None
+    if not callable(handler) or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    said: list[BaseException] = []
+
+    def ring(number: int, frame: FrameType | None) -> None:
+        try:
+            if not said:
+                handler(number, frame)
+        except BaseException as exc:
+            said.append(exc)
+        if said:  # again and again: the task may catch whatever comes
+            signal.setitimer(signal.ITIMER_REAL, 0.05)
+            raise _AlarmError(said[0])
+
+    signal.signal(signal.SIGALRM, ring)
+    try:
+        yield
+    finally:
+        if said:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, handler)
 
 
 class _Held:

@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
@@ -25,9 +26,10 @@ def main() -> int:
         if run_tests(copied(folder, "whole"), *dict.fromkeys(mutants.values())) != 0:
             print("the tests fail without any mutant")
             return 1
-        survivors = [patch for patch, test in mutants.items() if not noticed(patch, test, folder)]
-    print(f"{len(mutants)} mutants, {len(survivors)} not noticed")
-    return 1 if survivors else 0
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            outcomes = list(pool.map(lambda mutant: noticed(*mutant, folder), mutants.items()))
+    print(f"{len(mutants)} mutants, {outcomes.count(False)} not noticed")
+    return 0 if all(outcomes) else 1
 
 
 def named_test(patch: Path) -> str:
@@ -42,11 +44,11 @@ def noticed(patch: Path, test: str, folder: str) -> bool:
     """Return whether the test fails on a copy with the mistake."""
     tree = copied(folder, patch.stem)
     alone = {**os.environ, "GIT_CEILING_DIRECTORIES": folder}  # no repository around the copy is the one to patch
-    subprocess.run(["git", "apply", str(patch)], cwd=tree, env=alone, check=True)
-    code = run_tests(tree, test)
+    applied = subprocess.run(["git", "apply", str(patch)], cwd=tree, env=alone).returncode == 0
+    code = run_tests(tree, test) if applied else None
     shutil.rmtree(tree)
-    said = {NOTICED: "noticed", 0: "NOT NOTICED"}.get(code, f"BROKEN: pytest ended with {code}")
-    print(f"{patch.stem}: {said}", flush=True)
+    said = {NOTICED: "noticed", 0: "NOT NOTICED", None: "DOES NOT APPLY"}
+    print(f"{patch.stem}: {said.get(code, f'BROKEN: pytest ended with {code}')}", flush=True)
     return code == NOTICED
 
 
@@ -58,7 +60,7 @@ def copied(folder: str, name: str) -> Path:
 def run_tests(tree: Path, *tests: str) -> int:
     """Run tests of a tree on the code of that tree; returns pytest's exit code. Its output shows unless they fail."""
     path = os.pathsep.join([str(tree), str(tree / "backends")])
-    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *tests]
+    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "-o", "timeout=60", *tests]
     done = subprocess.run(command, cwd=tree, env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True)
     if done.returncode != NOTICED:
         print(done.stdout, done.stderr)

@@ -177,6 +177,30 @@ def test_a_task_left_behind_fails_the_test_and_is_named(pytester: Pytester) -> N
     result.stdout.fnmatch_lines(["*1 task(s) or connection(s) left behind*", "*forgotten: sleep at *"])
 
 
+@pytest.mark.parametrize("fixture", ["osdisco_clock", "osdisco_client"])
+def test_a_test_that_spins_ends_with_its_time(pytester: Pytester, fixture: str) -> None:
+    code = f"""
+        import asyncio
+
+        async def spin():
+            while True:
+                try:
+                    await asyncio.sleep(0)
+                except BaseException:
+                    pass
+
+        async def test_spins({fixture}):
+            async with asyncio.TaskGroup() as group:
+                group.create_task(spin())
+
+        async def test_next({fixture}): pass
+        """
+    result = run(pytester, *NEIGHBOURS["alone"], "-o", "timeout=3", code=code)
+    outcomes = result.parseoutcomes()
+    assert (outcomes["failed"], outcomes["passed"]) == (1, 1)
+    result.stdout.fnmatch_lines(["*Timeout (>3.0s) from pytest-timeout*"])
+
+
 def test_a_connection_left_open_fails_the_test_and_one_that_is_closing_does_not(pytester: Pytester) -> None:
     code = """
         import asyncio, pytest
