@@ -227,7 +227,8 @@ class Session:
             return
         if state not in _MOVES[self._state]:
             raise AssertionError(f"no way from {self._state} to {state}")
-        expected = state is SessionState.CONNECTED or reason == CLOSED
+        # what was never open is told by the error that its opener gets
+        expected = state is SessionState.CONNECTED or reason == CLOSED or self._state is SessionState.NEW
         level = logging.INFO if expected else logging.WARNING
         log.log(level, "session %s: %s -> %s: %s", self.uid, self._state.value, state.value, reason or "renewed")
         self._state = state

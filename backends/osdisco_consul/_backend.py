@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Self
 
 from attrs import evolve
@@ -52,6 +53,7 @@ class ConsulBackend(Backend):
         self._runtime = runtime
         self._api = api
         self._wire = wire
+        self._namespaced = options.ns is None  # or proven: Consul without Enterprise ignores `ns` in transactions
 
     def __repr__(self) -> str:
         return f"<ConsulBackend {self._url}>"
@@ -79,8 +81,21 @@ class ConsulBackend(Backend):
 
     async def commit(self, ops: Sequence[Op], expect: Mapping[str, Condition], *, timeout: float) -> Mapping[str, int]:
         """Write in one transaction. For a put of the same bytes the revision is that of the earlier one."""
+        if not self._namespaced:
+            timeout = await self._prove_namespace(timeout)
         revisions: Mapping[str, int] = await self._wire.send(self._api.commit(ops, expect), timeout=timeout)
         return revisions
+
+    async def _prove_namespace(self, timeout: float) -> float:
+        """Raise ConfigError where there are no namespaces; returns the seconds left.
+
+        Consul without Enterprise refuses to read in a namespace, but a transaction lands in the only one there is.
+        """
+        deadline = self._runtime.clock.now() + timeout
+        with suppress(DeniedError):  # a server that asks for permission in a namespace knows it
+            await self._wire.send(self._api.probe(), timeout=timeout)
+        self._namespaced = True
+        return deadline - self._runtime.clock.now()
 
     async def watch(self, target: str, *, after: int | None = None) -> AsyncGenerator[Snapshot | Batch, None]:
         """Follow a target by blocking reads. Consul cannot resume: `after` is of no use, a Snapshot comes first."""

@@ -18,6 +18,7 @@ from attrs import define
 from consul import base
 
 from osdisco.backend import Absent, Condition, Delete, Item, Op, Put, Revision
+from osdisco.errors import ConflictError
 from osdisco_consul._errors import go_seconds
 
 INDEX = "X-Consul-Index"
@@ -112,6 +113,10 @@ class Api(base.Consul):  # type: ignore[misc]
             return Call("GET", path, "consistent=1", "", _items, missing=True)
         return Call("GET", path, "recurse=1&consistent=1", "", _items, missing=True, probe=self.read(target + PROBE))
 
+    def probe(self) -> Call:
+        """Read what is not there, to learn whether the server takes our parameters."""
+        return self.read(PROBE)
+
     def poll(self, target: str, index: int, wait: float, *, probe: bool) -> Call:
         """Read for a watch; with an index, wait up to `wait` seconds for another one.
 
@@ -181,6 +186,8 @@ def _guard(key: str, condition: Condition) -> dict[str, object]:
     if isinstance(condition, Absent):
         return {"Verb": "check-not-exists", "Key": key}
     if isinstance(condition, Revision):
+        if not 0 < condition.number < 2**64:
+            raise ConflictError(f"the condition on {key!a} can never hold on Consul; nothing was sent")
         return {"Verb": "check-index", "Key": key, "Index": condition.number}
     return {"Verb": "check-session", "Key": key, "Session": condition.lease}
 

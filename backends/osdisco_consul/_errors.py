@@ -57,6 +57,7 @@ _TRANSACTION = (
     ("Permission denied", DeniedError),
     ("ACL not found", DeniedError),
     ("invalid session", LeaseExpiredError),
+    ("failed session lookup", LeaseExpiredError),  # no id that a session can have
     ("", ConflictError),
 )
 """What the errors of a refused transaction mean, the first that one of them contains."""

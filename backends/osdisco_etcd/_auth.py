@@ -82,5 +82,5 @@ async def _ask(provider: CredentialProvider) -> Credentials:
         return await given if inspect.isawaitable(given) else given
     except OsdiscoError:
         raise
-    except Exception as exc:  # it is the caller's own code, which may ask a vault that is down
-        raise UnavailableError(f"the function for credentials failed with {type(exc).__name__}; not applied") from exc
+    except Exception as exc:  # the caller's own code, which may ask a vault that is down; its message may hold secrets
+        raise UnavailableError(f"the function for credentials failed with {type(exc).__name__}; not applied") from None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from types import TracebackType
 from typing import Any, Self
 
@@ -42,6 +43,9 @@ class DiscoveryService:
         if self._registrar is None:
             raise DiscoveryError("this DiscoveryService only observes; give it an ExtensionInfo to register")
         return self._registrar
+
+    def __repr__(self) -> str:
+        return f"<DiscoveryService: {self._extensions!r}>"
 
     @property
     def extension(self) -> ExtensionInfo:
@@ -130,11 +134,15 @@ class DiscoveryService:
             raise TimedOutError(f"{what} within {timeout} s: {why() or 'the store is slow'}") from None
 
     async def set_status(self, status: ExtensionStatus) -> None:
-        """Change the own status; published as soon as the store can be reached."""
-        self._own.desire(evolve(self.extension, status=status))
+        """Change the own status.
+
+        Waits until it is published, at most as long as one operation may take; it will be in any case, as soon as the
+        store can be reached.
+        """
+        await self._desire(evolve(self.extension, status=status))
 
     async def update(self, **changes: Any) -> None:
-        """Change fields of the own extension; `metadata` is merged. The id stays. Published as soon as possible.
+        """Change fields of the own extension; `metadata` is merged. The id stays. Waits as `set_status` does.
 
         Raises:
             DiscoveryError: another id, something that cannot be registered, or another process has the id by now.
@@ -143,7 +151,13 @@ class DiscoveryService:
             raise DiscoveryError("an extension keeps its id; register another one instead")
         if "metadata" in changes:
             changes["metadata"] = {**self.extension.metadata, **changes["metadata"]}
-        self._own.desire(evolve(self.extension, **changes))
+        await self._desire(evolve(self.extension, **changes))
+
+    async def _desire(self, extension: ExtensionInfo) -> None:
+        self._own.desire(extension)
+        if self._own.session is not None:  # else it is not registered at present, and nobody could say for how long
+            with suppress(TimedOutError):
+                await self.wait_registered(self._client.options.timeout)
 
     async def discover_extensions(self) -> list[ExtensionInfo]:
         """Ask the store which extensions there are. Linearizable."""

@@ -72,6 +72,9 @@ class Extensions(Mapping[str, ExtensionInfo]):
     def __len__(self) -> int:
         return len(self._current)
 
+    def __repr__(self) -> str:
+        return f"<{len(self)} extensions, {'stale' if self.stale else 'fresh'}>"
+
     @property
     def stale(self) -> bool:
         """Whether the store may know better by now."""

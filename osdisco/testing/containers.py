@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+from ipaddress import ip_network
 from typing import Any, Final, Self, cast
 
 from testcontainers.core.config import ConnectionMode
@@ -112,7 +113,8 @@ class ServerContainer(DockerContainer, Server):
         """Return the narrowest address of Docker's machine on which tests reach the port."""
         docker = self.get_docker_client()
         if mode is ConnectionMode.gateway_ip:  # the tests are in a container too
-            return str(docker.client.networks.get("bridge").attrs["IPAM"]["Config"][0]["Gateway"])
+            config = docker.client.networks.get("bridge").attrs["IPAM"]["Config"][0]
+            return str(config.get("Gateway") or ip_network(config["Subnet"])[1])  # Docker takes the first address
         return "127.0.0.1" if docker.host() == "localhost" else "0.0.0.0"  # noqa: S104 - Docker's machine is another one
 
     def _certificates(self) -> list[tuple[bytes, str]]:

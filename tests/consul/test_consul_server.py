@@ -226,6 +226,19 @@ async def test_a_place_that_is_not_there(
         await open_backend(f"{consul.url}?{query}").get("k", timeout=5)
 
 
+async def test_a_write_to_a_namespace_that_is_not_there_writes_nothing_elsewhere(
+    consul: ConsulServer, open_backend: Open
+) -> None:
+    plain = open_backend(consul.url)
+    await plain.commit([Put("mine/k", b"1")], {}, timeout=5)
+    for _ in range(2):
+        with pytest.raises(ConfigError, match="Enterprise"):
+            await open_backend(f"{consul.url}?ns=team").commit([Put("mine/k", b"2")], {}, timeout=5)
+    item = await plain.get("mine/k", timeout=5)
+    assert item is not None
+    assert item.value == b"1"
+
+
 async def test_an_etcd_is_no_consul(etcd_server: EtcdServer, open_backend: Open) -> None:
     backend = open_backend(f"consul://{etcd_server.address}")
     with pytest.raises(UnavailableError, match="is it a Consul agent"):

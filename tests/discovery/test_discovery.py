@@ -59,8 +59,7 @@ async def test_changes_are_published_and_metadata_is_merged(world: World) -> Non
     seer = await observer(world.process())
     discovery = await registered(world.process(), metadata={"zone": "a", "rack": "1"})
     await discovery.update(metadata={"zone": "b"}, version="2.0.0", capabilities=["x"])
-    await discovery.set_status(HEALTHY)
-    await discovery.wait_registered(5)
+    await discovery.set_status(HEALTHY)  # who reads after it sees it
     want = info(version="2.0.0", capabilities=["x"], metadata={"zone": "b", "rack": "1"}, status=HEALTHY)
     assert await seer.discover_extensions() == [want]
     assert discovery.extension == want
@@ -70,9 +69,8 @@ async def test_of_many_changes_at_once_the_last_is_published(world: World) -> No
     seer = await observer(world.process())
     diary = Diary(seer)
     discovery = await registered(world.process())
-    for status in (HEALTHY, ExtensionStatus.DEGRADED, ExtensionStatus.UNHEALTHY):
-        await discovery.set_status(status)
-    await discovery.wait_registered(5)
+    changes = (HEALTHY, ExtensionStatus.DEGRADED, ExtensionStatus.UNHEALTHY)
+    await asyncio.gather(*(discovery.set_status(status) for status in changes))
     await until(lambda: diary.lines == ["+geo starting", "geo starting>unhealthy"])
 
 

@@ -12,13 +12,15 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from pytest import MonkeyPatch, Pytester  # noqa: PT013
+from testcontainers.core.config import ConnectionMode
 
 import osdisco
-from osdisco.testing import ApiError, ConsulServer, EtcdServer, Servers, make_certificates
+from osdisco.testing import ApiError, ConsulServer, EtcdContainer, EtcdServer, Servers, make_certificates
 from osdisco.testing._api import free_port
 from osdisco.testing._stores import Server, in_namespace
 from osdisco.testing.processes import ConsulProcess, EtcdProcess, find_binary
@@ -264,3 +266,12 @@ def test_shared_servers_start_once_and_a_failed_one_is_not_tried_again(monkeypat
             with pytest.raises(RuntimeError, match="does not start"):
                 servers.etcd()
     assert len(calls) == 1
+
+
+def test_a_docker_network_that_names_no_gateway_is_reached_at_its_first_address(
+    monkeypatch: MonkeyPatch,
+) -> None:
+    network = SimpleNamespace(attrs={"IPAM": {"Config": [{"Subnet": "172.17.0.0/16"}]}})
+    docker = SimpleNamespace(client=SimpleNamespace(networks={"bridge": network}))
+    monkeypatch.setattr(EtcdContainer, "get_docker_client", lambda self: docker)
+    assert object.__new__(EtcdContainer)._host_address(ConnectionMode.gateway_ip) == "172.17.0.1"

@@ -103,7 +103,8 @@ class CommitRules:
             peer = await harness.peer()
             gone = await peer.put("a")
             await peer.delete("a")
-            for condition in (Revision(gone), Revision(1), HeldBy((await peer.grant()).id)):
+            impossible = (Revision(0), Revision(-1), Revision(2**70), HeldBy("nonsense"))
+            for condition in (Revision(gone), Revision(1), HeldBy((await peer.grant()).id), *impossible):
                 with pytest.raises(ConflictError):
                     await peer.commit(deletes=("a",), expect={"a": condition})
                 with pytest.raises(ConflictError):

@@ -74,6 +74,8 @@ class LeaseRules:
             await other.revoke(lease)
             await _check_fenced(peer, lease)
             await _check_fenced(other, lease)
+            with pytest.raises(LeaseExpiredError):
+                await peer.create("b", lease=Lease("nonsense", 60))
 
     async def test_s9_the_end_of_a_lease_spares_what_is_not_its_own(self, harness: Harness) -> None:
         async with harness:
