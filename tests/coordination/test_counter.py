@@ -90,6 +90,17 @@ async def test_exactly_once_gives_up_as_unknown_after_one_operations_time(world:
     client.backend.faults.clear()
 
 
+async def test_an_attempt_that_arrives_after_a_later_one_and_a_removal_does_not_count(world: World) -> None:
+    client = world.process()
+    counter = CoordinationService(client).counter("jobs")
+    client.backend.faults.late("commit", after=3, times=1, key="ctr/")
+    assert await counter.add(exactly_once=True) == 1
+    await asyncio.sleep(1)
+    await client.delete("ctr/jobs")
+    await asyncio.sleep(5)
+    assert await counter.get() == 0
+
+
 async def test_an_addition_under_a_session_that_ended_can_not_count_later(world: World) -> None:
     client = world.process()
     session = await client.shared_session()
