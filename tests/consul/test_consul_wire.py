@@ -211,11 +211,13 @@ async def test_the_failure_of_another_endpoint_moves_nothing(fake: Fake, open_ba
 
 
 async def test_a_commit_is_one_transaction_of_the_right_verbs(fake: Fake, open_backend: Open) -> None:
-    agent = await fake(lambda _: http(200, TXN))
+    agent = await fake(lambda request: http(200, TXN) if request.path == "/v1/txn" else MISSING)
     backend = open_backend(f"{agent.url}?dc=east&ns=team&partition=part")
     guards = {"ns/k": ABSENT, "ns/b": Revision(9), "ns/c": HeldBy("s1")}
     assert await backend.commit([Put("ns/k", b"v", "s1"), Delete("ns/b")], guards, timeout=2) == {"ns/k": 7}
-    (request,) = agent.requests
+    request = agent.requests[-1]
+    assert [other.path for other in agent.requests].count("/v1/txn") == 1
+    assert all(other.query["ns"] == "team" for other in agent.requests)  # what proves that there are namespaces
     place = {"Namespace": "team", "Partition": "part"}
     assert (request.method, request.path) == ("PUT", "/v1/txn")
     assert request.query == {"dc": "east", "ns": "team", "partition": "part"}

@@ -116,9 +116,10 @@ async def test_who_gives_up_leaves_nothing(osdisco_url: str) -> None:
         task = asyncio.ensure_future(election_of(other).participate())
         while await election_of(client).leader() is None:
             await asyncio.sleep(0.02)
-        task.cancel()
+        task.cancel()  # perhaps before it knows itself that it leads: what it made is then undone in the background
         await asyncio.wait([task])
-        assert (await client.scan("election/")).items == {}
+        while (await client.scan("election/")).items:
+            await asyncio.sleep(0.02)
 
 
 async def _queued(client: Client, count: int) -> list[str]:
