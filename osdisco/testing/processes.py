@@ -1,7 +1,7 @@
 """Servers for tests as processes of this machine, on loopback: up in a third of a second, no Docker needed.
 
-Each lives under a small guard that kills it when the end of a pipe closes, so that none outlives the test run, however
-that ends. Ctrl-C does not reach them: they are there until the tests have cleaned up.
+Each lives under a small guard that kills it and removes its files when the end of a pipe closes, so that nothing
+outlives the test run, however that ends. Ctrl-C does not reach them: they are there until the tests have cleaned up.
 """
 
 from __future__ import annotations
@@ -29,7 +29,13 @@ from osdisco.testing._stores import (
 )
 
 _ON_LINUX: Final = Path("/proc/self/stat").exists()
-_GUARD: Final = '"$@" >&2 & echo $!; read -r _; kill -KILL $! 2>/dev/null; wait'
+_GUARD: Final = """
+folder=$1; shift
+"$@" >&2 & echo $!
+read -r said  # `keep`, or nothing when its owner is gone
+kill -KILL $! 2>/dev/null; wait
+[ "$said" = keep ] || rm -rf "$folder"
+"""
 
 
 def find_binary(name: str) -> str | None:
@@ -60,7 +66,7 @@ class LocalServer(Server):
         command = self.command()
         with self._log.open("ab") as log:
             self._guard = subprocess.Popen(  # noqa: S603 - the servers that the developer has
-                ["/bin/sh", "-c", _GUARD, "guard", self._binary, *command],
+                ["/bin/sh", "-c", _GUARD, "guard", str(self.access.folder), self._binary, *command],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log,
@@ -78,7 +84,7 @@ class LocalServer(Server):
     def kill(self) -> None:
         """End it as SIGKILL does; its data stays."""
         if self._guard is not None:
-            self._guard.communicate()
+            self._guard.communicate(b"keep\n")
             self._guard = None
 
     def pause(self) -> None:

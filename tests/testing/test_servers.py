@@ -142,24 +142,30 @@ def test_a_server_that_cannot_start_says_why() -> None:
 def test_a_local_server_dies_with_the_process_that_started_it() -> None:
     if find_binary("etcd") is None:
         missing("etcd", "this test is of local processes")
-    code = "from osdisco.testing import *; s = EtcdProcess().start(); print(s.address, flush=True); input()"
+    code = """if True:
+        from osdisco.testing import EtcdProcess
+        server = EtcdProcess().start()
+        print(server.access.folder, server.address, flush=True)
+        input()
+        """
     owner = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     with owner:
         assert owner.stdout is not None
-        host, _, port = owner.stdout.readline().strip().partition(":")
+        folder, _, address = owner.stdout.readline().strip().partition(" ")
+        host, _, port = address.partition(":")
         socket.create_connection((host, int(port))).close()
         owner.send_signal(signal.SIGKILL)
-    assert gone(host, int(port), seconds=5)
+    deadline = time.monotonic() + 5
+    while (listens(host, int(port)) or Path(folder).exists()) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not listens(host, int(port))
+    assert not Path(folder).exists()
 
 
-def gone(host: str, port: int, *, seconds: float) -> bool:
-    """Return whether nothing listens there, soon."""
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        with suppress(ConnectionRefusedError):
-            socket.create_connection((host, port)).close()
-            time.sleep(0.05)
-            continue
+def listens(host: str, port: int) -> bool:
+    """Return whether a server is there."""
+    with suppress(ConnectionRefusedError):
+        socket.create_connection((host, port)).close()
         return True
     return False
 
