@@ -45,6 +45,8 @@ if TYPE_CHECKING:
         DistributedCounter as DistributedCounter,
         DistributedLock as DistributedLock,
         DistributedLockManager as DistributedLockManager,
+        DistributedReadWriteLock as DistributedReadWriteLock,
+        DistributedSemaphore as DistributedSemaphore,
         DoubleBarrier as DoubleBarrier,
         Fence as Fence,
         Group as Group,
@@ -56,6 +58,8 @@ if TYPE_CHECKING:
         MemberEvent as MemberEvent,
         Members as Members,
         Membership as Membership,
+        MultiLock as MultiLock,
+        MultiLockGuard as MultiLockGuard,
         Partitioning as Partitioning,
         Partitions as Partitions,
         SharedValue as SharedValue,
@@ -117,8 +121,9 @@ _HOMES = {
     "osdisco.coordination": (
         "BarrierStay ConsensusRegister Contender CoordinationService DistributedBarrier "
         "DistributedBarrierManager DistributedCounter DistributedLock DistributedLockManager "
-        "DoubleBarrier Fence Group Leader LeaderElection LeadershipListener LockGuard Member "
-        "MemberEvent Members Membership Partitioning Partitions SharedValue Term"
+        "DistributedReadWriteLock DistributedSemaphore DoubleBarrier Fence Group Leader LeaderElection "
+        "LeadershipListener LockGuard Member "
+        "MemberEvent Members Membership MultiLock MultiLockGuard Partitioning Partitions SharedValue Term"
     ),
     "osdisco.discovery": (
         "DiscoveryListener DiscoveryService EndpointInfo ExtensionEvent ExtensionInfo ExtensionStatus Extensions"

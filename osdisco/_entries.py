@@ -129,6 +129,10 @@ class Entry:
         self.depart()
         return False
 
+    def as_made(self) -> Item:
+        """Return what stands in the store, by its creation; its value is left out."""
+        return Item(self.key, b"", self.created, self.created, self.session.id)
+
     def depart(self) -> None:
         """Take the entry for gone: whoever waits for it in this process looks again."""
         self._living.pop(self.key, None)

@@ -149,9 +149,18 @@ class Feeds:
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
         self._feeds: dict[str, Feed] = {}
+        self._families: dict[str, set[str]] = {}  # targets by the prefix that they are right under, or are
 
     def __len__(self) -> int:
         return len(self._feeds)
+
+    def __contains__(self, target: str) -> bool:
+        return target in self._feeds
+
+    def others_under(self, prefix: str, key: str) -> bool:
+        """Return whether the prefix, or any key right under it but this one, is followed."""
+        family = self._families.get(prefix, set())
+        return len(family) > (key in family)
 
     def subscribe(self, target: str, subscriber: Subscriber) -> Feed:
         """Join the feed of a target, opening its watch if there is none."""
@@ -159,14 +168,26 @@ class Feeds:
         feed = self._feeds.get(target)
         if feed is None:
             feed = self._feeds[target] = Feed(self._connection, target)
+            self._families.setdefault(_family(target), set()).add(target)
         feed.subscribe(subscriber)
         return feed
 
     async def unsubscribe(self, feed: Feed, subscriber: Subscriber) -> None:
         """Leave a feed; the last one to leave closes its watch."""
         if feed.unsubscribe(subscriber) and self._feeds.get(feed.target) is feed:
-            del self._feeds[feed.target]
+            self._forget(feed.target)
             await feed.aclose()
+
+    def _forget(self, target: str) -> None:
+        del self._feeds[target]
+        family = self._families[_family(target)]
+        family.discard(target)
+        if not family:
+            del self._families[_family(target)]
+
+
+def _family(target: str) -> str:
+    return target[: target.rfind("/") + 1]
 
 
 def merge(changes: Iterable[Change]) -> Change:

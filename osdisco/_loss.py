@@ -1,4 +1,4 @@
-"""Loss of ownership: a one-way latch with a reason, and the scope that cancels its body when it is set."""
+"""Latches with a reason, such as the loss of ownership, and the scope that cancels its body when it is lost."""
 
 from __future__ import annotations
 
@@ -12,8 +12,10 @@ from osdisco.errors import LostError
 log = logging.getLogger("osdisco")
 
 
-class Loss:
-    """Whether something that was owned is lost, and why. Never unset."""
+class Latch:
+    """Whether something has happened, and why. Never unset."""
+
+    _happened = "set"
 
     def __init__(self) -> None:
         self._event = asyncio.Event()
@@ -21,24 +23,24 @@ class Loss:
         self._callbacks: dict[object, Callable[[str], None]] = {}
 
     def __repr__(self) -> str:
-        return f"<lost: {self._reason}>" if self.is_set() else "<not lost>"
+        return f"<{self._happened}: {self._reason}>" if self.is_set() else f"<not {self._happened}>"
 
     @property
     def reason(self) -> str | None:
-        """Why it was lost; None as long as it is not."""
+        """Why it is set; None as long as it is not."""
         return self._reason if self.is_set() else None
 
     def is_set(self) -> bool:
-        """Whether it is lost."""
+        """Whether it has happened."""
         return self._event.is_set()
 
     async def wait(self) -> str:
-        """Wait until it is lost; returns the reason."""
+        """Wait until it has happened; returns the reason."""
         await self._event.wait()
         return self._reason
 
     def set(self, reason: str) -> bool:
-        """Latch the loss and tell everybody, once. Returns whether this call was the one."""
+        """Latch it and tell everybody, once. Returns whether this call was the one."""
         if self.is_set():
             return False
         self._reason = reason
@@ -48,11 +50,11 @@ class Loss:
             try:
                 callback(reason)
             except Exception:  # a loss that does not reach the others' scopes would let their bodies run on
-                log.exception("who was told of a loss failed; the others are told")
+                log.exception("who was told that something is %s failed; the others are told", self._happened)
         return True
 
     def call(self, callback: Callable[[str], None]) -> Callable[[], None]:
-        """Call `callback(reason)` when it is lost, or now if it is. Returns a function that takes the wish back."""
+        """Call `callback(reason)` when it happens, or now if it has. Returns a function that takes the wish back."""
         if self.is_set():
             callback(self._reason)
             return lambda: None
@@ -60,10 +62,22 @@ class Loss:
         self._callbacks[token] = callback
         return lambda: self._callbacks.pop(token, None) and None
 
+
+class Loss(Latch):
+    """Whether something that was owned is lost, and why."""
+
+    _happened = "lost"
+
     def raise_if_set(self) -> None:
         """Raise LostError when it is lost."""
         if self.is_set():
             raise LostError(self._reason)
+
+
+class Revocation(Latch):
+    """Whether somebody asked for what is held to be given back, and who. It is taken away when their grace is over."""
+
+    _happened = "revoked"
 
 
 class Scope:

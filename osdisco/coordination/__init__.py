@@ -1,7 +1,9 @@
 """Coordination, written once on the backend interface and the same on every store."""
 
 from osdisco.coordination._board import Leader
+from osdisco.coordination._contend import Contender
 from osdisco.coordination._ears import LeadershipListener
+from osdisco.coordination._guard import LockGuard
 from osdisco.coordination._term import Term
 from osdisco.coordination.barrier import DistributedBarrier, DistributedBarrierManager
 from osdisco.coordination.consensus import ConsensusRegister
@@ -10,8 +12,11 @@ from osdisco.coordination.double_barrier import BarrierStay, DoubleBarrier
 from osdisco.coordination.election import LeaderElection
 from osdisco.coordination.fence import Fence
 from osdisco.coordination.group import Group, Member, MemberEvent, Members, Membership
-from osdisco.coordination.lock import Contender, DistributedLock, LockGuard
+from osdisco.coordination.lock import DistributedLock
+from osdisco.coordination.multilock import MultiLock, MultiLockGuard
 from osdisco.coordination.partition import Partitioning, Partitions
+from osdisco.coordination.rwlock import DistributedReadWriteLock
+from osdisco.coordination.semaphore import DistributedSemaphore
 from osdisco.coordination.service import CoordinationService, DistributedLockManager
 from osdisco.coordination.shared_value import SharedValue
 
@@ -25,6 +30,8 @@ __all__ = [
     "DistributedCounter",
     "DistributedLock",
     "DistributedLockManager",
+    "DistributedReadWriteLock",
+    "DistributedSemaphore",
     "DoubleBarrier",
     "Fence",
     "Group",
@@ -36,6 +43,8 @@ __all__ = [
     "MemberEvent",
     "Members",
     "Membership",
+    "MultiLock",
+    "MultiLockGuard",
     "Partitioning",
     "Partitions",
     "SharedValue",

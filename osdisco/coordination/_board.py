@@ -66,13 +66,6 @@ class Said:
     info: Mapping[str, Any]
 
 
-def mapping(info: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a copy of what others are to see. Raises RecordError when it is no mapping."""
-    if isinstance(info, Mapping):
-        return dict(info)
-    raise RecordError(f"info is a mapping, not {type(info).__name__}")
-
-
 class Board:
     """The keys of one election, and what the items under `prefix` say."""
 

@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import AsyncGenerator, Coroutine, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
 from typing import Any, Final, TypeVar
 
 from osdisco._connection import backoff
-from osdisco.backend import ABSENT, Condition, Delete, Op, Put
+from osdisco.backend import ABSENT, Condition, Delete, Item, Op, Put
 from osdisco.client import Client
-from osdisco.errors import ConfigError, ConflictError, IndeterminateError, LeaseExpiredError, LostError, OsdiscoError
+from osdisco.errors import (
+    ConfigError,
+    ConflictError,
+    IndeterminateError,
+    LeaseExpiredError,
+    LostError,
+    OsdiscoError,
+    RecordError,
+    TimedOutError,
+)
 from osdisco.session import Session
 from osdisco.url import parse_duration
 
@@ -30,6 +39,25 @@ def checked_count(number: int, what: str, most: int) -> int:
     if not isinstance(number, int) or isinstance(number, bool) or not 1 <= number <= most:
         raise ConfigError(f"{what} must be a whole number from 1 to {most}")
     return number
+
+
+def checked_info(info: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a copy of what others are to see. Raises RecordError when it is no mapping."""
+    if isinstance(info, Mapping):
+        return dict(info)
+    raise RecordError(f"info is a mapping, not {type(info).__name__}")
+
+
+@asynccontextmanager
+async def within(timeout: float | None, told: str) -> AsyncGenerator[None, None]:
+    """Limit a block to `timeout` seconds. Raises TimedOutError, which begins with what is `told`."""
+    try:
+        async with asyncio.timeout(timeout):
+            yield
+    except TimeoutError as exc:
+        if isinstance(exc, OsdiscoError):
+            raise
+        raise TimedOutError(f"{told} within {timeout} s") from None
 
 
 async def in_client(client: Client, work: Coroutine[Any, Any, T], name: str) -> T:
@@ -58,6 +86,29 @@ async def until_definite(client: Client, session: Session, ops: Sequence[Op], ex
         if session.lost.is_set():
             return unknown
         await asyncio.sleep(backoff(client.runtime, failures))
+        failures += 1
+
+
+async def delete_as_it_is(client: Client, item: Item) -> None:
+    """Delete a key unless it changed since; gone, or another's, when this returns.
+
+    Raises:
+        UnavailableError: the store could not be reached.
+        IndeterminateError: unknown whether it was deleted, for as long as one operation may take.
+    """
+    now, failures = client.runtime.clock.now, 0
+    deadline = now() + client.options.timeout
+    while True:
+        try:
+            await client._connection.commit([Delete(item.key)], {item.key: item.unchanged}, deadline - now())
+            return
+        except ConflictError:
+            return
+        except IndeterminateError:
+            pause = backoff(client.runtime, failures)
+            if now() + pause >= deadline:
+                raise
+        await asyncio.sleep(pause)
         failures += 1
 
 

@@ -7,96 +7,210 @@ other without the store, so that a process has one watch for each queue, however
 from __future__ import annotations
 
 import asyncio
-from typing import Final
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any, Final, TypeVar
+
+from attrs import field, frozen
 
 from osdisco._connection import backoff
-from osdisco._entries import Entry, in_order, living
+from osdisco._entries import TOMBSTONES, Entry, in_order, living
 from osdisco._feed import Change, Feed
+from osdisco._records import decode, encode
 from osdisco._signal import Signal
 from osdisco.backend import Item
 from osdisco.client import Client
-from osdisco.errors import DeniedError, LostError, OsdiscoError, UnavailableError
+from osdisco.coordination._calls import checked_info
+from osdisco.coordination._handle import token_of
+from osdisco.errors import DeniedError, LostError, OsdiscoError, RecordError, UnavailableError
+from osdisco.session import Session
+
+T = TypeVar("T")
+
+
+@frozen
+class Contender:
+    """One place in a queue.
+
+    `since` is seconds since the epoch, by the owner's clock; None when the entry is not osdisco's, whose owner is then
+    the end of its key. `holds` tells that it has what the others wait for, `shared` that it is a reader.
+    """
+
+    owner: str
+    info: Mapping[str, Any]
+    token: int
+    since: float | None = None
+    holds: bool = False
+    shared: bool = False
+
+
+@frozen
+class EntryRecord:
+    """What an entry holds. The epoch is its session's, so that others can tell its token."""
+
+    owner: str
+    since: float | None = None
+    epoch: int = 0
+    info: Mapping[str, Any] = field(factory=dict)
+
+
+def contender(item: Item, *, holds: bool = False, shared: bool = False) -> Contender:
+    """Read an entry; what another tool wrote there has no record of ours, and is shown by its key."""
+    try:
+        record = decode(item.value, EntryRecord)
+    except RecordError:
+        record = EntryRecord(item.key.rpartition("/")[2])
+    return Contender(record.owner, record.info, token_of(record.epoch, item.created), record.since, holds, shared)
+
+
+class Places:
+    """Where entries of one kind and name are made. The first of `segments` is the kind, the second the name."""
+
+    def __init__(
+        self, client: Client, session: Session | None, *segments: str, mark: str = "", info: Mapping[str, Any]
+    ) -> None:
+        longest = f"{mark}{'0' * 32}"
+        client._keys.join(TOMBSTONES, "revoke", *segments, longest, "0" * 32)  # refuses now what is too long for keys
+        self.name: Final = segments[1]
+        self.prefix: Final = client._keys.join(*segments[:2]) + "/"
+        self._client = client
+        self._session = session
+        self._segments = segments
+        self._mark = mark
+        self._info = checked_info(info)
+
+    async def session(self) -> Session:
+        """Return what the entries hang on."""
+        return self._session or await self._client.shared_session()
+
+    async def enqueue(self) -> Entry:
+        """Take a place. Whoever fails or is cancelled from now on must abandon it."""
+        session = await self.session()
+        # An id of its own for every attempt, never the lease's: two locks on one session must exclude each other.
+        number = self._mark + self._client.runtime.unique()
+        entry = Entry(self._client._connection, self._client._keys, session, *self._segments, number)
+        await entry.create(self.record(session), within=self._client.options.timeout)
+        return entry
+
+    def record(self, session: Session) -> bytes:
+        """Return what an entry of ours holds. Raises RecordError when the info is no JSON, or too large."""
+        runtime = self._client.runtime
+        return encode(EntryRecord(runtime.name, runtime.clock.wall(), session.epoch, self._info))
 
 
 class Queue:
-    """One queue. `prefix` is the store's own and ends in `/`."""
+    """One queue. `prefix` is the store's own and ends in `/`; `blocks` tells which of the entries before it must go."""
 
-    def __init__(self, client: Client, prefix: str) -> None:
+    def __init__(self, client: Client, prefix: str, blocks: Callable[[Item], bool] = lambda _: True) -> None:
         self._client = client
         self._connection = client._connection
         self._prefix: Final = prefix
+        self._blocks = blocks
 
     async def entries(self) -> list[Item]:
         """Return all entries in order, foreign tools' too. Linearizable."""
         return in_order((await self._connection.scan(self._prefix)).items)
 
     async def ahead(self, entry: Entry) -> list[Item]:
-        """Return the entries before ours; none when it is our turn. Raises LostError when ours is gone."""
+        """Return what is before ours and in its way; none when it is our turn. Raises LostError when ours is gone."""
         queue = await self.entries()
         entry.session.check()  # after the wait: what Jepsen found missing in etcd's own lock
-        for place, item in enumerate(queue):
-            if item.key == entry.key and item.created == entry.created:
-                return queue[:place]
-        raise LostError("the place in the queue is gone: somebody removed it")
+        return [item for item in before(entry, queue) if self._blocks(item)]
 
     async def wait_for_turn(self, entry: Entry) -> None:
-        """Wait until no entry is before ours. An outage of the store is waited out.
+        """Wait until nothing is in the way of ours. An outage of the store is waited out.
 
         Raises:
             LostError: the session, or the place in the queue, was lost.
             DeniedError: the store no longer lets us look.
         """
-        before, again = None, 0
+        waits = Waits(self._client, self._prefix)
         async with entry.session.scope():
-            while ahead := await self._look(entry):
-                again = again + 1 if ahead[-1] == before else 0
-                if again:  # the watch is behind what we looked at
-                    await asyncio.sleep(backoff(self._connection.runtime, again))
-                before = ahead[-1]
-                await self._follow(ahead)
+            while ahead := await bridged(self._client, lambda: self.ahead(entry)):
+                await waits.until_one_is_gone(ahead)
 
-    async def _look(self, entry: Entry) -> list[Item]:
-        failures = 0
-        while True:
-            try:
-                return await self.ahead(entry)
-            except UnavailableError:
-                await asyncio.sleep(backoff(self._connection.runtime, failures))
-                failures += 1
 
-    async def _follow(self, ahead: list[Item]) -> None:
+def before(entry: Entry, queue: Sequence[Item]) -> Sequence[Item]:
+    """Return what is before an entry in its queue. Raises LostError when it is not in it."""
+    for place, item in enumerate(queue):
+        if item.key == entry.key and item.created == entry.created:
+            return queue[:place]
+    raise LostError("the place in the queue is gone: somebody removed it")
+
+
+async def bridged(client: Client, look: Callable[[], Awaitable[T]]) -> T:
+    """Look until the store can be reached."""
+    failures = 0
+    while True:
+        try:
+            return await look()
+        except UnavailableError:
+            await asyncio.sleep(backoff(client.runtime, failures))
+            failures += 1
+
+
+class Waits:
+    """One waiter's waits for what is before it, each after a look at the queue."""
+
+    def __init__(self, client: Client, prefix: str) -> None:
+        self._client = client
+        self._prefix = prefix
+        self._awaited: Item | None = None
+        self._again = 0
+
+    async def until_one_is_gone(self, ahead: Sequence[Item]) -> None:
         """Wait until one entry is gone without which it cannot be our turn; then it may still be another's."""
-        ours = living(self._connection)
+        self._again = self._again + 1 if self._awaited in ahead else 0
+        if self._again:  # the watch is behind what we looked at
+            await asyncio.sleep(backoff(self._client.runtime, self._again))
+        ours = living(self._client._connection)
         for item in reversed(ahead):
             if (entry := ours.get(item.key)) is not None:
+                self._awaited = item
                 await entry.gone.wait()
                 return
-        await until_gone(self._client, ahead[-1].key, ahead[-1].created)
+        self._awaited = ahead[-1]
+        await until_gone(self._client, [ahead[-1]], within=self._prefix)
+
+    async def until_any_is_gone(self, items: Sequence[Item], prefix: str) -> None:
+        """Wait until any of several entries under `prefix`, others' or ours, is gone."""
+        self._again = self._again + 1 if self._awaited in items else 0
+        if self._again:
+            await asyncio.sleep(backoff(self._client.runtime, self._again))
+        self._awaited = items[0]
+        await until_gone(self._client, items, within=prefix)
 
 
-async def until_gone(client: Client, key: str, created: int) -> None:
-    """Wait until a key that was made at `created` is absent, or was made anew. Raises DeniedError."""
+async def until_gone(client: Client, items: Sequence[Item], *, within: str | None = None) -> None:
+    """Wait until one of the items is absent, or was made anew. Raises DeniedError.
+
+    A second watch of a process under the prefix `within` is one of all of it, so that there are never more.
+    """
     bell = _Bell()
-    feed = client._feeds.subscribe(_target(client, key), bell)
+    feed = client._feeds.subscribe(_target(client, items, within), bell)
     try:
-        await bell.wait_for(lambda: _is_gone(feed, key, created))
+        await bell.wait_for(lambda: _is_gone(feed, items))
     finally:
         await client._feeds.unsubscribe(feed, bell)
 
 
-def _is_gone(feed: Feed, key: str, created: int) -> bool:
+def _is_gone(feed: Feed, items: Sequence[Item]) -> bool:
     if isinstance(feed.error, DeniedError):
         raise feed.error
-    item = feed.items.get(key)
-    return feed.revision is not None and (item is None or item.created != created)
+    if feed.revision is None:
+        return False
+    seen = (feed.items.get(item.key) for item in items)
+    return any(now is None or now.created != item.created for now, item in zip(seen, items, strict=True))
 
 
-def _target(client: Client, key: str) -> str:
-    """Return what to watch: the key, or all keys of its kind when the store takes no more watches."""
-    if len(client._feeds) < client.limits.watches_max:
-        return key
-    root = client._keys.root
-    return root + key[len(root) :].partition("/")[0] + "/"
+def _target(client: Client, items: Sequence[Item], within: str | None) -> str:
+    """Return what to watch: the key, all of its queue, or all of its kind when the store takes no more watches."""
+    key, feeds = items[0].key, client._feeds
+    if len(feeds) >= client.limits.watches_max and key not in feeds:
+        root = client._keys.root
+        return root + key[len(root) :].partition("/")[0] + "/"
+    if within is not None and (len(items) > 1 or feeds.others_under(within, key)):
+        return within
+    return key
 
 
 class _Bell(Signal):

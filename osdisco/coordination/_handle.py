@@ -6,13 +6,13 @@ import asyncio
 import logging
 from collections.abc import Coroutine, Mapping, Sequence
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, ClassVar, Final, Self
 
 from osdisco._entries import Entry
 from osdisco._loss import Loss, Scope
 from osdisco.backend import Condition, Op, Revision
 from osdisco.client import Client
-from osdisco.errors import ConflictError, IndeterminateError, LostError
+from osdisco.errors import ConflictError, CoordinationError, IndeterminateError, LostError
 
 log = logging.getLogger("osdisco")
 
@@ -25,17 +25,24 @@ def token_of(epoch: int, created: int) -> int:
 
 
 class Handle:
-    """An entry that is owned. Entered with `async with`, the body is cancelled before the store can give it away."""
+    """Entries of one session that are owned together, mostly one.
 
-    def __init__(self, client: Client, entry: Entry, what: str) -> None:
-        self.token: Final = token_of(entry.session.epoch, entry.created)
+    Entered with `async with`, the body is cancelled before the store can give it away. `token` is that of the entry
+    that was made last: it rises with every owner of the same.
+    """
+
+    _over: ClassVar[str] = "it was given up"
+
+    def __init__(self, client: Client, what: str, *entries: Entry) -> None:
+        self._entry = entries[-1]
+        self.token: Final = token_of(self._entry.session.epoch, self._entry.created)
         self.lost: Final = Loss()
         self._client = client
-        self._entry = entry
         self._what = what
+        self._entries = entries
         self._scope: Scope | None = None
         self._ending: asyncio.Task[None] | None = None
-        self._forget = entry.session.lost.call(self._lose)
+        self._forget = self._entry.session.lost.call(self._lose)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__}: {self._what}, token {self.token}{', lost' if self.lost.is_set() else ''}>"
@@ -43,7 +50,7 @@ class Handle:
     def check(self) -> None:
         """Raise LostError when it is no longer ours, as far as this process can know. No I/O."""
         if self._ending is not None:
-            raise LostError(self.lost.reason or "it was given up")
+            raise LostError(self.lost.reason or self._over)
         self._check_lost()
 
     def _check_lost(self) -> None:
@@ -60,16 +67,20 @@ class Handle:
         """
         self.check()
         try:
-            return await self._client._commit(ops, expect or {}, also={self._entry.key: Revision(self._entry.created)})
+            return await self._client._commit(ops, expect or {}, also=self._held())
         except ConflictError:  # it is lost, or a condition of the caller's did not hold
             await self._raise_if_gone()
             raise
 
+    def _held(self) -> dict[str, Condition]:
+        return {entry.key: Revision(entry.created) for entry in self._entries}
+
     async def _raise_if_gone(self) -> None:
-        if not await self._entry.stands():
-            if self._ending is None:
-                self._lose("its entry in the store is gone")
-            self.check()
+        for entry in self._entries:
+            if not await entry.stands():
+                if self._ending is None:
+                    self._lose("its entry in the store is gone")
+                self.check()
 
     async def _give_up(self) -> None:
         """Give it back and wait for that; calling it again waits for the same. Raises LostError, IndeterminateError."""
@@ -90,14 +101,18 @@ class Handle:
         return self._ending
 
     async def _end(self) -> None:
-        if not await self._entry.end():
+        stood = [await entry.end() for entry in reversed(self._entries)]
+        if not all(stood):
             self._lose(self._entry.session.lost.reason or "its entry in the store was gone when it was given up")
 
     def _lose(self, reason: str) -> None:
         self.lost.set(reason)
-        self._entry.depart()
+        for entry in self._entries:
+            entry.depart()
 
     async def __aenter__(self) -> Self:
+        if self._scope is not None:
+            raise CoordinationError(f"{self._what} is entered once for each handle; acquire it again")
         self._scope = Scope(self.lost, self._check_lost)
         try:
             self.check()

@@ -10,8 +10,8 @@ from osdisco._feed import Change, Feed
 from osdisco._records import encode
 from osdisco.backend import ABSENT, HeldBy, Item, Put, Revision
 from osdisco.client import Client
-from osdisco.coordination._board import Board, Said, mapping
-from osdisco.coordination._calls import NO_LEASE
+from osdisco.coordination._board import Board, Said
+from osdisco.coordination._calls import NO_LEASE, checked_info
 from osdisco.coordination._candidate import Tenure
 from osdisco.coordination._handle import Handle
 from osdisco.errors import (
@@ -38,7 +38,7 @@ class Term(Handle):
         self._on_turn = on_turn
         self._has_said = False
         self._feed: Feed | None = None
-        super().__init__(client, tenure, f"the leadership of {board.name!a}")
+        super().__init__(client, f"the leadership of {board.name!a}", tenure)
         self._feed = client._feeds.subscribe(board.prefix, self)
         self._look()
 
@@ -62,7 +62,7 @@ class Term(Handle):
             RecordError: `info` is not JSON, or too large.
         """
         self.check()
-        value = encode(Said(mapping(info)))
+        value = encode(Said(checked_info(info)))
         try:
             await self._proclaim(value)
         except ConflictError:

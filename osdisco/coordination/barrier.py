@@ -11,16 +11,9 @@ from osdisco._connection import backoff
 from osdisco._records import encode
 from osdisco.backend import ABSENT, Delete, Item, Put
 from osdisco.client import Client
-from osdisco.coordination._calls import ONCE, Once, checked_timeout, in_client, until_definite
-from osdisco.coordination._contend import until_gone
-from osdisco.errors import (
-    ConflictError,
-    IndeterminateError,
-    LostError,
-    OsdiscoError,
-    TimedOutError,
-    UnavailableError,
-)
+from osdisco.coordination._calls import ONCE, Once, checked_timeout, delete_as_it_is, in_client, until_definite, within
+from osdisco.coordination._contend import bridged, until_gone
+from osdisco.errors import IndeterminateError, LostError, UnavailableError
 from osdisco.session import Session
 
 
@@ -98,33 +91,22 @@ class DistributedBarrier:
         """
         self._connection.check_open()
         timeout = checked_timeout(timeout)
-        try:
-            async with asyncio.timeout(timeout):
-                await self._wait()
-        except TimeoutError as exc:
-            if isinstance(exc, OsdiscoError):
-                raise
-            raise TimedOutError(f"the barrier {self.name!a} was not released within {timeout} s") from None
+        async with within(timeout, f"the barrier {self.name!a} was not released"):
+            await self._wait()
 
     async def _wait(self) -> None:
         first, again = None, 0
         while (item := await self._look()) is not None:
-            first = first or item.created
-            if item.created != first:  # released, and held anew since
+            first = first or item
+            if item.created != first.created:  # released, and held anew since
                 return
             if again:  # the watch is behind what we looked at
                 await asyncio.sleep(backoff(self._client.runtime, again))
-            await until_gone(self._client, self._key, first)
+            await until_gone(self._client, [first])
             again += 1
 
     async def _look(self) -> Item | None:
-        failures = 0
-        while True:
-            try:
-                return await self._connection.get(self._key)
-            except UnavailableError:
-                await asyncio.sleep(backoff(self._client.runtime, failures))
-                failures += 1
+        return await bridged(self._client, lambda: self._connection.get(self._key))
 
     async def release(self) -> None:
         """Let everybody pass; whoever held it. Not held: no error.
@@ -137,21 +119,10 @@ class DistributedBarrier:
         await in_client(self._client, self._release(), f"release {self.name}")
 
     async def _release(self) -> None:
-        now = self._client.runtime.clock.now
-        deadline, failures = now() + self._client.options.timeout, 0
+        """One that is held anew since we looked stays."""
         item = await self._connection.get(self._key)
-        while item is not None:
-            try:
-                await self._connection.commit([Delete(self._key)], {self._key: item.unchanged}, deadline - now())
-                return
-            except ConflictError:  # it was released, by us or another; one that is held since stays
-                return
-            except IndeterminateError:
-                pause = backoff(self._client.runtime, failures)
-                if now() + pause >= deadline:
-                    raise
-            await asyncio.sleep(pause)
-            failures += 1
+        if item is not None:
+            await delete_as_it_is(self._client, item)
 
 
 class DistributedBarrierManager:

@@ -12,7 +12,7 @@ import asyncio
 import logging
 from collections.abc import Mapping, Sequence
 from types import TracebackType
-from typing import Any, Final
+from typing import Final
 
 from attrs import field, frozen
 
@@ -21,7 +21,8 @@ from osdisco._entries import TOMBSTONES, Entry, in_order
 from osdisco._records import decode, encode
 from osdisco.backend import ABSENT, Condition, Delete, Item, Op, Put, Revision
 from osdisco.client import Client
-from osdisco.coordination._calls import checked_count, checked_timeout, in_client, until_definite
+from osdisco.coordination._acquire import Enterable
+from osdisco.coordination._calls import checked_count, checked_timeout, in_client, until_definite, within
 from osdisco.coordination._handle import Handle
 from osdisco.errors import (
     BarrierBrokenError,
@@ -105,22 +106,21 @@ class _State:
         return [Delete(f"{root}ready"), *(Delete(root + key) for key in sorted(self._done))]
 
 
-class DoubleBarrier:
+class DoubleBarrier(Enterable["BarrierStay"]):
     """A double barrier by name. `async with` it, or `enter` it as often as you like, for a fresh handle each time."""
 
     def __init__(
         self, client: Client, session: Session | None, name: str, *, parties: int, timeout: float | None
     ) -> None:
+        super().__init__(timeout)
         self.name: Final = name
         self.parties: Final = checked_count(parties, "the parties of a double barrier", PARTIES_MAX)
         self._client = client
         self._connection = client._connection
         self._session = session
-        self._timeout = checked_timeout(timeout)
         client._keys.join(TOMBSTONES, "db", name, "m", "0" * 32)  # refuses now the names that are too long for the keys
         self._root = client._keys.join("db", name) + "/"
         self._prefix = f"db/{name}/"
-        self._entered: dict[asyncio.Task[Any] | None, list[BarrierStay]] = {}
 
     async def enter(self, timeout: float | None = None) -> BarrierStay:
         """Wait until there are as many as it takes, and begin with them.
@@ -132,13 +132,11 @@ class DoubleBarrier:
             UnavailableError: the store could not be reached to begin with. Later outages are waited out.
         """
         timeout = self._timeout if timeout is None else checked_timeout(timeout)
-        try:
-            async with asyncio.timeout(timeout):
-                return await self._enter()
-        except TimeoutError as exc:
-            if isinstance(exc, OsdiscoError):
-                raise
-            raise TimedOutError(f"{self.parties} were not at the barrier {self.name!a} within {timeout} s") from None
+        return await self._acquire(timeout)
+
+    async def _acquire(self, timeout: float | None) -> BarrierStay:
+        async with within(timeout, f"{self.parties} were not at the barrier {self.name!a}"):
+            return await self._enter()
 
     async def _enter(self) -> BarrierStay:
         client = self._client
@@ -246,20 +244,6 @@ class DoubleBarrier:
             await asyncio.sleep(backoff(self._client.runtime, failures))
             failures += 1
 
-    async def __aenter__(self) -> BarrierStay:
-        stay = await (await self.enter()).__aenter__()
-        self._entered.setdefault(asyncio.current_task(), []).append(stay)
-        return stay
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        task = asyncio.current_task()
-        stay = self._entered[task].pop()
-        if not self._entered[task]:
-            del self._entered[task]
-        await stay.__aexit__(kind, exc, trace)
-
 
 class BarrierStay(Handle):
     """One member's time inside. Entered with `async with`, the body is cancelled when the session is lost.
@@ -268,7 +252,7 @@ class BarrierStay(Handle):
     """
 
     def __init__(self, barrier: DoubleBarrier, entry: Entry, number: int) -> None:
-        super().__init__(barrier._client, entry, f"the place in the double barrier {barrier.name!a}")
+        super().__init__(barrier._client, f"the place in the double barrier {barrier.name!a}", entry)
         self._barrier = barrier
         self._round = number
 
@@ -283,12 +267,9 @@ class BarrierStay(Handle):
         timeout = self._barrier._timeout if timeout is None else checked_timeout(timeout)
         self.check()
         try:
-            async with asyncio.timeout(timeout), self._entry.session.scope():
+            told = f"the others at {self._barrier.name!a} had not finished"
+            async with within(timeout, told), self._entry.session.scope():
                 dead = await self._finish()
-        except TimeoutError as exc:
-            if isinstance(exc, OsdiscoError):
-                raise
-            raise TimedOutError(f"the others at {self._barrier.name!a} had not finished within {timeout} s") from None
         finally:
             if not await self._given_up():
                 log.warning("giving up %s is not confirmed; it is tried on", self._what)

@@ -8,15 +8,15 @@ tokens (`Fence`).
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Generator, Mapping
-from types import TracebackType
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from osdisco._connection import backoff
 from osdisco._records import decode, encode
 from osdisco.client import Client
-from osdisco.coordination._board import Board, Candidacy, Leader, Leadership, mapping
-from osdisco.coordination._calls import checked_timeout
+from osdisco.coordination._acquire import Acquisition
+from osdisco.coordination._board import Board, Candidacy, Leader, Leadership
+from osdisco.coordination._calls import checked_info, checked_timeout, within
 from osdisco.coordination._candidate import Candidate, Sight
 from osdisco.coordination._ears import Ear, Listener
 from osdisco.coordination._observation import Observation
@@ -25,8 +25,6 @@ from osdisco.errors import (
     ConfigError,
     IndeterminateError,
     LostError,
-    OsdiscoError,
-    TimedOutError,
     UnavailableError,
 )
 from osdisco.names import escape
@@ -53,7 +51,7 @@ class LeaderElection:
         self._client = client
         self._session = session
         self._board = Board(client._keys, name)
-        self._record = _checked(Candidacy(self.candidate_id, priority, client.runtime.name, mapping(info)))
+        self._record = _checked(Candidacy(self.candidate_id, priority, client.runtime.name, checked_info(info)))
         self._ears: dict[object, Ear] = {}
         self._term: Term | None = None
 
@@ -86,7 +84,7 @@ class LeaderElection:
 
         return remove
 
-    def campaign(self, timeout: float | None = None) -> Campaign:
+    def campaign(self, timeout: float | None = None) -> Acquisition[Term]:
         """Stand until we lead, for one term; await it, or enter it with `async with`.
 
         Raises:
@@ -96,16 +94,11 @@ class LeaderElection:
             UnavailableError: the store could not be reached to begin with. Later outages are waited out.
         """
         timeout = checked_timeout(timeout)
-        return Campaign(lambda: self._campaign(timeout))
+        return Acquisition(lambda: self._campaign(timeout))
 
     async def _campaign(self, timeout: float | None) -> Term:
-        try:
-            async with asyncio.timeout(timeout):
-                return await self._elected(self._session or await self._client.shared_session())
-        except TimeoutError as exc:
-            if isinstance(exc, OsdiscoError):
-                raise
-            raise TimedOutError(f"{self.candidate_id!a} was not elected {self.name!a} within {timeout} s") from None
+        async with within(timeout, f"{self.candidate_id!a} was not elected {self.name!a}"):
+            return await self._elected(self._session or await self._client.shared_session())
 
     async def _elected(self, session: Session) -> Term:
         sight, again = Sight(self._client, self._board), 0
@@ -169,27 +162,6 @@ class LeaderElection:
     def observe(self) -> Observation:
         """Return `async with` around an iterator of Leader | None: the present one first, then every other."""
         return Observation(self._client, self._board)
-
-
-class Campaign:
-    """A campaign that was not begun: await it for a term that you resign, or enter it."""
-
-    def __init__(self, campaign: Callable[[], Awaitable[Term]]) -> None:
-        self._campaign = campaign
-        self._term: Term | None = None
-
-    def __await__(self) -> Generator[Any, None, Term]:
-        return self._campaign().__await__()
-
-    async def __aenter__(self) -> Term:
-        self._term = await self._campaign()
-        return await self._term.__aenter__()
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        assert self._term is not None
-        await self._term.__aexit__(kind, exc, trace)
 
 
 def _checked(record: Candidacy) -> Candidacy:

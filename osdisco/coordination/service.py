@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from osdisco.client import Client
+from osdisco.coordination._contend import Places
+from osdisco.coordination._guard import LockGuard
 from osdisco.coordination.barrier import DistributedBarrier, DistributedBarrierManager
 from osdisco.coordination.consensus import ConsensusRegister
 from osdisco.coordination.counter import DistributedCounter
 from osdisco.coordination.double_barrier import DoubleBarrier
 from osdisco.coordination.election import LeaderElection
 from osdisco.coordination.group import Group
-from osdisco.coordination.lock import DistributedLock, Info, LockGuard
+from osdisco.coordination.lock import DistributedLock
+from osdisco.coordination.multilock import MultiLock
+from osdisco.coordination.rwlock import DistributedReadWriteLock
+from osdisco.coordination.semaphore import DistributedSemaphore
 from osdisco.coordination.shared_value import SharedValue
 from osdisco.session import Session
 
 
 class CoordinationService:
-    """Locks on a client. All share the client's session unless `session` is given."""
+    """The recipes on a client. All share the client's session unless `session` is given."""
 
     def __init__(self, client: Client, *, session: Session | None = None) -> None:
         self._client = client
@@ -27,16 +32,47 @@ class CoordinationService:
         self.barriers = DistributedBarrierManager(client, session)
 
     def lock(
-        self, name: str, *, info: Mapping[str, Info] | None = None, timeout: float | None = None
+        self, name: str, *, info: Mapping[str, Any] | None = None, timeout: float | None = None
     ) -> DistributedLock:
         """Return the lock called `name` (one segment, any text); reusable, and nothing happens until it is acquired.
 
         Args:
             name: what is locked.
-            info: shown to others that look at the queue.
+            info: JSON that is shown to others that look at the queue.
             timeout: seconds to wait for it when entered with `async with`; for ever when None.
+
+        Raises:
+            InvalidNameError, ConfigError, RecordError: a name, timeout or info that cannot be used.
         """
-        return DistributedLock(self._client, self._session, name, info=info or {}, timeout=timeout)
+        places = Places(self._client, self._session, "lock", name, info=_given(info))
+        return DistributedLock(self._client, places, f"the lock {name!a}", timeout=timeout)
+
+    def rwlock(self, name: str) -> DistributedReadWriteLock:
+        """Return the read/write lock called `name`: many read together, one writes alone, in the order they came."""
+        return DistributedReadWriteLock(self._client, self._session, name)
+
+    def semaphore(
+        self, name: str, *, limit: int, info: Mapping[str, Any] | None = None, timeout: float | None = None
+    ) -> DistributedSemaphore:
+        """Return the semaphore called `name`, of which at most `limit` permits are held at a time.
+
+        Args:
+            name: what is limited.
+            limit: the same for all who use the name, from 1 to 10,000.
+            info, timeout: as for `lock`.
+        """
+        return DistributedSemaphore(self._client, self._session, name, limit=limit, info=_given(info), timeout=timeout)
+
+    def multilock(
+        self, names: Iterable[str], *, info: Mapping[str, Any] | None = None, timeout: float | None = None
+    ) -> MultiLock:
+        """Return the locks called `names`, up to 32, to be held together: all or none, and without deadlocks.
+
+        Args:
+            names: of locks, in any order, each once.
+            info, timeout: as for `lock`; one timeout for all.
+        """
+        return MultiLock(self._client, self._session, names, info=_given(info), timeout=timeout)
 
     def counter(self, name: str) -> DistributedCounter:
         """Return the counter called `name`; 0 until something was added."""
@@ -73,9 +109,8 @@ class CoordinationService:
         Raises:
             InvalidNameError, ConfigError, RecordError: a name, priority or info that cannot be used.
         """
-        info = {} if info is None else info
         return LeaderElection(
-            self._client, self._session, name, candidate_id=candidate_id, priority=priority, info=info
+            self._client, self._session, name, candidate_id=candidate_id, priority=priority, info=_given(info)
         )
 
     def barrier(self, name: str) -> DistributedBarrier:
@@ -106,3 +141,7 @@ class DistributedLockManager:
     async def acquire(self, name: str, *, timeout: float | None = None) -> LockGuard:
         """Acquire the lock called `name`. Raises TimedOutError after `timeout` seconds."""
         return await self._service.lock(name).acquire(timeout=timeout)
+
+
+def _given(info: Mapping[str, Any] | None) -> Mapping[str, Any]:
+    return {} if info is None else info

@@ -12,7 +12,8 @@ from worlds import World, lease_of
 from osdisco.backend import ABSENT, Delete, Put
 from osdisco.client import Client
 from osdisco.coordination import Contender, CoordinationService, Fence
-from osdisco.coordination.lock import EPOCH_SHIFT, WATCH_AFTER
+from osdisco.coordination._guard import WATCH_AFTER
+from osdisco.coordination._handle import EPOCH_SHIFT
 from osdisco.errors import (
     ClosedError,
     ConflictError,
@@ -272,7 +273,7 @@ async def test_contenders_are_shown_in_order_with_what_they_tell_of_themselves(w
     task = waiting(b)
     await queued(a, 2)
     queue = await lock_of(b).contenders()
-    assert queue[0] == Contender("a", {"host": "h", "pid": 3}, guard.token, queue[0].since)
+    assert queue[0] == Contender("a", {"host": "h", "pid": 3}, guard.token, queue[0].since, holds=True)
     assert [contender.owner for contender in queue] == ["a", "b"]
     assert queue[0].since < queue[1].since
     await guard.release()
