@@ -6,7 +6,7 @@ import asyncio
 import logging
 import ssl
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote, urlencode
 from weakref import WeakSet
 
@@ -43,6 +43,18 @@ log = logging.getLogger("osdisco")
 _PARSE_ERRORS = (ValueError, LookupError, TypeError, AttributeError, RecursionError)
 
 
+POLL_MIN: Final = 1.0
+
+
+@define(eq=False)
+class _Poll:
+    """A poll under way at an endpoint; `limit` ends it."""
+
+    endpoint: int
+    begun: float
+    limit: asyncio.Timeout
+
+
 @define
 class _Attempt:
     """One sending of a call to one endpoint, with `left` seconds for it."""
@@ -69,6 +81,7 @@ class Wire:
         self._now = runtime.clock.now
         self._current = 0
         self._sessions: dict[Lane, ClientSession] = {}
+        self._polls: set[_Poll] = set()
         self._transports: WeakSet[asyncio.WriteTransport] = WeakSet()
         self._closed = False
 
@@ -100,17 +113,44 @@ class Wire:
             answer = await self._exchange(attempt)
             parsed = self._parsed(attempt, answer)
         except (UnavailableError, IndeterminateError):
-            if attempt.endpoint == self._current:  # else another call has moved on already
-                self._current = (attempt.endpoint + 1) % len(self.endpoints)
+            self._turn_away(attempt.endpoint)
             raise
         if answer.code == 404 and attempt.call.probe is not None:
             await self._answered(evolve(attempt, call=attempt.call.probe, left=attempt.deadline - self._now()))
         return parsed
 
+    def _turn_away(self, endpoint: int) -> None:
+        """Go on with the next endpoint, unless another call has done so already, and take the polls along.
+
+        A poll cannot tell a dead agent from one that has no news: whoever can tell them does. Each is left `POLL_MIN`
+        seconds, so that they do not run in circles where no endpoint is well.
+        """
+        if endpoint != self._current:
+            return
+        self._current = (endpoint + 1) % len(self.endpoints)
+        now = asyncio.get_running_loop().time()
+        for poll in self._polls:
+            if poll.endpoint == endpoint and not poll.limit.expired():
+                poll.limit.reschedule(max(now, poll.begun + POLL_MIN))
+
     async def _exchange(self, attempt: _Attempt) -> Answer:
-        call = attempt.call
         if attempt.left <= 0:  # aiohttp would take 0 for no timeout at all
             raise UnavailableError(f"{self._what(attempt)}: no time was left, nothing was sent")
+        if attempt.call.lane is not Lane.WATCHES or len(self.endpoints) == 1:
+            return await self._request(attempt)
+        try:
+            async with asyncio.timeout(None) as limit:
+                poll = _Poll(attempt.endpoint, asyncio.get_running_loop().time(), limit)
+                self._polls.add(poll)
+                try:
+                    return await self._request(attempt)
+                finally:
+                    self._polls.discard(poll)
+        except TimeoutError as exc:
+            raise UnavailableError(f"{self._what(attempt)}: another call to this agent has failed") from exc
+
+    async def _request(self, attempt: _Attempt) -> Answer:
+        call = attempt.call
         try:
             async with self._session(call.lane).request(
                 call.method,

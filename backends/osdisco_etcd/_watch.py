@@ -1,6 +1,7 @@
 """Following a range: from messages of one or more streams to frames that keep the contract (S6).
 
-A sign of life is asked for after `PATIENCE` seconds of silence; with none the watch raises well within WATCH_SILENCE.
+A sign of life is asked for after `PATIENCE` seconds of silence, or as soon as another request fails at the endpoint;
+with none within `LAST_CALL` seconds the watch raises, well within WATCH_SILENCE.
 Where asking does not help, a new watch from the last revision is opened, and its first message is the sign: over the
 gateway always, over gRPC when the watch starts above the store's revision, because etcd tells no progress of those.
 """
@@ -12,13 +13,13 @@ from itertools import groupby
 from operator import attrgetter
 from typing import Final
 
-from osdisco.backend import WATCH_SILENCE, Batch, Snapshot
+from osdisco.backend import Batch, Snapshot
 from osdisco.errors import ClosedError
 from osdisco_etcd._errors import Failure, Refused, Verdict, verdict_on
 from osdisco_etcd._wire import Event, Response, Stream, Wire
 
 PATIENCE: Final = 10.0
-LAST_CALL: Final = WATCH_SILENCE - PATIENCE - 1.0
+LAST_CALL: Final = 2.0
 
 Frame = Snapshot | Batch
 
@@ -91,10 +92,10 @@ class Watch:
 
     async def _silence(self, stream: Stream) -> Sequence[Frame]:
         if self._asked:
-            raise Refused(Failure(f"silent for over {PATIENCE:g} s, and when asked"))
+            raise Refused(Failure("silent, also when asked"))
         self._asked = True
         self._overlap = stream.answers_probes  # what comes twice is dropped
-        if stream.answers_probes and stream.start <= self._seen:
+        if stream.answers_probes and stream.heard and stream.start <= self._seen:
             await stream.probe()
         else:
             stream.ended = True

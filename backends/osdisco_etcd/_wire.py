@@ -77,23 +77,35 @@ class Stream(ABC):
         self.carried = carried
         self.start = start
         self.ended = False
+        self.heard = False  # whether any message came
         self._streams = wire.streams
         self._streams.add(self)
         self._read: asyncio.Task[Response] | None = None
+        self._doubt = asyncio.get_running_loop().create_future()
 
     async def receive(self, timeout: float) -> Response | None:
-        """Return the next message, or None after `timeout` seconds of silence, from which the stream goes on."""
+        """Return the next message, or None after `timeout` seconds of silence, from which the stream goes on.
+
+        After a `doubt` it does not wait.
+        """
         read = self._read = self._read or asyncio.create_task(self._next())
-        await asyncio.wait((read,), timeout=timeout)
+        await asyncio.wait((read, self._doubt), timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
+        if self._doubt.done():
+            self._doubt = self._doubt.get_loop().create_future()
         if not read.done():
             return self._part()
-        self._read = None
+        self._read, self.heard = None, True
         if read.cancelled():
             raise ClosedError("this etcd backend was closed meanwhile")
         return read.result()
 
+    def doubt(self) -> None:
+        """Wait no longer for the server to speak by itself: something else has failed at this endpoint."""
+        if not self._doubt.done():
+            self._doubt.set_result(None)
+
     async def probe(self) -> None:
-        """Ask the server for its progress; only where `answers_probes`."""
+        """Ask the server for its progress; only where `answers_probes`, and after it was `heard`."""
         raise NotImplementedError
 
     def cut(self) -> asyncio.Task[Response] | None:
@@ -243,9 +255,15 @@ class Wire(ABC):
         raise self.failed(failure, endpoint, "the login", mutates=False)
 
     def rotate(self, endpoint: int) -> None:
-        """Go on with the next endpoint, unless somebody else has already turned away from this one."""
+        """Go on with the next endpoint, unless somebody else has already turned away from this one.
+
+        Watches cannot tell a dead server from one that has no news: whoever can tell them does.
+        """
         if endpoint == self.endpoint:
             self.endpoint = (endpoint + 1) % len(self.settings.endpoints)
+            for stream in self.streams:
+                if stream.endpoint == endpoint:
+                    stream.doubt()
 
     async def inspect(self, timeout: float) -> Sequence[EndpointStatus]:
         """Ask all endpoints how they are, at once."""

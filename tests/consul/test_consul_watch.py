@@ -11,7 +11,7 @@ from consul_fakes import SILENCE, Fake, FakeAgent, Open, Request, http, kv
 
 from osdisco.backend import WATCH_SILENCE, Batch, Snapshot
 from osdisco.errors import DeniedError, UnavailableError
-from osdisco_consul import _backend
+from osdisco_consul import _backend, _wire
 
 DENIED = http(403, "Permission denied")
 
@@ -172,6 +172,28 @@ async def test_silence_ends_it_in_time(fake: Fake, open_backend: Open, monkeypat
     with pytest.raises(UnavailableError):
         await anext(watch)
     assert 0.35 < loop.time() - started < 1.0
+
+
+async def test_a_poll_leaves_a_silent_agent_when_another_call_does(
+    fake: Fake, open_backend: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """But not before it had its time: where no agent is well the calls move on all the time."""
+    monkeypatch.setattr(_wire, "POLL_MIN", 0.6)
+    bad, good = await scripted(fake, kv("ns/a", index=5)), await scripted(fake, kv("ns/a", index=6))
+    backend = open_backend(f"{bad.url},127.0.0.1:{good.port}")
+    loop = asyncio.get_running_loop()
+    watch = backend.watch("ns/")
+    await anext(watch)
+    started = loop.time()
+    poll = asyncio.ensure_future(anext(watch))
+    await asyncio.sleep(0.1)
+    with pytest.raises(UnavailableError):
+        await backend.get("ns/other", timeout=0.2)
+    with pytest.raises(UnavailableError, match="another call"):
+        await poll
+    assert 0.55 < loop.time() - started < 1.5
+    async with aclosing(backend.watch("ns/")) as again:
+        assert await frames(again, 1) == [(["ns/a"], 6)]
 
 
 async def test_going_backwards_for_ever_is_silence_too(

@@ -36,6 +36,7 @@ class ScriptedStream(Stream):
     def __init__(self, says: Sequence[Response | Exception | None], *, answers_probes: bool = True) -> None:
         self.endpoint = 0
         self.ended = False
+        self.heard = True
         self.says = list(says)
         self.answers_probes = answers_probes  # type: ignore[misc]
         self.probes = 0

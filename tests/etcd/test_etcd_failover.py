@@ -1,0 +1,77 @@
+"""A call that turns away from an endpoint takes the watches along: silence alone would tell them much later."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator
+
+import pytest
+from etcd_rooms import Open, next_change
+from relay import Relay
+
+from osdisco.backend import Batch, Put, Snapshot
+from osdisco.errors import IndeterminateError, OsdiscoError, UnavailableError
+from osdisco.testing._stores import EtcdServer
+from osdisco_etcd import EtcdBackend
+
+
+@pytest.fixture
+async def relay(etcd: EtcdServer) -> AsyncGenerator[Relay, None]:
+    """Yield the way to the first endpoint of a backend whose second one is the same server, directly."""
+    async with Relay(etcd.address) as relay:
+        yield relay
+
+
+async def opened(backend: EtcdBackend, target: str) -> AsyncGenerator[Snapshot | Batch, None]:
+    watch = backend.watch(target)
+    assert isinstance(await anext(watch), Snapshot)
+    assert isinstance(await anext(watch), Batch)
+    return watch
+
+
+async def test_a_watch_leaves_a_silent_endpoint_when_a_call_does(
+    relay: Relay, etcd: EtcdServer, open_backend: Open
+) -> None:
+    backend = open_backend(f"{relay.address},{etcd.address}")
+    lease = await backend.grant(10, timeout=5)
+    watch = await opened(backend, "leaves/")
+    relay.freeze()
+    following = asyncio.ensure_future(until_seen(backend, watch))
+    began = time.monotonic()
+    with pytest.raises(IndeterminateError):
+        await backend.renew(lease, timeout=0.3)
+    await backend.commit([Put("leaves/k", b"")], {}, timeout=5)
+    await asyncio.wait_for(following, 4)
+    assert time.monotonic() - began < 4
+
+
+async def until_seen(backend: EtcdBackend, watch: AsyncGenerator[Snapshot | Batch, None]) -> None:
+    """Follow as a feed does, over as many watches as it takes."""
+    after = 0
+    while True:
+        try:
+            async for frame in watch:
+                after = max(after, frame.revision)
+                if isinstance(frame, Batch) and frame.puts:
+                    return await watch.aclose()
+        except UnavailableError:
+            watch = backend.watch("leaves/", after=after or None)
+
+
+async def test_a_watch_that_answers_when_it_is_asked_goes_on(
+    relay: Relay, etcd: EtcdServer, open_backend: Open
+) -> None:
+    """Given an endpoint at which one call failed, and nothing else."""
+    backend = open_backend(f"{relay.address},{etcd.address}")
+    watch = await opened(backend, "stays/")
+    relay.hold_answers()
+    with pytest.raises(OsdiscoError):
+        await backend.get("stays/k", timeout=0.2)
+    frame = asyncio.ensure_future(anext(watch))
+    await asyncio.sleep(0.1)
+    relay.thaw()
+    assert isinstance(await asyncio.wait_for(frame, 2), Batch)
+    await backend.commit([Put("stays/k", b"")], {}, timeout=5)
+    assert (await next_change(watch)).puts
+    await watch.aclose()
