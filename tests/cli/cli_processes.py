@@ -85,13 +85,17 @@ def eventually(check: Callable[[], object], what: str) -> None:
         time.sleep(0.02)
 
 
+def state(pid: int) -> str | None:
+    """Return the letter of a process's state; None when there is no such process."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except FileNotFoundError:
+        return None
+
+
 def alive(pid: int) -> bool:
     """Whether a process runs; a zombie does not."""
-    try:
-        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except FileNotFoundError:
-        return False
-    return state != "Z"
+    return state(pid) not in (None, "Z")
 
 
 def read_until(terminal: int, wanted: bytes | None) -> bytes:

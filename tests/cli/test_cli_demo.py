@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import pty
@@ -15,16 +16,22 @@ from subprocess import PIPE
 from typing import Any
 
 import pytest
-from cli_processes import COMMAND, PATIENCE, Invoke, Running, alive, eventually, read_until
+from cli_processes import COMMAND, PATIENCE, Invoke, Running, alive, eventually, read_until, state
 
+from osdisco.backend import Condition, Op, Revision
 from osdisco.cli import demo as demo_command
+from osdisco.cli.demo import _director, _extension
+from osdisco.cli.demo._director import Director
 from osdisco.cli.demo._facts import Facts
+from osdisco.cli.demo._stages import ThreadActor
+from osdisco.coordination import Fence, LeaderElection, Term, _board, _handle
 from osdisco.url import StoreURL
+from osdisco_memory import MemoryStore
 
 Start = Callable[..., Running]
 REAL = pytest.mark.osdisco("etcd", "etcd+http", "consul")
 CAST = {"geo", "knn", "sql"}
-CHAPTERS = ["Register", "Take turns", "Crash", "Fail over", "Goodbye"]
+CHAPTERS = ["Register", "Take turns", "Elect", "Crash", "Fail over", "Pause", "Goodbye"]
 
 
 class Told:
@@ -49,43 +56,79 @@ def check_story(told: Told, *, ttl: float) -> dict[str, Any]:
     assert told.all[0]["event"] == "start"
     assert told.all[0]["ttl"] == ttl
     assert [document["title"] for document in told.of("chapter")] == CHAPTERS
-    starts = [told.place(document) for document in told.of("chapter")]
+    turns, crash, fail_over, pause = (told.place(told.of("chapter")[i]) for i in (1, 3, 4, 5))
     for extension in CAST:
         assert told.of("registered", who=extension)
         for other in CAST:
-            (seen, *_) = told.of("discovered", who=extension, extension=other)
-            assert told.place(seen) < starts[1] or other == extension
+            seen = told.of("discovered", who=extension, extension=other)[0]
+            assert told.place(seen) < turns or other == extension
     (killed,) = told.of("killed")
-    assert killed["who"] == "knn"
+    assert crash < told.place(killed) < fail_over
+    victim = killed["who"]
     check_lock(told, killed)
-    for survivor in CAST - {"knn"}:
-        (gone,) = told.of("gone", who=survivor, extension="knn")
-        assert starts[3] < told.place(gone) < starts[4]
+    check_election(told, killed)
+    for survivor in CAST - {victim}:
+        (gone,) = told.of("gone", who=survivor, extension=victim)
+        assert fail_over < told.place(gone) < pause
         assert ttl / 2 < gone["t"] - killed["t"] < 2 * ttl + 5
-    assert told.of("late write refused")
-    assert told.of("token refused")
-    assert [d["who"] for d in told.of("leaving")] == ["geo", "sql"]
-    assert {d["who"] for d in told.of("left")} == {"geo", "sql"}
+    assert told.of("late write refused", who=victim)
+    assert {d["who"] for d in told.of("left")} == CAST - {victim}
     summary = told.all[-1]
     assert summary["event"] == "summary"
-    assert set(summary["crash_seen_after"]) == CAST - {"knn"}
+    assert set(summary["crash_seen_after"]) == CAST - {victim}
     return summary
 
 
 def check_lock(told: Told, killed: dict[str, Any]) -> None:
     """One holder at a time, tokens that rise, a batch for each, and none for the dead one's time."""
-    acquired = sorted(told.of("acquired"), key=lambda d: d["t"])
+    acquired = in_time(told.of("acquired"))
     assert [d["token"] for d in acquired] == sorted({d["token"] for d in acquired})
-    assert [d["batch"] for d in sorted(told.of("wrote"), key=lambda d: d["t"])] == list(range(1, len(acquired) + 1))
+    assert [d["batch"] for d in in_time(told.of("wrote"))] == list(range(1, len(acquired) + 1))
     assert {who: len(told.of("acquired", who=who)) for who in CAST} == {"geo": 3, "knn": 3, "sql": 3}
     assert len({d["who"] for d in acquired[:3]}) == 3, "the queue is not fair"
     for earlier, later in pairwise(acquired):
-        if earlier["token"] != told.of("acquired", who="knn")[-1]["token"]:
+        if earlier["token"] != told.of("acquired", who=killed["who"])[-1]["token"]:
             (released,) = told.of("releasing", token=earlier["token"])
             assert released["t"] <= later["t"]
     following = next(d for d in acquired if d["t"] > killed["t"])
-    seen = min(d["t"] for d in told.of("gone", extension="knn"))
+    seen = min(d["t"] for d in told.of("gone", extension=killed["who"]))
     assert following["t"] - seen > -0.5, "somebody got the lock before its holder's lease ended"
+
+
+def check_election(told: Told, killed: dict[str, Any]) -> None:
+    """Four terms: of the one that is killed, of the one that is paused, of the last, and of the paused one again."""
+    terms = in_time(told.of("elected"))
+    first, second, third, fourth = (d["who"] for d in terms)
+    assert {first, second, third} == CAST
+    assert (first, fourth) == (killed["who"], second)
+    assert [d["token"] for d in terms] == sorted({d["token"] for d in terms})
+    assert [(d["plan"], d["token"]) for d in in_time(told.of("planned"))] == [
+        (plan, d["token"]) for plan, d in enumerate(terms, 1)
+    ]
+    assert [d["who"] for d in told.of("leaving")] == [third, second]
+    check_pause(told, old=terms[1], new=terms[2])
+
+
+def check_pause(told: Told, *, old: dict[str, Any], new: dict[str, Any]) -> None:
+    """The old leader sleeps until another leads, wakes up as none, and can write neither by itself nor past that."""
+    (paused,), (woke,) = told.of("paused", who=old["who"], token=old["token"]), told.of("woke", who=old["who"])
+    assert paused["t"] < new["t"] < woke["t"]
+    assert [
+        d for d in told.of("gone", extension=old["who"]) if paused["t"] < d["t"] < woke["t"] and d["who"] == new["who"]
+    ]
+    meanwhile = [d for d in told.all if d.get("who") == old["who"] and paused["t"] < d.get("t", 0) < woke["t"]]
+    assert [d["event"] for d in meanwhile] == ["resumed"], "it was not paused"
+    assert woke["is_leader"] is False
+    (by_itself,) = told.of("late plan refused by itself", who=old["who"])
+    assert "the deadline passed" in by_itself["said"]
+    (by_store,) = told.of("late plan refused by the store", who=old["who"])
+    assert told.place(woke) < told.place(by_itself) < told.place(by_store)
+    assert [d["token"] for d in told.of("token refused")][1:] == [old["token"]]
+    assert told.of("plan stands", who=new["who"], plan=3)
+
+
+def in_time(documents: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    return sorted(documents, key=lambda d: d["t"])
 
 
 def test_on_memory(start: Start) -> None:
@@ -93,6 +136,8 @@ def test_on_memory(start: Start) -> None:
     assert (told.code, told.err) == (0, "")
     summary = check_story(Told(told.documents), ttl=1.0)
     assert summary["took"] < 15
+    assert summary["paused_for"] > summary["leader_paused_next_after"]
+    assert [d["token"] for d in summary["terms"]] == sorted(d["token"] for d in summary["terms"])
 
 
 def test_for_people(start: Start) -> None:
@@ -101,7 +146,18 @@ def test_for_people(start: Start) -> None:
     assert "\x1b" not in told.out
     found = [re.match(r"  \d  (.*?)  ─", line) for line in told.out.splitlines()]
     assert [match[1] for match in found if match] == CHAPTERS
-    for words in ("killed while it holds the lock", "takes over", "refused by the store", "Who held the lock", "▒"):
+    for words in (
+        "killed while it leads and holds the lock",
+        "takes over the lock",
+        "its write with token",
+        "stopped while it leads",
+        "is_leader is False",
+        "its write ends in LostError, unsent: the deadline passed",
+        "sent past that check, is refused by the store",
+        "its plan 3 stands",
+        "Who held the lock, and who led",
+        "▒",
+    ):
         assert words in told.out
     assert re.search(r"left in the store +nothing", told.out)
 
@@ -112,7 +168,7 @@ def test_a_terminal_without_these_letters_gets_others(start: Start, monkeypatch:
     assert told.code == 0
     assert told.out.isascii()
     assert "\\u" not in told.out
-    assert "x killed while it holds the lock" in told.out
+    assert "x killed while it leads and holds the lock" in told.out
 
 
 def test_the_environment_does_not_lead_it_to_a_store(start: Start) -> None:
@@ -134,10 +190,11 @@ def test_on_a_real_store_with_processes_that_are_killed(osdisco_url: str, start:
     assert invoke("--url", osdisco_url, "kv", "ls").out == ""
 
 
+@pytest.mark.parametrize("event", ["acquired", "paused"])
 @pytest.mark.osdisco("etcd", "consul")
-def test_interrupted_it_cleans_up(osdisco_url: str, start: Start, invoke: Invoke) -> None:
+def test_interrupted_it_cleans_up(osdisco_url: str, start: Start, invoke: Invoke, event: str) -> None:
     running = start("demo", "--json", "--url", with_ttl(osdisco_url))
-    pids = run_into_turns(running)
+    pids = run_until(running, event).pids
     running.send(signal.SIGINT)
     told = running.end()
     assert (told.code, told.err) == (130, "")
@@ -163,12 +220,23 @@ def test_when_it_is_killed_its_processes_end_and_give_back_what_they_hold(
     osdisco_url: str, start: Start, invoke: Invoke
 ) -> None:
     running = start("demo", "--json", "--url", with_ttl(osdisco_url))
-    pids = run_into_turns(running)
+    pids = run_until(running, "acquired").pids
     running.send(signal.SIGKILL)
     running.end()
     eventually(lambda: not any(alive(pid) for pid in pids), "the extensions to end")
     left = [line.split("\t")[0] for line in invoke("--url", osdisco_url, "kv", "ls").out.splitlines()]
     assert [key.rpartition("/")[2] for key in left] == ["batch"]
+
+
+@pytest.mark.osdisco("etcd")
+def test_when_it_is_killed_the_paused_one_wakes_up_and_ends(osdisco_url: str, start: Start) -> None:
+    running = start("demo", "--json", "--url", with_ttl(osdisco_url))
+    told = run_until(running, "paused")
+    (place,) = (d["place"] for d in told.of("started", who=told.all[-1]["who"]))
+    eventually(lambda: state(int(place.removeprefix("process "))) == "T", "the leader to be stopped")
+    running.send(signal.SIGKILL)
+    running.end()
+    eventually(lambda: not any(alive(pid) for pid in told.pids), "the extensions to end")
 
 
 @pytest.mark.osdisco("etcd")
@@ -192,7 +260,7 @@ def test_an_extension_whose_demo_is_gone_leaves(osdisco_url: str) -> None:
 @pytest.mark.osdisco("etcd")
 def test_an_extension_that_dies_unplanned_ends_it(osdisco_url: str, start: Start, invoke: Invoke) -> None:
     running = start("demo", "--json", "--url", with_ttl(osdisco_url))
-    pids = run_into_turns(running)
+    pids = run_until(running, "acquired").pids
     os.kill(pids[0], signal.SIGKILL)
     told = running.end()
     assert told.code == 1
@@ -206,17 +274,78 @@ def test_a_store_that_is_not_there_is_code_5(invoke: Invoke) -> None:
 
 
 def test_it_gives_up_in_time(invoke: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(demo_command, "LIMIT", -1.2)  # plus twice the ttl: 0.8 s
+    monkeypatch.setattr(demo_command, "LIMIT", -2.2)  # plus three times the ttl: 0.8 s
     told = invoke("demo", "--json")
     assert told.code == 1
     assert told.error["message"].startswith("gave up after 1 s, waiting for ")
 
 
-def test_a_broken_promise_is_a_failure(invoke: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Facts, "tokens", property(lambda _: [7, 7]))
+class TestBrokenPromises:
+    """Each is broken on purpose, and the demo says so."""
+
+    @pytest.fixture(autouse=True)
+    def nobody_watches(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(_director, "SUSPENSE", 0.01)
+        monkeypatch.setattr(_extension, "WORK", 0.01)
+
+    def test_tokens(self, invoke: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(Facts, "tokens", property(lambda _: [7, 7]))
+        assert broken(invoke) == "the fencing tokens did not rise: [7, 7]"
+
+    def test_terms(self, invoke: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:
+        for module in (_handle, _board):
+            monkeypatch.setattr(module, "token_of", lambda _, created: -created)
+        assert re.fullmatch(r"the terms did not rise: \[-\d+, -\d+, -\d+\]", broken(invoke))
+
+    def test_what_others_see_of_the_leader(self, invoke: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(_board, "token_of", lambda _, created: created + 1)
+        assert re.match(r"(geo|knn|sql) leads with token \d+, but others see Leader\(", broken(invoke))
+
+    def test_a_leader_that_does_not_look_at_the_clock(self, invoke: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(LeaderElection, "is_leader", True)
+        assert "still took itself for the leader after its lease had ended" in broken(invoke)
+
+    def test_a_commit_without_its_guard(self, invoke: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(Term, "commit", lambda term, ops: term._client.commit(ops))
+        assert broken(invoke) == "a write of the paused leader was let through by its own term"
+
+    def test_a_commit_that_is_refused_and_applied(self, invoke: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:
+        async def commit(term: Term, ops: Sequence[Op]) -> None:
+            await term._client.commit(ops)
+            term.check()
+
+        monkeypatch.setattr(Term, "commit", commit)
+        assert broken(invoke) == "a write that was refused changed something all the same"
+
+    def test_a_store_that_does_not_compare(self, invoke: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:
+        check = MemoryStore._check
+
+        def careless(store: MemoryStore, key: str, condition: Condition) -> None:
+            if not (key.endswith("/leader") and isinstance(condition, Revision)):
+                check(store, key, condition)
+
+        monkeypatch.setattr(MemoryStore, "_check", careless)
+        assert broken(invoke) == "a write of the paused leader was let through by the store"
+
+    def test_a_pause_that_is_none(self, invoke: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(ThreadActor, "_pause", lambda _: None)
+        assert re.fullmatch("(geo|knn|sql) went on before it was let to: it was not paused", broken(invoke))
+
+    def test_a_fence_that_is_open(self, invoke: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(Fence, "admit", lambda *_: None)
+        assert re.fullmatch("a fence admitted .*'s token [0-9]+ after [0-9]+, which is newer", broken(invoke))
+
+    def test_something_that_stays(self, invoke: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(Director, "_tidy", lambda _: asyncio.sleep(0))
+        assert re.fullmatch("left behind in memory://.*: batch, plan", broken(invoke))
+
+
+def broken(invoke: Invoke) -> str:
+    """Play; return what it says of the promise that it found broken."""
     told = invoke("demo", "--json")
     assert told.code == 1
-    assert told.error["message"] == "the fencing tokens did not rise: [7, 7]"
+    message: str = told.error["message"]
+    return message
 
 
 def with_ttl(url: str) -> str:
@@ -224,12 +353,12 @@ def with_ttl(url: str) -> str:
     return f"{url}{'&' if '?' in url else '?'}ttl=3s"
 
 
-def run_into_turns(running: Running) -> list[int]:
-    """Read events until somebody holds the lock; returns the extensions' processes."""
+def run_until(running: Running, event: str) -> Told:
+    """Read events until such a one; returns them."""
     documents: list[dict[str, Any]] = []
-    while not documents or documents[-1]["event"] != "acquired":
+    while not documents or documents[-1]["event"] != event:
         documents.append(json.loads(running.line()))
-    return Told(documents).pids
+    return Told(documents)
 
 
 def test_an_anonymous_memory_store_is_one_for_all_extensions(start: Start) -> None:

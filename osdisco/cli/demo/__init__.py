@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from osdisco.cli.demo._timeline import Timeline
 
 LIMIT: Final = 30.0
-"""Seconds that the demo may take, besides two times that the store needs to end a lease."""
+"""Seconds that the demo may take, besides three times that the store needs to end a lease: two, and one to spare."""
 
 MEMORY: Final = "memory://demo"
 
@@ -32,10 +32,11 @@ MEMORY: Final = "memory://demo"
 @click.command(cls=Command)
 @click.pass_obj
 def demo(settings: Settings) -> None:
-    """Watch extensions register, find each other, take turns under a lock, and see a crashed one go.
+    """Watch extensions register, find each other, take turns under a lock, elect a leader, and outlive its crash.
 
-    Without --url all in this process, on memory (OSDISCO_URL is not used). With --url in processes of their own, on
-    that store, in a namespace that is removed again; one of them is killed.
+    The next leader is paused, and its write refused when it wakes up. Without --url all in this process, on memory
+    (OSDISCO_URL is not used). With --url in processes of their own, on that store, in a namespace that is removed
+    again; one of them is killed, one stopped for a while.
     """
     text = settings.url or MEMORY
     url = StoreURL.parse(text)
@@ -89,7 +90,7 @@ def _starter(
 
 
 async def _within_limit(director: Director, start: Callable[[str], Any], facts: Facts) -> None:
-    limit = LIMIT + 2 * facts.ttl_late
+    limit = LIMIT + 3 * facts.ttl_late
     try:
         async with asyncio.timeout(limit) as timer:
             await director.play(start)

@@ -11,9 +11,14 @@ from osdisco.discovery import ExtensionInfo, ExtensionStatus
 
 LOCK: Final = "reindex"
 ROUNDS: Final = 2
-VICTIM: Final = "knn"
 BATCH: Final = "batch"
 """The key that is written under the lock."""
+
+ELECTION: Final = "planner"
+LEADER: Final = f"election/{ELECTION}/leader"
+"""The key that says who leads."""
+PLAN: Final = "plan"
+"""The key that is written by who leads."""
 
 
 @frozen

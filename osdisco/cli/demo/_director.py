@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from typing import Any, Final, Protocol
 
 from osdisco.backend import Delete, Item, Put
 from osdisco.cli._errors import FailedError
 from osdisco.cli._output import warn
-from osdisco.cli.demo._cast import BATCH, CAST, LOCK, ROUNDS, VICTIM, Event
+from osdisco.cli.demo._cast import BATCH, CAST, ELECTION, LOCK, PLAN, ROUNDS, Event
 from osdisco.cli.demo._facts import Facts
 from osdisco.cli.demo._stages import Actor
 from osdisco.client import Client
-from osdisco.coordination import Fence
+from osdisco.coordination import CoordinationService, Fence
 from osdisco.errors import ConflictError, OsdiscoError, StaleTokenError
 
-SURVIVORS: Final = tuple(id_ for id_ in CAST if id_ != VICTIM)
 SUSPENSE: Final = 0.4
-"""Seconds before the kill, so that one can see who waits."""
+"""Seconds before the kill and before the old leader wakes up, so that one can see who waits, and who leads."""
+QUEUED: Final = 20.0
+"""Seconds for extensions to stand in a queue."""
 
 
 class Show(Protocol):
@@ -51,8 +52,10 @@ class Director:
         try:
             await self._register(start)
             await self._take_turns()
+            await self._elect()
             entry = await self._crash()
             await self._fail_over(entry)
+            await self._pause()
             await self._say_goodbye()
         except BaseException:
             with suppress(OSError):  # the terminal may be what has gone
@@ -61,7 +64,7 @@ class Director:
             try:
                 await self._tidy()
             except OsdiscoError as exc:
-                warn(f"the key {BATCH!a} may be left in {self._client.url}: {exc}")
+                warn(f"the keys {BATCH!a} and {PLAN!a} may be left in {self._client.url}: {exc}")
             raise
         await self._dismiss()
         await self._tidy()
@@ -92,74 +95,138 @@ class Director:
                 actor.order("turn")
         await self._until("everybody's turns", lambda: len(self._facts.all("releasing")) == ROUNDS * len(CAST))
 
+    async def _elect(self) -> None:
+        text = f"All stand as '{ELECTION}'. One leads, for a term with its own token, and writes only while it leads."
+        self._show.chapter("Elect", text)
+        for actor in self._actors.values():
+            actor.order("stand")
+        await self._until("a leader", lambda: self._facts.leader)
+        await self._until_queued(f"election/{ELECTION}/q/", len(CAST) - 1)
+        await self._check_leader()
+
+    async def _until_queued(self, prefix: str, number: int) -> list[Item]:
+        """Wait until so many entries stand under a prefix; returns them in order."""
+        async with self._client.view(prefix) as queue, asyncio.timeout(QUEUED):
+            await queue.until(lambda entries: len(entries) == number)
+            return sorted(queue.values(), key=lambda item: item.created)
+
+    async def _check_leader(self) -> None:
+        """Hold what everybody can see to what the leader told us."""
+        term, told = self._facts.terms[-1], self._facts.all("planned")[-1]
+        seen = await CoordinationService(self._client).election(ELECTION).leader()
+        wanted = (term.who, term.data["token"], {"plan": told.data["plan"]})
+        if seen is None or (seen.candidate_id, seen.token, dict(seen.info)) != wanted:
+            raise FailedError(f"{term.who} leads with token {term.data['token']}, but others see {seen}")
+
     async def _crash(self) -> Item:
-        self._show.chapter("Crash", f"{VICTIM} dies while it holds the lock and the others wait for it.")
-        prefix = f"lock/{LOCK}/"
-        async with self._client.view(prefix) as queue:
-            self._actors[VICTIM].order("hold")
-            await self._until(f"{VICTIM} to hold the lock", lambda: self._facts.seen("wrote", VICTIM, n=ROUNDS + 1))
-            for id_ in SURVIVORS:
-                self._actors[id_].order("turn")
-            async with asyncio.timeout(20):
-                await queue.until(lambda entries: len(entries) == len(CAST))
-            entry = min(queue.values(), key=lambda item: item.created)
+        victim = self._facts.terms[-1].who
+        text = f"{victim} dies while it leads and holds the lock, and the others wait for both."
+        self._show.chapter("Crash", text)
+        self._actors[victim].order("hold")
+        await self._until(f"{victim} to hold the lock", lambda: self._facts.seen("wrote", victim, n=ROUNDS + 1))
+        others = self._others(victim)
+        for id_ in others:
+            self._actors[id_].order("turn")
+        entry, *_ = await self._until_queued(f"lock/{LOCK}/", len(CAST))
         await self._until(
-            "the others to wait", lambda: all(self._facts.seen("waiting", i, n=ROUNDS + 1) for i in SURVIVORS)
+            "the others to wait", lambda: all(self._facts.seen("waiting", i, n=ROUNDS + 1) for i in others)
         )
         await asyncio.sleep(SUSPENSE)
-        self._actors[VICTIM].crash()
-        self._tell(VICTIM, "killed", place=self._actors[VICTIM].place)
+        self._actors[victim].crash()
+        self._tell(victim, "killed", place=self._actors[victim].place)
         return entry
 
+    def _others(self, *without: str) -> list[str]:
+        return [id_ for id_ in CAST if id_ not in without]
+
     async def _fail_over(self, entry: Item) -> None:
-        facts = self._facts
+        facts, victim = self._facts, self._facts.killed.who
+        others = self._others(victim)
         self._show.chapter("Fail over", "Nobody was told. The store ends the lease, and with it all that hung on it.")
-        self._show.wait(f"the lease of {VICTIM} runs out: {facts.ttl:g} to {facts.ttl_late:g} s")
-        await self._until(f"the others to see {VICTIM} go", self._failed_over)
-        self._show.wait("")
-        await self._until("their turns", lambda: all(facts.seen("releasing", i, n=ROUNDS + 1) for i in SURVIVORS))
-        self._check_tokens()
+        await self._until_lease_ends(victim, lambda: self._failed_over(others))
+        await self._until("their turns", lambda: all(facts.seen("releasing", i, n=ROUNDS + 1) for i in others))
+        _check_rising("fencing tokens", facts.tokens)
+        await self._check_leader()
         await self._write_late(entry)
-        self._refuse_old_token()
+        self._refuse_old_token(victim, facts.killed_token, facts.tokens[-1])
 
-    def _failed_over(self) -> bool:
-        all_see_it = all(self._facts.seen("gone", id_, extension=VICTIM) for id_ in SURVIVORS)
-        return all_see_it and self._facts.next_holder is not None
+    async def _until_lease_ends(self, whose: str, done: Callable[[], object]) -> None:
+        self._show.wait(f"the lease of {whose} runs out: {self._facts.ttl:g} to {self._facts.ttl_late:g} s")
+        await self._until(f"the others to see {whose} go, and to take over", done)
+        self._show.wait("")
 
-    def _check_tokens(self) -> None:
-        tokens = self._facts.tokens
-        if tokens != sorted(set(tokens)):
-            raise FailedError(f"the fencing tokens did not rise: {tokens}")
+    def _failed_over(self, others: Collection[str]) -> bool:
+        facts, victim = self._facts, self._facts.killed.who
+        all_see_it = all(facts.seen("gone", id_, extension=victim) for id_ in others)
+        return all_see_it and facts.next_holder is not None and facts.leader in others
 
     async def _write_late(self, entry: Item) -> None:
         """Send what the killed holder's guarded write would send, had it been delayed until now."""
+        victim, token = self._facts.killed.who, self._facts.killed_token
         before = await self._client.get(BATCH)
         try:
             await self._client.commit([Put(BATCH, b"too late")], expect={entry.key: entry.unchanged})
         except ConflictError as exc:
-            self._tell(VICTIM, "late write refused", said=str(exc), token=self._facts.killed_token)
+            self._tell(victim, "late write refused", said=str(exc), token=token)
         else:
             raise FailedError("a write of the killed holder was applied after the lock had gone to another")
         if await self._client.get(BATCH) != before:
             raise FailedError("a write that was refused changed something all the same")
 
-    def _refuse_old_token(self) -> None:
+    def _refuse_old_token(self, who: str, old: int, new: int) -> None:
         fence = Fence()
-        fence.admit(self._facts.tokens[-1])
+        fence.admit(new)
         try:
-            fence.admit(self._facts.killed_token)
+            fence.admit(old)
         except StaleTokenError as exc:
-            self._tell(VICTIM, "token refused", said=str(exc), token=self._facts.killed_token)
+            self._tell(who, "token refused", said=str(exc), token=old)
         else:
-            raise FailedError("a fence admitted the killed holder's token after a newer one")
+            raise FailedError(f"a fence admitted {who}'s token {old} after {new}, which is newer")
+
+    async def _pause(self) -> None:
+        facts, leader = self._facts, self._facts.terms[-1].who
+        (other,) = self._others(facts.killed.who, leader)
+        text = f"{leader} is stopped one line before its next write. It cannot know what happens meanwhile."
+        self._show.chapter("Pause", text)
+        self._actors[leader].order("pause")
+        await self._until(f"{leader} to be stopped", lambda: facts.seen("paused", leader))
+        await self._until_lease_ends(
+            leader, lambda: facts.leader == other and facts.seen_after(facts.paused, "gone", other, extension=leader)
+        )
+        _check_rising("terms", [event.data["token"] for event in facts.terms])
+        await self._check_leader()
+        await self._wake(leader, other)
+
+    async def _wake(self, old: str, new: str) -> None:
+        """Let the old leader write after all, and see that nothing comes of it."""
+        facts = self._facts
+        plan = await self._client.get(PLAN)
+        await asyncio.sleep(SUSPENSE)
+        self._tell(old, "resumed", place=self._actors[old].place)
+        self._actors[old].resume()
+        await self._until(f"{old} to write", lambda: facts.seen("late plan refused by the store", old))
+        if facts.all("woke", old)[0].data["is_leader"]:
+            raise FailedError(f"{old} still took itself for the leader after its lease had ended")
+        if await self._client.get(PLAN) != plan:
+            raise FailedError("a write that was refused changed something all the same")
+        self._refuse_old_token(old, facts.paused.data["token"], facts.terms[-1].data["token"])
+        self._tell(new, "plan stands", plan=facts.all("planned", new)[-1].data["plan"])
+        await self._until(f"{old} to return", lambda: facts.seen_after(facts.paused, "discovered", new, extension=old))
+        await self._until_queued(f"election/{ELECTION}/q/", 1)
 
     async def _say_goodbye(self) -> None:
-        self._show.chapter("Goodbye", "Who leaves properly is seen to go at once.")
-        first, last = SURVIVORS
+        self._show.chapter("Goodbye", "Who leaves properly is seen to go at once, and hands over what it leads.")
+        facts, first, last = self._facts, self._facts.terms[-1].who, self._facts.paused.who
         self._actors[first].order("leave")
-        await self._until(f"{last} to see {first} leave", lambda: self._facts.seen("gone", last, extension=first))
+        await self._until(f"{first} to leave", lambda: facts.seen("leaving", first))
+        goodbye = facts.all("leaving", first)[0]
+        await self._until(
+            f"{last} to see {first} leave, and to lead",
+            lambda: facts.leader == last and facts.seen_after(goodbye, "gone", last, extension=first),
+        )
+        await self._check_leader()
         self._actors[last].order("leave")
-        await self._until("both to end", lambda: all(self._facts.seen("left", id_) for id_ in SURVIVORS))
+        await self._until("both to end", lambda: all(facts.seen("left", id_) for id_ in (first, last)))
 
     async def _until(self, what: str, done: Callable[[], object]) -> None:
         """Take events until `done()`; an extension that fails ends the demo."""
@@ -169,6 +236,13 @@ class Director:
             if event.what == "failed":
                 raise FailedError(f"{event.who}: {event.data['why']}")
             self._took(event)
+            self._check_event(event)
+
+    def _check_event(self, event: Event) -> None:
+        if event.what == "woke" and not self._facts.seen("resumed", event.who):
+            raise FailedError(f"{event.who} went on before it was let to: it was not paused")
+        if event.what == "late plan written":
+            raise FailedError(f"a write of the paused leader was let through by {event.data['by']}")
 
     def _tell(self, who: str, what: str, **data: Any) -> None:
         self._took(Event(self._client.runtime.clock.now(), who, what, data))
@@ -178,10 +252,15 @@ class Director:
         self._show.event(event)
 
     async def _tidy(self) -> None:
-        """Remove the one key of the demo that hangs on no lease."""
-        await self._client.commit([Delete(BATCH)])
+        """Remove the keys of the demo that hang on no lease."""
+        await self._client.commit([Delete(BATCH), Delete(PLAN)])
 
     async def _check_nothing_left(self) -> None:
         left: Collection[str] = (await self._client.scan()).items.keys()
         if left:
             raise FailedError(f"left behind in {self._client.url}: {', '.join(sorted(left))}")
+
+
+def _check_rising(what: str, tokens: Sequence[int]) -> None:
+    if tokens != sorted(set(tokens)):
+        raise FailedError(f"the {what} did not rise: {tokens}")

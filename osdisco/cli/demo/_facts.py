@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from statistics import median
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from osdisco.cli.demo._cast import Event
 
+CUT: Final = ("killed", "paused")
+"""How ownership ends when its owner can no longer give it back."""
 
-class Hold(NamedTuple):
-    """A time during which one extension held the lock; `until` is when it died with it, or began to give it back."""
+
+class Span(NamedTuple):
+    """A time during which one extension held the lock, or led; until it was `CUT` short or began to give it back."""
 
     who: str
     since: float
     until: float
-    died: bool
+    end: str
+
+    @property
+    def cut(self) -> bool:
+        """Whether its owner could not give it back."""
+        return self.end in CUT
 
 
 class Facts:
@@ -46,15 +54,35 @@ class Facts:
         """Whether at least `n` events fit."""
         return len(self.all(what, who, **data)) >= n
 
+    def seen_after(self, earlier: Event, what: str, who: str, **data: Any) -> bool:
+        """Whether an event that fits happened after `earlier`."""
+        return any(event.at > earlier.at for event in self.all(what, who, **data))
+
     @property
     def tokens(self) -> list[int]:
         """The fencing tokens, in the order of the holders."""
-        return [event.data["token"] for event in sorted(self.all("acquired"), key=lambda event: event.at)]
+        return [event.data["token"] for event in _in_time(self.all("acquired"))]
+
+    @property
+    def terms(self) -> list[Event]:
+        """Who was elected, in order."""
+        return _in_time(self.all("elected"))
+
+    @property
+    def leader(self) -> str | None:
+        """Who leads, and has written its plan."""
+        newest = self.terms[-1:]
+        return next((event.who for event in newest if self.seen("planned", event.who, token=event.data["token"])), None)
 
     @property
     def killed(self) -> Event:
         """The kill."""
         return self.all("killed")[0]
+
+    @property
+    def paused(self) -> Event:
+        """The pause of the leader."""
+        return self.all("paused")[0]
 
     @property
     def killed_token(self) -> int:
@@ -65,43 +93,74 @@ class Facts:
     @property
     def next_holder(self) -> Event | None:
         """The first to get the lock after the kill."""
-        after = [event for event in self.all("acquired") if event.at > self.killed.at]
-        return min(after, key=lambda event: event.at, default=None)
+        return next((event for event in _in_time(self.all("acquired")) if event.at > self.killed.at), None)
 
     @property
-    def holds(self) -> list[Hold]:
+    def holds(self) -> list[Span]:
         """Who held the lock, and when."""
-        return list(self._holds())
+        return list(self._spans("acquired", "releasing", "killed"))
 
-    def _holds(self) -> Iterator[Hold]:
-        ends = sorted([*self.all("releasing"), *self.all("killed")], key=lambda event: event.at)
-        for taken in sorted(self.all("acquired"), key=lambda event: event.at):
-            end = next((event for event in ends if event.who == taken.who and event.at >= taken.at), None)
+    @property
+    def leads(self) -> list[Span]:
+        """Who led, and when."""
+        return list(self._spans("elected", "leaving", *CUT))
+
+    def _spans(self, begin: str, *ends: str) -> Iterator[Span]:
+        ending = _in_time([event for what in ends for event in self.all(what)])
+        for taken in _in_time(self.all(begin)):
+            end = next((event for event in ending if event.who == taken.who and event.at >= taken.at), None)
             if end is not None:
-                yield Hold(taken.who, taken.at, end.at, end.what == "killed")
+                yield Span(taken.who, taken.at, end.at, end.what)
+
+    def led_after(self, end: Event) -> float:
+        """Return the seconds that passed until the next one led."""
+        return next(event.at for event in self.terms if event.at > end.at) - end.at
 
     def summary(self) -> dict[str, Any]:
         """Return the measurements; times in seconds."""
-        killed, following = self.killed, self.next_holder
-        holds = self.holds
-        handovers = [
-            later.since - earlier.until
-            for earlier, later in pairwise(holds)
-            if not earlier.died and later.since - earlier.until < 0.2  # else nobody was waiting
-        ]
+        return self._discovery() | self._lock() | self._election() | {"took": self.events[-1].at - self.start}
+
+    def _discovery(self) -> dict[str, Any]:
+        killed = self.killed
         registered = {event.who: event.at for event in self.all("registered")}
-        found = [event.at - registered[event.data["extension"]] for event in self.all("discovered")]
+        found = [event for event in self.all("discovered") if event.at < killed.at]
         leaving = {event.who: event.at for event in self.all("leaving")}
-        left = [event for event in self.all("gone") if event.data["extension"] in leaving]
+        goodbyes = [(event.at, leaving.get(event.data["extension"], event.at)) for event in self.all("gone")]
         return {
             "ttl": self.ttl,
-            "all_found_after": max(event.at for event in self.all("discovered")) - self.start,
-            "found_after_registration": max(0.0, median(found)),
-            "handover": median(handovers),
+            "all_found_after": max(event.at for event in found) - self.start,
+            "found_after_registration": max(
+                0.0, median(event.at - registered[event.data["extension"]] for event in found)
+            ),
             "crash_seen_after": {e.who: e.at - killed.at for e in self.all("gone", extension=killed.who)},
-            "lock_taken_over_after": following and following.at - killed.at,
+            "goodbye_seen_after": max((seen - left for seen, left in goodbyes if seen > left), default=None),
+        }
+
+    def _lock(self) -> dict[str, Any]:
+        following = self.next_holder
+        handovers = [
+            later.since - earlier.until
+            for earlier, later in pairwise(self.holds)
+            if not earlier.cut and later.since - earlier.until < 0.2  # else nobody was waiting
+        ]
+        return {
+            "handover": median(handovers),
+            "lock_taken_over_after": following and following.at - self.killed.at,
             "killed_token": self.killed_token,
             "next_token": following and following.data["token"],
-            "goodbye_seen_after": max((e.at - leaving[e.data["extension"]] for e in left), default=None),
-            "took": self.events[-1].at - self.start,
         }
+
+    def _election(self) -> dict[str, Any]:
+        (woke,), (refused,) = self.all("woke"), self.all("late plan refused by itself")
+        return {
+            "terms": [{"who": event.who, "token": event.data["token"]} for event in self.terms],
+            "leader_killed_next_after": self.led_after(self.killed),
+            "leader_paused_next_after": self.led_after(self.paused),
+            "leader_left_next_after": self.led_after(self.all("leaving")[0]),
+            "paused_for": woke.at - self.paused.at,
+            "refused_by_itself_after": refused.at - woke.at,
+        }
+
+
+def _in_time(events: Sequence[Event]) -> list[Event]:
+    return sorted(events, key=lambda event: event.at)

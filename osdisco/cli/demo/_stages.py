@@ -1,7 +1,7 @@
 """Where the demo's extensions live: in processes of their own, or, on memory, in threads of this one.
 
 A thread has an event loop of its own. To crash it, the loop is stopped: from then on not one line of the extension
-runs, as after SIGKILL.
+runs, as after SIGKILL. To pause it, the loop is blocked, as by SIGSTOP.
 """
 
 from __future__ import annotations
@@ -9,10 +9,12 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import signal
 import sys
 import threading
 from abc import ABC, abstractmethod
 from asyncio.subprocess import PIPE
+from contextlib import suppress
 from typing import Final, Self
 
 from attrs import evolve
@@ -55,6 +57,10 @@ class Actor(ABC):
         """End it without a goodbye."""
 
     @abstractmethod
+    def resume(self) -> None:
+        """Let it go on where it paused."""
+
+    @abstractmethod
     async def aclose(self) -> None:
         """See to it that it ends, within about `GOODBYE` seconds."""
 
@@ -85,7 +91,9 @@ class ProcessActor(Actor):
             stdout=PIPE,
             stderr=PIPE,
             env={**os.environ, URL_VARIABLE: url},
-            start_new_session=True,  # Ctrl-C is for the demo, which then ends its processes one by one
+            # Ctrl-C is for the demo, which then ends its processes one by one. In its session all the same: the kernel
+            # wakes what is stopped in a group whose session's last parent dies.
+            process_group=0,
         )
         return cls(id_, events, process)
 
@@ -101,9 +109,14 @@ class ProcessActor(Actor):
         self.crashed = True
         self._process.kill()
 
+    def resume(self) -> None:
+        with suppress(ProcessLookupError):
+            self._process.send_signal(signal.SIGCONT)
+
     async def aclose(self) -> None:
         assert self._process.stdin is not None
         self._process.stdin.close()
+        self.resume()
         try:
             await asyncio.wait([self._following], timeout=GOODBYE)
         finally:
@@ -132,9 +145,11 @@ class ThreadActor(Actor):
         self._director = asyncio.get_running_loop()
         self._orders: asyncio.Queue[str] = asyncio.Queue()
         self._buried = threading.Event()
+        self._resumed = threading.Event()
         self._done = asyncio.Event()
         self._loop = asyncio.new_event_loop()
-        self._life = self._loop.create_task(live(self._url, self.id, self._orders, self._tell_director))
+        life = live(self._url, self.id, self._orders, self._tell_director, self._pause)
+        self._life = self._loop.create_task(life)
         threading.Thread(target=self._run, name=f"osdisco demo: {id_}", daemon=True).start()
 
     @property
@@ -148,12 +163,20 @@ class ThreadActor(Actor):
         self.crashed = True
         self._loop.call_soon_threadsafe(self._loop.stop)
 
+    def resume(self) -> None:
+        self._resumed.set()
+
     async def aclose(self) -> None:
         self._buried.set()
+        self.resume()
         if not self.crashed and not self._done.is_set():
             self._loop.call_soon_threadsafe(self._life.cancel)
         async with asyncio.timeout(GOODBYE):
             await self._done.wait()
+
+    def _pause(self) -> None:
+        self._resumed.wait()
+        self._resumed.clear()
 
     def _run(self) -> None:
         self._life.add_done_callback(self._stop)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import signal
 import sys
 
 import click
@@ -40,7 +41,7 @@ async def _live_while_wanted(url: StoreURL, id_: str) -> None:
     reading = asyncio.get_running_loop().create_task(_read_orders(orders))
     reading.add_done_callback(lambda task: task.cancelled() or living.cancel())
     try:
-        await live(url, id_, orders, _write)
+        await live(url, id_, orders, _write, _pause)
     except asyncio.CancelledError:
         if not reading.done():
             raise
@@ -58,3 +59,8 @@ async def _read_orders(orders: asyncio.Queue[str]) -> None:
 
 def _write(event: Event) -> None:
     document(json.loads(json.dumps(asdict(event))))
+
+
+def _pause() -> None:
+    """Stop this process, here and now, until somebody sends SIGCONT."""
+    signal.raise_signal(signal.SIGSTOP)
