@@ -78,8 +78,7 @@ async def test_candidates_of_different_names_do_not_meet(world: World) -> None:
 
 
 @pytest.mark.parametrize("conflate", [False, True])
-async def test_pain_11_two_candidates_of_one_session_exclude_each_other(world: World, conflate: bool) -> None:
-    """etcd-io/etcd#11360: a key named after the lease lets two tasks of one process hold the same thing."""
+async def test_two_candidates_of_one_session_exclude_each_other(world: World, conflate: bool) -> None:
     world.store.faults.conflate = conflate
     client = world.process()
     tasks = [standing(client, f"c{number}") for number in range(4)]
