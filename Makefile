@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test lint types suites unit mutants clean
+.PHONY: demo test lint types suites unit mutants pictures clean
 
 demo: .venv/.for-demo # the main job, on the store in memory
 	$(BIN)/osdisco demo
@@ -25,6 +25,9 @@ unit: .venv/.for-test # the tests that need no server
 
 mutants: .venv/.for-test # known mistakes, each of which its test must notice
 	$(BIN)/python tests/mutants/run.py
+
+pictures: # docs/pictures, by Graphviz's `dot`
+	$(PYTHON) docs/pictures/draw.py
 
 clean:
 	rm -rf .venv .servers .mypy_cache .ruff_cache .pytest_cache .hypothesis dist site
