@@ -77,6 +77,11 @@ class World:
         keys = [key.removeprefix(f"{NAMESPACE}/") for key in self.store.scan(f"{NAMESPACE}/{prefix}").items]
         return [key for key in keys if not key.startswith("sess/")]
 
+    def left(self) -> list[str]:
+        """What recipes should have taken away, when all their users are gone. A semaphore's limit stays."""
+        prefixes = ("lock/", "rw/", "sem/", "revoke/", "election/", "x/")
+        return [key for key in self.keys() if key.startswith(prefixes) and not key.endswith("/limit")]
+
     async def aclose(self) -> None:
         for client in self.clients:
             await client.aclose()

@@ -16,5 +16,4 @@ async def world(osdisco_clock: VirtualClock) -> AsyncGenerator[World, None]:
     world = World()
     yield world
     await world.aclose()
-    left = world.keys("lock/") + world.keys("election/") + world.keys("x/")
-    assert not left, f"left behind: {left}"
+    assert not world.left(), f"left behind: {world.left()}"

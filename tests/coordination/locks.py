@@ -3,10 +3,28 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 
 from osdisco.client import Client
 from osdisco.coordination import CoordinationService, DistributedLock, LockGuard
+from osdisco.coordination._acquire import Acquirable
 from osdisco.session import Session
+
+Kind = Callable[[CoordinationService], Acquirable[LockGuard]]
+
+KINDS: dict[str, Kind] = {
+    "lock": lambda coordination: coordination.lock("job"),
+    "read": lambda coordination: coordination.rwlock("job").read(),
+    "write": lambda coordination: coordination.rwlock("job").write(),
+    "semaphore": lambda coordination: coordination.semaphore("job", limit=1),
+    "multilock": lambda coordination: coordination.multilock(["job", "a", "z"]),
+}
+"""Everything that is acquired: the same must hold of all of them."""
+
+
+def rival(kind: str) -> Kind:
+    """Return what excludes a lock of that kind."""
+    return KINDS["write" if kind == "read" else kind]
 
 
 def lock_of(client: Client, name: str = "job") -> DistributedLock:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 
 import pytest
+from attrs import evolve
 from locks import acquire, lock_of, queued, waiting
 from worlds import World, lease_of
 
 from osdisco.backend import ABSENT, Delete, Put
 from osdisco.errors import LostError
+from osdisco_memory import LIMITS
 
 
 async def test_the_holder_knows_at_once_that_its_session_died(world: World) -> None:
@@ -105,6 +107,25 @@ async def test_the_turn_of_a_lease_that_ran_out_unnoticed_is_no_turn(world: Worl
     await guard.release()
     with pytest.raises(LostError):
         await task
+
+
+async def test_a_watch_that_shows_the_time_before_the_lock_is_no_loss(world: World) -> None:
+    """One watch of all locks, late by seconds: it does not show what is held, and the store does."""
+    holder, client = world.process(), world.process()
+    world.store.limits = evolve(LIMITS, watches_max=0)
+    other = await lock_of(holder, "other").acquire()
+    waiter = waiting(client, "other")
+    await asyncio.sleep(1)
+    client.backend.faults.delay("watch", answer=5)
+    guard = await lock_of(client).acquire()
+    await asyncio.sleep(4)
+    guard.check()
+    client.backend.faults.clear()
+    await asyncio.sleep(10)
+    world.store.commit([Delete(guard._entry.key)], {})
+    assert "removed" in await asyncio.wait_for(guard.lost.wait(), 1)
+    await other.release()
+    await (await asyncio.wait_for(waiter, 5)).release()
 
 
 async def test_trying_takes_no_lock_of_a_lease_that_ran_out_meanwhile(world: World) -> None:
