@@ -4,7 +4,18 @@
 """
 
 from osdisco_memory._backend import MemoryBackend
-from osdisco_memory._faults import Faults, Rule, StoreFaults
+from osdisco_memory._faults import Effect, Faults, Rule, StoreFaults, refuse, unanswered
 from osdisco_memory._store import CONSUL, LIMITS, MemoryStore
 
-__all__ = ["CONSUL", "LIMITS", "Faults", "MemoryBackend", "MemoryStore", "Rule", "StoreFaults"]
+__all__ = [
+    "CONSUL",
+    "LIMITS",
+    "Effect",
+    "Faults",
+    "MemoryBackend",
+    "MemoryStore",
+    "Rule",
+    "StoreFaults",
+    "refuse",
+    "unanswered",
+]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Collection, Mapping, Sequence
-from typing import Any, Final, NoReturn, Self, TypeVar
+from typing import Any, Final, Self, TypeVar
 
 from osdisco import __version__
 from osdisco.backend import (
@@ -22,14 +22,12 @@ from osdisco.backend import (
 from osdisco.errors import (
     ClosedError,
     ConfigError,
-    DeniedError,
-    IndeterminateError,
     OsdiscoError,
     UnavailableError,
 )
 from osdisco.runtime import Runtime
 from osdisco.url import ClientOptions, StoreURL
-from osdisco_memory._faults import Effect, Faults, Request, Rule
+from osdisco_memory._faults import Effect, Faults, Request, Rule, refuse, unanswered
 from osdisco_memory._store import MemoryStore
 from osdisco_memory._watching import Subscription
 
@@ -135,7 +133,7 @@ class MemoryBackend(Backend):
             return
         self._closed = True
         for request, call in self._waiting.items():
-            request.fail(_unanswered(call, "the backend was closed before the answer came"))
+            request.fail(unanswered(call, "the backend was closed before the answer came"))
         self.store.detach()
         self.store.wake()
 
@@ -170,12 +168,12 @@ class MemoryBackend(Backend):
         decided = next((rule for rule in rules if rule.effect is not Effect.DELAY), None)
         match decided:
             case Rule(effect=Effect.OUTAGE | Effect.DENY | Effect.DROP):
-                _refuse(call, decided)
+                refuse(call, decided)
             case Rule(effect=Effect.LATE):
                 request = Request(apply)
                 request.answer.cancel()
                 self.store.later(self.store.time() + decided.request, request.arrive)
-                raise _unanswered(call, "the answer was lost")
+                raise unanswered(call, "the answer was lost")
             case Rule(effect=Effect.FALSE_RENEW):
                 assert false is not None
                 answer, apply = false, lambda: answer
@@ -183,7 +181,7 @@ class MemoryBackend(Backend):
         result: T = await self._send(call, apply, sum(rule.request for rule in rules), deadline)
         await self._wait_back(call, sum(rule.answer for rule in rules), deadline)
         if decided is not None and decided.effect is Effect.DROP_ANSWER:
-            raise _unanswered(call, "the answer was lost")
+            raise unanswered(call, "the answer was lost")
         return result
 
     async def _send(self, call: str, apply: Callable[[], Any], seconds: float, deadline: float) -> Any:
@@ -201,7 +199,7 @@ class MemoryBackend(Backend):
             async with asyncio.timeout_at(deadline):
                 return await request.answer
         except TimeoutError:
-            raise _unanswered(call, "no answer came in time") from None
+            raise unanswered(call, "no answer came in time") from None
         finally:
             self.store.alarms.leave(asyncio.get_running_loop())
             del self._waiting[request]
@@ -213,7 +211,7 @@ class MemoryBackend(Backend):
             async with asyncio.timeout_at(deadline):
                 await asyncio.sleep(seconds)
         except TimeoutError:
-            raise _unanswered(call, "no answer came in time") from None
+            raise unanswered(call, "no answer came in time") from None
 
     def _check_watch(self, target: str) -> float:
         """Raise what ends a watch; return by how many seconds its frames are delayed."""
@@ -223,22 +221,8 @@ class MemoryBackend(Backend):
         rules = self.faults.meet("watch", (target,)) + self.store.faults.meet("watch", (target,))
         for rule in rules:
             if rule.effect is not Effect.DELAY:
-                _refuse("watch", rule)
+                refuse("watch", rule)
         return sum(rule.answer for rule in rules)
 
     def _contact(self, sub: Subscription, last: float) -> Snapshot | Batch | None:
         return self.store.contact(sub) if self._now() - last >= CONTACT else None
-
-
-def _refuse(call: str, rule: Rule) -> NoReturn:
-    if rule.effect is Effect.DENY:
-        raise DeniedError(f"{call} is denied")
-    if rule.effect is Effect.OUTAGE:
-        raise UnavailableError(f"{call}: the store is not available")
-    raise _unanswered(call, "the request was lost")
-
-
-def _unanswered(call: str, why: str) -> OsdiscoError:
-    if call in ("get", "scan", "watch"):
-        return UnavailableError(f"{call}: {why}")
-    return IndeterminateError(f"{call}: {why}; it may apply, now or later")

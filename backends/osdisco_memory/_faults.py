@@ -10,9 +10,11 @@ from __future__ import annotations
 import asyncio
 import enum
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final, NoReturn, Self
 
 from attrs import define, field
+
+from osdisco.errors import DeniedError, IndeterminateError, OsdiscoError, UnavailableError
 
 if TYPE_CHECKING:
     from osdisco_memory._store import MemoryStore
@@ -158,6 +160,22 @@ class Faults:
         self._rules.append(rule)
         self._changed()
         return rule
+
+
+def refuse(call: str, rule: Rule) -> NoReturn:
+    """Raise what a call gets that met a rule which keeps it from the store."""
+    if rule.effect is Effect.DENY:
+        raise DeniedError(f"{call} is denied")
+    if rule.effect is Effect.OUTAGE:
+        raise UnavailableError(f"{call}: the store is not available")
+    raise unanswered(call, "the request was lost")
+
+
+def unanswered(call: str, why: str) -> OsdiscoError:
+    """Return what a call gets that has no answer."""
+    if call in ("get", "scan", "watch"):
+        return UnavailableError(f"{call}: {why}")
+    return IndeterminateError(f"{call}: {why}; it may apply, now or later")
 
 
 class StoreFaults(Faults):

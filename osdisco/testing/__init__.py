@@ -1,6 +1,7 @@
 """What tests of osdisco, of backends and of users' own projects stand on. Public; loads each part when it is asked for.
 
 * virtual time: `VirtualClock`, `VirtualLoop`, `run`
+* simulation: `Simulation` with its `SimulatedProcess`es, `scenario`, `run_seed`; `FaultyBackend` around any backend
 * the conformance suite of backends: `BackendSuite`, `Harness`, `UrlHarness`
 * real servers: `EtcdContainer`, `ConsulContainer`, `EtcdCluster`, `ConsulCluster` in Docker; `EtcdProcess`,
   `ConsulProcess` without; `Servers` takes what there is
@@ -17,9 +18,11 @@ if TYPE_CHECKING:
     from osdisco.testing.clusters import ConsulCluster, EtcdCluster
     from osdisco.testing.conformance import BackendSuite, Harness, UrlHarness
     from osdisco.testing.containers import ConsulContainer, EtcdContainer
+    from osdisco.testing.faulty import FaultyBackend, Weather
     from osdisco.testing.loop import HangError, VirtualLoop, run
     from osdisco.testing.processes import ConsulProcess, EtcdProcess
     from osdisco.testing.servers import ApiError, ConsulServer, EtcdServer, Servers
+    from osdisco.testing.simulation import Outcome, Scenario, SimulatedProcess, Simulation, run_seed, scenario
 
 __all__ = [
     "ApiError",
@@ -33,14 +36,22 @@ __all__ = [
     "EtcdContainer",
     "EtcdProcess",
     "EtcdServer",
+    "FaultyBackend",
     "HangError",
     "Harness",
+    "Outcome",
+    "Scenario",
     "Servers",
+    "SimulatedProcess",
+    "Simulation",
     "UrlHarness",
     "VirtualClock",
     "VirtualLoop",
+    "Weather",
     "make_certificates",
     "run",
+    "run_seed",
+    "scenario",
 ]
 
 _HOMES = {
@@ -55,14 +66,22 @@ _HOMES = {
     "EtcdContainer": "containers",
     "EtcdProcess": "processes",
     "EtcdServer": "servers",
+    "FaultyBackend": "faulty",
     "HangError": "loop",
     "Harness": "conformance",
+    "Outcome": "simulation",
+    "Scenario": "simulation",
     "Servers": "servers",
+    "SimulatedProcess": "simulation",
+    "Simulation": "simulation",
     "UrlHarness": "conformance",
     "VirtualClock": "clock",
     "VirtualLoop": "loop",
+    "Weather": "faulty",
     "make_certificates": "certs",
     "run": "loop",
+    "run_seed": "simulation",
+    "scenario": "simulation",
 }
 
 

@@ -1,4 +1,4 @@
-"""The clock of virtual time: it follows the virtual loop, and suspends or resets when a test says so."""
+"""The clock of virtual time: it follows the virtual loop, and jumps, drifts or is reset when a test says so."""
 
 from __future__ import annotations
 
@@ -22,7 +22,9 @@ class VirtualClock:
     def __init__(self, loop: VirtualLoop | None = None) -> None:
         running = asyncio._get_running_loop()
         self._loop = loop or (running if isinstance(running, VirtualLoop) else None)
+        self.rate = 1.0
         self._base = 0.0
+        self._since = 0.0
         self._suspended = 0.0
         self._wall = WALL
 
@@ -31,7 +33,7 @@ class VirtualClock:
         running = asyncio._get_running_loop()
         if running is not self._loop and isinstance(running, VirtualLoop):
             self.follow(running)
-        return self._elapsed() + self._suspended
+        return self.elapsed() + self._suspended
 
     def wall(self) -> float:
         """Return seconds since the epoch."""
@@ -42,6 +44,16 @@ class VirtualClock:
         if seconds < 0:
             raise ValueError("a clock does not run backwards; jump_wall does")
         self._suspended += seconds
+
+    def drift(self, rate: float) -> None:
+        """Run `rate` seconds in each second of the loop from now on; 1.0 is right again.
+
+        The loop's own timers keep to the loop, but for those of a simulated process whose clock this is.
+        """
+        if not rate > 0:
+            raise ValueError("a clock does not run backwards, and does not stand still; pause its process instead")
+        self._base, self.rate = self.elapsed(), rate
+        self._since = 0.0 if self._loop is None else self._loop.elapsed()
 
     def set_wall(self, seconds: float) -> None:
         """Set the wall clock to seconds since the epoch. `now` does not notice."""
@@ -69,8 +81,11 @@ class VirtualClock:
     def follow(self, loop: VirtualLoop) -> None:
         """Take the time from `loop` from now on; the first loop's time is taken as it is."""
         if self._loop is not None:
-            self._base = self._elapsed() - loop.time()
+            self._base, self._since = self.elapsed(), loop.elapsed()
         self._loop = loop
 
-    def _elapsed(self) -> float:
-        return self._base if self._loop is None else self._base + self._loop.time()
+    def elapsed(self) -> float:
+        """Return the seconds that passed without those of every `jump`, as this clock counts them."""
+        if self._loop is None:
+            return self._base
+        return self._base + (self._loop.elapsed() - self._since) * self.rate

@@ -7,13 +7,18 @@ Nothing here reaches outside of the process: sockets, threads and subprocesses a
 from __future__ import annotations
 
 import asyncio
+import heapq
 import random
 from asyncio.base_events import BaseEventLoop
 from collections import deque
 from collections.abc import Callable, Coroutine
+from contextvars import Context
+from hashlib import blake2b
 from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, cast
+
+from osdisco.testing._steps import HOST, Host, Step, Timer, label, task_of
 
 if TYPE_CHECKING:
     from osdisco.testing.clock import VirtualClock
@@ -22,6 +27,9 @@ T = TypeVar("T")
 
 LIMIT = 2 * 86_400.0
 """Seconds of virtual time after which a run counts as hung: watches and leases keep timers going for ever."""
+
+_TICK = 1e-6
+"""Seconds that any wait takes at least: who waits for what rounding left over must get past it."""
 
 _OUTSIDE = """add_reader add_writer add_signal_handler connect_accepted_socket connect_read_pipe connect_write_pipe
     create_connection create_datagram_endpoint create_server create_unix_connection create_unix_server getaddrinfo
@@ -50,6 +58,10 @@ class _Future(asyncio.Future[Any]):
 class _Task(asyncio.Task[Any]):
     def __init__(self, number: int, coro: Coroutine[Any, Any, Any], loop: VirtualLoop, **options: Any) -> None:
         self._number = number
+        context = options.get("context")
+        self.host = HOST.get() if context is None else context.get(HOST)
+        if options.get("name") is None:
+            options["name"] = f"task-{number}"  # asyncio counts through the whole process, over all loops
         super().__init__(coro, loop=loop, **options)
 
     def __hash__(self) -> int:
@@ -57,29 +69,49 @@ class _Task(asyncio.Task[Any]):
 
 
 class VirtualLoop(BaseEventLoop):
-    """The loop.
+    """The loop. Several simulated processes may run in it (`osdisco.testing.Simulation`), each by its own clock.
 
     Args:
         seed: shuffles the order of task steps that are ready together. Plain callbacks keep their order, which
             asyncio promises. The same seed gives the same run, per minor version of Python.
         limit: seconds of virtual time after which the run counts as hung.
+        turns: turns of the loop within one moment after which the run counts as hung.
+
+    Attributes:
+        steps: how many steps of tasks and callbacks have run.
     """
 
     _ready: deque[asyncio.Handle]
     _scheduled: list[asyncio.TimerHandle]
 
-    def __init__(self, seed: int | None = None, *, limit: float = LIMIT) -> None:
+    def __init__(self, seed: int | None = None, *, limit: float = LIMIT, turns: int | None = None) -> None:
         super().__init__()
+        self.steps = 0
         self._now = 0.0
         self._limit = limit
+        self._turns = turns
+        self._turn = 0
+        self._digest = None if seed is None else blake2b(digest_size=8)
         self._random = None if seed is None else random.Random(seed)  # noqa: S311 - the same order again is the point
         self._numbers = count()
         self._selector = self  # BaseEventLoop sleeps in its selector: `select` below
         self.set_task_factory(self._make_task)
 
     def time(self) -> float:
-        """Return the virtual seconds since the loop was made."""
+        """Return the virtual seconds since the loop was made; in a simulated process, as its own clock counts them."""
+        host = HOST.get()
+        return self._now if host is None else host.time()
+
+    def elapsed(self) -> float:
+        """Return the virtual seconds since the loop was made, whoever asks."""
         return self._now
+
+    def digest(self) -> str:
+        """Return what stands for all steps so far: when each ran, in which process, and of what. Empty without a seed.
+
+        Two runs of a seed with one digest did the same.
+        """
+        return "" if self._digest is None else self._digest.hexdigest()
 
     def busy(self) -> bool:
         """Return whether anything besides the running step is ready now."""
@@ -99,11 +131,46 @@ class VirtualLoop(BaseEventLoop):
             raise HangError(f"nothing is ready and nothing is scheduled{self._waiting()}")
         if timeout > 0:
             self._now = max(self._now, self._scheduled[0].when())
+            self._turn = 0
         if self._now > self._limit:
             said = f"still running after {self._limit:.0f} s of virtual time{self._waiting()}"
             self._limit += self._now  # what is cancelled now needs time to end
             raise HangError(said)
         return []
+
+    def call_at(  # type: ignore[override]
+        self, when: float, callback: Callable[..., object], *args: Any, context: Context | None = None
+    ) -> asyncio.TimerHandle:
+        """Schedule a callback. `when` is in the time of the process that it belongs to."""
+        self._check_closed()  # type: ignore[attr-defined]
+        timer = Timer(when, callback, args, self, context)
+        self.schedule(timer)
+        return timer
+
+    def later(self, when: float, host: Host | None) -> float:
+        """Return the loop's time for a moment in the time of a simulated process, or of none."""
+        moment = when if host is None else host.moment(when)
+        return max(moment, self._now + _TICK) if moment > self._now else moment
+
+    def schedule(self, timer: Timer) -> None:
+        """Let a timer run at its time."""
+        heapq.heappush(self._scheduled, timer)
+        timer._scheduled = True  # type: ignore[attr-defined]
+
+    def again(self, handle: asyncio.Handle) -> None:
+        """Let something run that was withheld."""
+        self._ready.append(handle)
+
+    def note(self, handle: asyncio.Handle, host: Host | None) -> None:
+        """Count a step that runs now."""
+        self.steps += 1
+        if self._digest is not None:
+            self._digest.update(f"{self._now} {host.name if host else ''} {label(handle)}\n".encode())
+
+    def _call_soon(self, callback: Callable[..., object], args: Any, context: Context | None) -> asyncio.Handle:
+        step = Step(callback, args, self, context)
+        self._ready.append(step)
+        return step
 
     def _make_task(self, _: asyncio.AbstractEventLoop, coro: Any, **options: Any) -> asyncio.Task[Any]:
         return _Task(next(self._numbers), coro, self, **options)
@@ -111,10 +178,14 @@ class VirtualLoop(BaseEventLoop):
     def _run_once(self) -> None:
         if self._random is not None and len(self._ready) > 1:
             self._shuffle(self._random)
+        self._turn += 1
+        if self._turns is not None and self._turn > self._turns:
+            self._turn = 0
+            raise HangError(f"it spins: {self._turns} turns and no time passed{self._waiting()}")
         super()._run_once()  # type: ignore[misc]
 
     def _shuffle(self, chance: random.Random) -> None:
-        places = [n for n, handle in enumerate(self._ready) if _is_step(handle)]
+        places = [n for n, handle in enumerate(self._ready) if task_of(handle) is not None]
         steps = [self._ready[n] for n in places]
         chance.shuffle(steps)
         for n, step in zip(places, steps, strict=True):
@@ -143,10 +214,6 @@ def _refuse(name: str) -> Callable[..., NoReturn]:
 
 for _name in _OUTSIDE.split():
     setattr(VirtualLoop, _name, _refuse(_name))
-
-
-def _is_step(handle: asyncio.Handle) -> bool:
-    return isinstance(getattr(handle._callback, "__self__", None), asyncio.Task)  # type: ignore[attr-defined]
 
 
 def _place(task: asyncio.Task[Any]) -> str:

@@ -23,13 +23,16 @@ import pytest
 if TYPE_CHECKING:
     from osdisco.client import Client
     from osdisco.testing._runner import TestRunner
+    from osdisco.testing._seeds import Seeds
     from osdisco.testing.clock import VirtualClock
     from osdisco.testing.servers import Servers
+    from osdisco.testing.simulation import Scenario
 
 _VIRTUAL = {"osdisco_client", "osdisco_clock"}
 _FIXTURES = _VIRTUAL | {"osdisco_url"}
 _RUNNER = pytest.StashKey["TestRunner"]()
 _SEED = pytest.StashKey[int | None]()
+_SIMULATED = pytest.StashKey["Seeds"]()
 _MISSING = re.compile(r"Skipped: (no \w+ (?:server|cluster): .*)", re.DOTALL)
 
 
@@ -41,7 +44,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--osdisco-seed",
         type=_seed,
         metavar="N|random",
-        help="run what is ready together in virtual time in another order; `random` is another one for each test",
+        help="run what is ready together in virtual time in another order, and simulations with this seed alone; "
+        "`random` is another one for each test",
     )
 
 
@@ -133,8 +137,17 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
     return report
 
 
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Name what was not tested for want of a server."""
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """Tell which seeds were simulated, and name what was not tested for want of a server."""
+    seeds: Seeds | None = config.stash.get(_SIMULATED, None)
+    if seeds is not None:
+        terminalreporter.section("simulated")
+        for report in seeds.reports:
+            terminalreporter.line(str(report))
+    _tell_missing(terminalreporter)
+
+
+def _tell_missing(terminalreporter: pytest.TerminalReporter) -> None:
     missing: dict[str, Counter[str]] = {}
     for report in terminalreporter.stats.get("skipped", []):
         said = report.longrepr[2] if isinstance(report.longrepr, tuple) else ""
@@ -187,6 +200,18 @@ def osdisco_url(request: pytest.FixtureRequest) -> Iterator[str]:
         from osdisco.testing.servers import clear
 
         _runner_of(request).run(clear(url))
+
+
+@pytest.fixture
+def osdisco_simulate(request: pytest.FixtureRequest) -> Callable[[Scenario], None]:
+    """Return a function that runs a scenario by many seeds, other ones in each run, on all cores.
+
+    `OSDISCO_TEST_SEEDS` says how many (200); `--osdisco-seed=N` runs that one alone, in this process.
+    """
+    from osdisco.testing._seeds import Seeds
+
+    seeds = request.config.stash.setdefault(_SIMULATED, Seeds())
+    return partial(seeds.run, node=request.node.nodeid, only=request.config.getoption("--osdisco-seed"))
 
 
 @pytest.fixture(scope="session")

@@ -1,125 +1,74 @@
-"""Many candidates, many faults, many seeds: what must hold of elections whatever happens, and that they go on after it.
-
-A failure shows its seed; `--osdisco-seed=N` runs that one alone, and `OSDISCO_TEST_SEEDS` sets how many there are.
-"""
+"""Many candidates, many faults, many seeds: what must hold of elections, and that they go on afterwards."""
 
 from __future__ import annotations
 
 import asyncio
-import logging
-import os
-from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
+from typing import Any
 
 import pytest
+from contests import FAULTS, Contest
 from elections import election_of
-from worlds import NAMESPACE, World
 
-from osdisco.backend import Condition, Delete, Op, Put
-from osdisco.client import Client
+from osdisco.backend import Put
 from osdisco.coordination import Leader, LeaderElection, Term
-from osdisco.errors import CoordinationError, OsdiscoError
-from osdisco.testing import run
+from osdisco.errors import CoordinationError
+from osdisco.testing import Scenario, SimulatedProcess, Simulation, scenario
 
-SEEDS = int(os.environ.get("OSDISCO_TEST_SEEDS", "100"))
-CHAOS = 12.0
-"""Seconds of faults, then there are none."""
-TTL = 4.0
-RESOURCE = f"{NAMESPACE}/resource"
+OFTEN = {**FAULTS, "killed": 0.4, "acquired": 6, "written": 4, "cancelled": 2, "LostError": 0.4, "transferred": 0.5}
+"""What must have happened in a seed on average for the run to mean something."""
 
 
-class Simulation:
-    """One run. With `operator`, leases and keys of the election are also removed by hand."""
+class Leading(Contest):
+    """Leaders exclude each other, their tokens rise, and observers see them in that order."""
 
-    def __init__(self, seed: int, operator: bool, seen: Counter[str]) -> None:
-        self.world = World(seed=seed, ttl=TTL)
-        self.random = self.world.random
-        self.operator = operator
-        self.seen = seen
-        self.tokens: list[int] = []
-        self.written: list[int] = []
+    prefix = "election/"
+    ttl = 4.0
+    seconds = 12.0
+    rate = 3.0
+
+    def __init__(self, simulation: Simulation, *, operator: bool = False) -> None:
+        super().__init__(simulation, operator=operator)
         self.observed: list[Leader | None] = []
-        self.terms: set[Term] = set()
-        self.workers: dict[asyncio.Task[None], Client] = {}
-        self.dead: list[asyncio.Task[None]] = []
         self.candidates: list[str] = []
+        observer = simulation.process(ttl=self.ttl)
+        self.observer = observer.start(self._observe(observer))
 
-    async def run(self) -> None:
-        self.world.store.faults.conflate = self.random.random() < 0.5
-        self.world.store.faults.expiry_factor = self.random.choice([None, 1.5, 2.0])
-        self._record_writes()
-        observer = asyncio.ensure_future(self._observe(self.world.process()))
-        for _ in range(self.random.randint(2, 4)):
-            self._start_process()
-        while self.world.clock.now() < CHAOS:
-            await asyncio.sleep(self.random.expovariate(3))
-            self.random.choice(self._troubles())()
-        await self._end(observer)
-
-    def _record_writes(self) -> None:
-        commit = self.world.store.commit
-
-        def recording(ops: Sequence[Op], expect: Mapping[str, Condition]) -> Mapping[str, int]:
-            revisions = commit(ops, expect)
-            self.written += [int(op.value) for op in ops if isinstance(op, Put) and op.key == RESOURCE]
-            return revisions
-
-        self.world.store.commit = recording
-
-    async def _observe(self, client: Client) -> None:
-        async with election_of(client).observe() as leaders:
+    async def _observe(self, process: SimulatedProcess) -> None:
+        async with election_of(process.client).observe() as leaders:
             async for leader in leaders:
                 self.observed.append(leader)
 
-    def _start_process(self) -> None:
-        client = self.world.process(timeout=2)
-        for number in range(self.random.randint(1, 2)):
-            priority = self.random.choice([0, 0, 1])
-            election = election_of(client, candidate_id=f"{client.runtime.name}-{number}", priority=priority)
-            self.candidates.append(election.candidate_id)
-            self.workers[asyncio.ensure_future(self._work(election))] = client
+    def restart(self, dead: SimulatedProcess) -> None:
+        if dead not in self.workers.values():  # the observer
+            process = self.simulation.process(ttl=self.ttl)
+            self.observed.clear()
+            self.observer = process.start(self._observe(process))
+        else:
+            super().restart(dead)
 
-    async def _work(self, election: LeaderElection) -> None:
-        """Lead now and then until the faults are over, and then once more."""
-        last = False
-        while not last:
-            last = self.world.clock.now() >= CHAOS
-            timeout = None if last else self.random.choice([None, None, 1.0, 6.0])
-            turn = asyncio.ensure_future(self._turn(election, timeout))
-            canceller = asyncio.get_running_loop().call_later(self.random.uniform(0, 5), turn.cancel)
-            if last or self.random.random() < 0.7:
-                canceller.cancel()
-            try:
-                await turn
-            except OsdiscoError as exc:
-                self.seen[type(exc).__name__] += 1
-                last = False
-                await asyncio.sleep(self.random.uniform(0, 1))
-            except asyncio.CancelledError:
-                self.seen["cancelled"] += 1
-                if asyncio.current_task().cancelling():
-                    turn.cancel()
-                    await asyncio.wait([turn])
-                    raise
-            finally:
-                canceller.cancel()
+    def turn_of(self, process: SimulatedProcess, number: int) -> Callable[[float | None], Any]:
+        priority = self.random.choice([0, 0, 1])
+        election = election_of(process.client, candidate_id=f"{process.name}-{number}", priority=priority)
+        self.candidates.append(election.candidate_id)
+        return lambda timeout: self._lead(process, election, timeout)
 
-    async def _turn(self, election: LeaderElection, timeout: float | None) -> None:
+    async def turn(self, process: SimulatedProcess, timeout: float | None) -> None:
+        raise NotImplementedError
+
+    async def _lead(self, process: SimulatedProcess, election: LeaderElection, timeout: float | None) -> None:
         term = await election.campaign(timeout)
-        self._acquired(term)
-        try:
+        with self.holding(term, process):
             async with term:
                 for _ in range(self.random.randint(0, 2)):
                     await asyncio.sleep(self.random.uniform(0, 1))
                     await term.commit([Put("resource", b"%d" % term.token)])
                     await self._something(term)
-        finally:
-            self.terms.discard(term)
 
     async def _something(self, term: Term) -> None:
         if self.random.random() < 0.3:
             await term.proclaim({"token": term.token})
-        if self.random.random() < 0.5 and self.world.clock.now() < CHAOS:
+        if self.random.random() < 0.5 and not self.simulation.over:
             await self._transfer(term)
 
     async def _transfer(self, term: Term) -> None:
@@ -132,122 +81,37 @@ class Simulation:
         await asyncio.sleep(self.random.uniform(0, 0.2))
         term.check()
 
-    def _acquired(self, term: Term) -> None:
-        self.seen["acquired"] += 1
-        if not self.operator:  # else both may believe in it until the watch tells
-            believing = [other for other in self.terms if other.leading]
-            assert not believing, f"{term} while {believing}"
-        assert term.token not in self.tokens, f"{term} for the second time"
-        if not self.operator:
-            assert not self.tokens or term.token > self.tokens[-1], f"{term} after {self.tokens[-1]}"
-        self.tokens.append(term.token)
-        self.terms.add(term)
-
-    def _troubles(self) -> list[Callable[[], None]]:
-        mine = [self._lose_answer, self._lose_answer, self._come_late, self._delay, self._cut_off, self._kill]
-        return [*mine, self._resync] + [self._end_lease, self._remove_key] * self.operator
-
-    def _some(self) -> Client:
-        return self.random.choice(list(self.workers.values()))
-
-    def _lose_answer(self) -> None:
-        faults = self._some().backend.faults
-        self.random.choice([faults.drop, faults.drop_answer])("commit", times=self.random.randint(1, 3))
-        self.seen["lost answers"] += 1
-
-    def _come_late(self) -> None:
-        self._some().backend.faults.late("commit", after=self.random.uniform(0, 2 * TTL), times=1, key="election/")
-        self.seen["late"] += 1
-
-    def _delay(self) -> None:
-        seconds = self.random.uniform(0, 2)
-        back = self.random.uniform(0, 2)
-        self._some().backend.faults.delay(request=seconds, answer=back, times=self.random.randint(1, 10))
-
-    def _cut_off(self) -> None:
-        faults = self._some().backend.faults
-        rule = faults.outage(*self.random.choice([(), ("renew",), ("watch",), ("get",), ("commit",)]))
-        asyncio.get_running_loop().call_later(self.random.uniform(0, 1.5 * TTL), rule.end)
-        self.seen["cut off"] += 1
-
-    def _resync(self) -> None:
-        self.world.store.faults.compact()
-        self.world.store.faults.resync()
-
-    def _kill(self) -> None:
-        """The process ends, and another one starts."""
-        if self.random.random() < 0.5:
-            return
-        client = self._some()
-        self.world.kill(client)
-        for task in [task for task, its in self.workers.items() if its is client]:
-            del self.workers[task]
-            task.cancel()
-            self.dead.append(task)
-        self._start_process()
-        self.seen["killed"] += 1
-
-    def _end_lease(self) -> None:
-        session = self._some()._sessions._shared
-        if session is not None and self.world.store.faults.end_lease(session.id):
-            self.seen["lease ended"] += 1
-
-    def _remove_key(self) -> None:
-        keys = self.world.keys("election/")
-        if keys:
-            self.world.store.commit([Delete(f"{NAMESPACE}/{self.random.choice(keys)}")], {})
-            self.seen["key removed"] += 1
-
-    async def _end(self, observer: asyncio.Task[None]) -> None:
-        """Everybody who lives leads once more, and nothing stays."""
-        for client in self.workers.values():
-            client.backend.faults.clear()
-        done, waiting = await asyncio.wait(self.workers, timeout=10 * TTL)
-        assert not waiting, f"{len(waiting)} of {len(self.workers)} still wait: {self.world.keys('election/')}"
-        for task in done:
-            task.result()
-        assert self.written == sorted(self.written), f"an older leader wrote after a newer one: {self.written}"
-        await asyncio.sleep(3 * TTL)
-        assert not [key for key in self.world.keys("election/") if not self._may_stay(key)], "before any session ended"
-        observer.cancel()
-        await asyncio.wait([observer])
-        self._check_observed()
-        await self.world.aclose()
-        assert not self.world.keys("election/") + self.world.keys("x/")
-        await asyncio.gather(*self.dead, return_exceptions=True)
+    async def end(self) -> None:
+        """Everybody who lives leads once more; what is left goes before any session ends."""
+        _, waiting = await asyncio.wait(self.workers, timeout=15 * self.ttl)
+        assert not waiting, f"{len(waiting)} of {len(self.workers)} still wait: {self.simulation.keys(self.prefix)}"
+        await asyncio.sleep(4 * self.ttl)
+        left = [key for key in self.simulation.keys(self.prefix) if not self._may_stay(key)]
+        assert not left, f"left before any session ended: {left}"
+        self.observer.cancel()
+        await asyncio.wait([self.observer])
+        tokens = [leader.token for leader in self.observed if leader is not None]
+        assert tokens == sorted(tokens), f"leaders were seen in another order: {self.observed}"
+        assert self.observed[-1] is None
+        await super().end()
 
     def _may_stay(self, key: str) -> bool:
         """What was proclaimed, until its session ends: an operator took `leader` alone, when answers were lost."""
         return self.operator and key.startswith("election/e/said/")
 
-    def _check_observed(self) -> None:
-        tokens = [leader.token for leader in self.observed if leader is not None]
-        assert tokens == sorted(tokens), f"leaders were seen in another order: {self.observed}"
-        assert self.observed[-1] is None
+
+@scenario(often=OFTEN)
+async def election(simulation: Simulation) -> None:
+    await Leading(simulation).run(simulation.random.randint(2, 4))
 
 
-async def _simulate(seed: int, operator: bool, seen: Counter[str]) -> None:
-    await Simulation(seed, operator, seen).run()
+@scenario(often={**OFTEN, "lease ended": 0.4, "key removed": 0.4, "false renewals": 0.4})
+async def election_with_an_operator(simulation: Simulation) -> None:
+    """Leases are ended and keys of the election removed by hand, too."""
+    await Leading(simulation, operator=True).run(simulation.random.randint(2, 4))
 
 
-OFTEN = {
-    "acquired": 8,
-    "cancelled": 3,
-    "lost answers": 5,
-    "late": 1.5,
-    "cut off": 2,
-    "killed": 1,
-    "LostError": 0.5,
-    "transferred": 0.5,
-}
-"""What must have happened in a seed on average for the run to mean something."""
-
-
-@pytest.mark.parametrize("operator", [False, True])
-def test_whatever_happens(operator: bool, request: pytest.FixtureRequest, caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(logging.ERROR, "osdisco")
-    one = request.config.getoption("--osdisco-seed")
-    seen: Counter[str] = Counter()
-    for seed in range(SEEDS) if one is None else [one]:
-        run(_simulate(seed, operator, seen), seed=seed, limit=10_000)
-    assert one is not None or all(seen[what] >= SEEDS * often for what, often in OFTEN.items()), seen
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("scenario", [election, election_with_an_operator], ids=lambda scenario: scenario.name)
+def test_whatever_happens(scenario: Scenario, osdisco_simulate: Callable[[Scenario], None]) -> None:
+    osdisco_simulate(scenario)

@@ -1,0 +1,182 @@
+"""What simulations share in which processes take turns at something that few may have at a time."""
+
+from __future__ import annotations
+
+import asyncio
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from worlds import NAMESPACE
+
+from osdisco.backend import Condition, Delete, Op, Put
+from osdisco.errors import OsdiscoError
+from osdisco.testing import SimulatedProcess, Simulation
+
+RESOURCE = f"{NAMESPACE}/resource"
+
+FAULTS = dict.fromkeys(
+    [
+        "lost answers",
+        "late",
+        "delayed",
+        "refused",
+        "partitioned",
+        "slow renewal, then silence",
+        "watch cut",
+        "resync",
+        "late expiry",
+        "paused",
+        "suspended",
+        "clock jumped",
+        "clock drifts",
+    ],
+    0.4,
+)
+"""How often each must have struck in a seed, on average, for the seeds to mean something."""
+
+
+class Contest(ABC):
+    """One run: turns under faults, then one more turn for everybody, and then nothing is left.
+
+    With `operator`, leases and keys under `prefix` are also removed by hand, and the store lies about renewals: two may
+    believe then, until the watch tells, which has no bound. Tokens rise and old holders write nothing all the same.
+    """
+
+    prefix: str
+    ttl = 3.0
+    seconds = 8.0
+    rate = 4.0
+
+    def __init__(self, simulation: Simulation, *, operator: bool = False) -> None:
+        self.simulation = simulation
+        self.random = simulation.random
+        self.seen = simulation.seen
+        self.operator = operator
+        self.tokens: list[int] = []
+        self.written: list[int] = []
+        self.holders: dict[Any, tuple[SimulatedProcess, float]] = {}
+        self.workers: dict[asyncio.Task[None], SimulatedProcess] = {}
+
+    @abstractmethod
+    async def turn(self, process: SimulatedProcess, timeout: float | None) -> None:
+        """Take one turn. Runs in the process."""
+
+    async def run(self, processes: int) -> None:
+        """Play."""
+        self.record_writes()
+        for _ in range(processes):
+            self.start()
+        also = {"lease ended": self._end_lease, "key removed": self._remove_key} if self.operator else {}
+        await self.simulation.trouble(
+            self.seconds, rate=self.rate, restart=self.restart, also=also, lying=self.operator
+        )
+        await self.end()
+
+    def start(self) -> None:
+        """Start a process with one or two workers."""
+        process = self.simulation.process(ttl=self.ttl)
+        for number in range(self.random.randint(1, 2)):
+            self.workers[process.start(self._work(process, self.turn_of(process, number)))] = process
+
+    def turn_of(self, process: SimulatedProcess, number: int) -> Callable[[float | None], Any]:
+        """Return what one worker does again and again, with a timeout."""
+        return lambda timeout: self.turn(process, timeout)
+
+    def restart(self, dead: SimulatedProcess) -> None:
+        """A process was killed: another one takes its place."""
+        self.workers = {task: process for task, process in self.workers.items() if process is not dead}
+        self.start()
+
+    async def _work(self, process: SimulatedProcess, turn: Callable[[float | None], Any]) -> None:
+        """Take turns until the faults are over, and then once more."""
+        last = False
+        while not last:
+            last = self.simulation.over
+            timeout = None if last else self.random.choice([None, None, 1.0, 6.0])
+            task = asyncio.ensure_future(turn(timeout))
+            canceller = asyncio.get_running_loop().call_later(self.random.uniform(0, 5), task.cancel)
+            if last or self.random.random() < 0.7:
+                canceller.cancel()
+            try:
+                await task
+            except OsdiscoError as exc:
+                self.seen[type(exc).__name__] += 1
+                last = False
+                await asyncio.sleep(self.random.uniform(0, 1))
+            except asyncio.CancelledError:
+                self.seen["cancelled"] += 1
+            finally:
+                canceller.cancel()
+
+    @contextmanager
+    def holding(self, handle: Any, process: SimulatedProcess) -> Any:
+        """Count a holder in, which must be allowed to be one, and out again."""
+        self.seen["acquired"] += 1
+        self.check(handle, process)
+        self.tokens.append(handle.token)
+        self.holders[handle] = process, self.simulation.clock.now()
+        try:
+            yield
+        finally:
+            self.holders.pop(handle, None)
+
+    def check(self, handle: Any, process: SimulatedProcess) -> None:
+        """Nobody else has it; whoever had it knows that it is lost, and tokens rise."""
+        assert handle.token not in self.tokens, f"{handle} for the second time"
+        if self.operator:
+            return
+        for other, (its, since) in self.holders.items():
+            self.check_excluded(handle, other, its, since)
+        assert not self.tokens or handle.token > self.tokens[-1], f"{handle} after {self.tokens[-1]}"
+
+    def check_excluded(self, handle: Any, other: Any, its: SimulatedProcess, since: float) -> None:
+        """By its clock nobody paused believes in it any more, and who was not disturbed has been told."""
+        assert not its.alive or not believes(other), f"{handle} while {its} believes in {other}"
+        if not its.disturbed_since(since):
+            assert is_told(other), f"{handle} while {its} was not told of the loss of {other}"
+
+    def record_writes(self) -> None:
+        """Keep what is written to the guarded resource, in its order."""
+        store = self.simulation.store
+        commit = store.commit
+
+        def recording(ops: Sequence[Op], expect: Mapping[str, Condition]) -> Mapping[str, int]:
+            revisions = commit(ops, expect)
+            self.written += [int(op.value) for op in ops if isinstance(op, Put) and op.key == RESOURCE]
+            return revisions
+
+        store.commit = recording  # type: ignore[method-assign]
+
+    def _end_lease(self) -> bool:
+        session = self.random.choice(self.simulation.living).client._sessions._shared
+        return session is not None and self.simulation.store.faults.end_lease(session.id)
+
+    def _remove_key(self) -> bool:
+        keys = self.simulation.keys(self.prefix)
+        if keys:
+            self.simulation.store.commit([Delete(f"{NAMESPACE}/{self.random.choice(keys)}")], {})
+        return bool(keys)
+
+    async def end(self) -> None:
+        """Everybody who lives gets a turn, and nothing stays."""
+        done, waiting = await asyncio.wait(self.workers, timeout=10 * self.ttl + 3 * len(self.workers))
+        assert not waiting, f"{len(waiting)} of {len(self.workers)} still wait: {self.simulation.keys(self.prefix)}"
+        for task in done:
+            task.result()
+        assert self.written == sorted(self.written), f"an older holder wrote after a newer one: {self.written}"
+        self.seen["written"] += len(self.written)
+        left = await self.simulation.close()
+        assert [key for key in left if key.startswith((self.prefix, "x/"))] == []
+
+
+def believes(handle: Any) -> bool:
+    """Return whether a holder would say so, asked now. Does not let it know by asking, as `check()` would."""
+    return not is_told(handle) and handle._entry.session.valid
+
+
+def is_told(handle: Any) -> bool:
+    """Return whether a holder was told of the loss, or gave it up by itself."""
+    given_up = handle._ending if hasattr(handle, "_ending") else handle._releasing
+    return handle.lost.is_set() or given_up is not None
