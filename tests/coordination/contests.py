@@ -178,5 +178,4 @@ def believes(handle: Any) -> bool:
 
 def is_told(handle: Any) -> bool:
     """Return whether a holder was told of the loss, or gave it up by itself."""
-    given_up = handle._ending if hasattr(handle, "_ending") else handle._releasing
-    return handle.lost.is_set() or given_up is not None
+    return handle.lost.is_set() or handle._ending is not None

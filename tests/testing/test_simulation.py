@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from osdisco.coordination import CoordinationService
+from osdisco.coordination import CoordinationService, LockGuard
 from osdisco.errors import OsdiscoError
 from osdisco.testing import HangError, Scenario, SimulatedProcess, Simulation, run_seed, scenario
 from osdisco.testing.simulate import load, simulate
@@ -53,6 +53,10 @@ async def fails(simulation: Simulation) -> None:
 def played(play: Callable[[Simulation], Awaitable[None]], seed: int = 1) -> None:
     """Run a scenario that is written in the test."""
     run_seed(play, seed)
+
+
+async def acquire(process: SimulatedProcess) -> LockGuard:
+    return await CoordinationService(process.client).lock("job").acquire()
 
 
 async def ticking(process: SimulatedProcess, ticks: list[float]) -> None:
@@ -166,9 +170,9 @@ def test_what_a_killed_process_sent_still_arrives_and_nothing_else_of_it_happens
 def test_a_session_of_a_paused_process_is_over_before_the_store_gives_its_keys_away() -> None:
     async def play(simulation: Simulation) -> None:
         a, b = simulation.process("a"), simulation.process("b")
-        guard = await a.call(CoordinationService(a.client).lock("job")._acquire(None))
+        guard = await a.call(acquire(a))
         a.pause(60)
-        other = await b.call(CoordinationService(b.client).lock("job")._acquire(None))
+        other = await b.call(acquire(b))
         assert not guard._entry.session.valid
         assert not guard.lost.is_set()  # nothing of it ran
         assert other.token > guard.token
