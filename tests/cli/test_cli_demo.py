@@ -24,7 +24,7 @@ from osdisco.cli.demo import _director, _extension
 from osdisco.cli.demo._director import Director
 from osdisco.cli.demo._facts import Facts
 from osdisco.cli.demo._stages import ThreadActor
-from osdisco.coordination import Fence, LeaderElection, Term, _board, _handle
+from osdisco.coordination import Fence, LeaderElection, Term, _board
 from osdisco.url import StoreURL
 from osdisco_memory import MemoryStore
 
@@ -293,8 +293,14 @@ class TestBrokenPromises:
         assert broken(invoke) == "the fencing tokens did not rise: [7, 7]"
 
     def test_terms(self, invoke: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:
-        for module in (_handle, _board):
-            monkeypatch.setattr(module, "token_of", lambda _, created: -created)
+        begin = Term.__init__
+
+        def falling(term: Term, *args: Any) -> None:
+            begin(term, *args)
+            vars(term)["token"] = -term.token
+
+        monkeypatch.setattr(Term, "__init__", falling)
+        monkeypatch.setattr(_board, "token_of", lambda _, created: -created)  # as others see it
         assert re.fullmatch(r"the terms did not rise: \[-\d+, -\d+, -\d+\]", broken(invoke))
 
     def test_what_others_see_of_the_leader(self, invoke: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:
