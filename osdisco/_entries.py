@@ -99,7 +99,7 @@ class Entry:
 
     async def _attempt(self, ops: Sequence[Op], expect: Mapping[str, Condition]) -> bool:
         try:
-            self.created = (await self._connection.commit(ops, expect))[self.key]
+            self.created = (await self._connection.attempt(ops, expect))[self.key]
             return True
         except LeaseExpiredError as exc:
             self.session._lose(_NO_LEASE)
@@ -174,7 +174,7 @@ class Entry:
         while not self.session.lost.is_set():
             ops, expect = self._last_words()
             try:
-                await self._connection.commit(ops, expect or {self.key: Revision(self.created)})
+                await self._connection.attempt(ops, expect or {self.key: Revision(self.created)})
                 return True
             except ConflictError:
                 return unknown or self._unaccounted > 0

@@ -73,7 +73,7 @@ async def until_definite(client: Client, session: Session, ops: Sequence[Op], ex
     failures, unknown = 0, False
     while True:
         try:
-            await client._connection.commit(ops, expect)
+            await client._connection.attempt(ops, expect)
             return True
         except ConflictError:
             return unknown

@@ -171,7 +171,7 @@ class Candidate:
         ops = (Put(board.leader, value, lease), *last, Delete(board.heir))
         guards = {**expect, entry.key: Revision(entry.created), board.leader: ABSENT}
         try:
-            created = (await self._connection.commit(ops, guards))[board.leader]
+            created = (await self._connection.attempt(ops, guards))[board.leader]
         except LeaseExpiredError as exc:
             self._session._lose(NO_LEASE)
             raise LostError(NO_LEASE) from exc

@@ -174,7 +174,7 @@ class _Place:
 
     async def _commit(self, ops: list[Op], expect: dict[str, Condition]) -> int | None:
         try:
-            return (await self._connection.commit(ops, expect))[ops[0].key]
+            return (await self._connection.attempt(ops, expect))[ops[0].key]
         except LeaseExpiredError as exc:
             self._session._lose(NO_LEASE)
             raise LostError(NO_LEASE) from exc

@@ -65,6 +65,22 @@ async def test_a_promotion_under_way_when_its_candidate_leaves_makes_no_phantom(
         pass
 
 
+async def test_one_silent_endpoint_delays_a_term_and_its_end_and_fails_neither(world: World) -> None:
+    """The next attempt goes to the next endpoint, and there must be time for it."""
+    client = world.process(timeout=5)
+    await client.shared_session()
+    for key in ("q/", "/leader"):
+        client.backend.faults.delay("commit", request=60, times=1, key=key)
+    term = await election_of(client).campaign()
+    assert world.clock.now() < 8
+    client.backend.faults.delay("commit", request=60, times=1, key="/leader")
+    began = world.clock.now()
+    await term.resign()
+    assert world.clock.now() - began < 4
+    await asyncio.sleep(60)  # what was held up applies now
+    assert world.keys("election/") == []
+
+
 async def test_a_term_begins_although_the_view_is_behind(world: World) -> None:
     client = world.process()
     term = await election_of(world.process()).campaign()

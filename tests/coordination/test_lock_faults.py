@@ -34,6 +34,21 @@ async def test_a_create_whose_answer_was_lost_makes_one_entry(world: World, lost
         await guard.commit([Put("jobs/1", b"")])
 
 
+async def test_one_silent_endpoint_delays_acquire_and_release_and_fails_neither(world: World) -> None:
+    """The next attempt goes to the next endpoint, and there must be time for it."""
+    client = world.process(timeout=5)
+    await client.shared_session()
+    client.backend.faults.delay("commit", request=60, times=1, key="lock/")
+    guard = await lock_of(client).acquire()
+    assert world.clock.now() < 4
+    client.backend.faults.delay("commit", request=60, times=1, key="lock/")
+    began = world.clock.now()
+    await guard.release()
+    assert world.clock.now() - began < 4
+    await asyncio.sleep(60)  # what was held up applies now
+    assert world.keys("lock/") == []
+
+
 async def test_a_create_that_comes_after_the_release_is_refused(world: World) -> None:
     """Otherwise it would block everybody until the session ends."""
     client, other = world.process(), world.process()
