@@ -73,13 +73,6 @@ class Connection:
             self.check_open()
             return await self._again(lambda left: self.backend.commit(ops, expect, timeout=left), deadline, exc)
 
-    async def attempt(self, ops: Sequence[Op], expect: Mapping[str, Condition]) -> Mapping[str, int]:
-        """Commit what its caller can try again when the outcome is unknown, for at most half of an operation's time.
-
-        A silent endpoint then leaves time for the next one.
-        """
-        return await self.commit(ops, expect, _share(self.options.timeout))
-
     async def patiently(self, call: Callable[[float], Awaitable[T]], timeout: float | None = None) -> T:
         """Run any call that may be repeated, with what is left of the deadline, until it is answered."""
         timeout = self.options.timeout if timeout is None else _some(timeout)
@@ -89,6 +82,13 @@ class Connection:
         except UnavailableError as exc:
             self.check_open()
             return await self._again(call, deadline, exc)
+
+    async def attempt(self, ops: Sequence[Op], expect: Mapping[str, Condition]) -> Mapping[str, int]:
+        """Commit what its caller can try again when the outcome is unknown, for at most half of an operation's time.
+
+        A silent endpoint then leaves time for the next one.
+        """
+        return await self.commit(ops, expect, _share(self.options.timeout))
 
     async def _again(self, call: Callable[[float], Awaitable[T]], deadline: float, last: UnavailableError) -> T:
         now = self.runtime.clock.now
