@@ -204,13 +204,13 @@ def _is_gone(feed: Feed, items: Sequence[Item]) -> bool:
 
 def _target(client: Client, items: Sequence[Item], within: str | None) -> str:
     """Return what to watch: the key, all of its queue, or all of its kind when the store takes no more watches."""
-    key, feeds = items[0].key, client._feeds
-    if len(feeds) >= client.limits.watches_max and key not in feeds:
-        root = client._keys.root
-        return root + key[len(root) :].partition("/")[0] + "/"
-    if within is not None and (len(items) > 1 or feeds.others_under(within, key)):
-        return within
-    return key
+    target, feeds = items[0].key, client._feeds
+    if within is not None and (len(items) > 1 or feeds.others_under(within, target)):
+        target = within
+    if target in feeds or len(feeds) < client.limits.watches_max:
+        return target
+    root = client._keys.root
+    return root + target[len(root) :].partition("/")[0] + "/"
 
 
 class _Bell(Signal):
