@@ -46,6 +46,17 @@ def encode(record: object) -> bytes:
     return data
 
 
+def encode_readable(record: object) -> bytes:
+    """Turn an attrs instance into JSON that `decode` takes: it refuses, for one, two keys that become one as text.
+
+    Raises:
+        RecordError: over RECORD_MAX bytes, or holding what JSON cannot.
+    """
+    data = encode(record)
+    decode(data, type(record))
+    return data
+
+
 def decode(data: bytes, cls: type[T]) -> T:
     """Turn JSON into an instance of an attrs class.
 

@@ -37,6 +37,8 @@ log = logging.getLogger("osdisco")
 EPOCH_KEY: Final = "epoch"
 """Raised by the operator after a restore from a backup, so that fencing tokens go on rising."""
 
+EPOCH_MAX: Final = 2**15 - 1
+
 LOOK_EVERY: Final = 1.0
 """Seconds between looks at the clock: how late, after a suspend, the bodies of scopes are cancelled."""
 
@@ -389,8 +391,8 @@ def _parse_epoch(value: bytes) -> int:
         epoch = int(value)
     except ValueError:
         epoch = -1
-    if not 0 <= epoch < 2**15:
+    if not 0 <= epoch <= EPOCH_MAX:
         raise LimitError(
-            f"the key {EPOCH_KEY!r} must hold a number from 0 to {2**15 - 1}; it was not written by osdisco"
+            f"the key {EPOCH_KEY!r} must hold a number from 0 to {EPOCH_MAX}; it was not written by osdisco"
         )
     return epoch

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
+from sys import float_info
 from typing import Any, Final, TypeVar
 
 from osdisco._connection import backoff
@@ -21,7 +22,6 @@ from osdisco.errors import (
     TimedOutError,
 )
 from osdisco.session import Session
-from osdisco.url import parse_duration
 
 T = TypeVar("T")
 
@@ -31,7 +31,11 @@ NO_LEASE: Final = "the store no longer knows the session's lease"
 
 def checked_timeout(timeout: float | None) -> float | None:
     """Return a timeout in seconds, or None for no limit. Raises ConfigError unless it is above zero and finite."""
-    return None if timeout is None else float(parse_duration(timeout))
+    if timeout is None:
+        return None
+    if isinstance(timeout, bool) or not isinstance(timeout, int | float) or not 0 < timeout <= float_info.max:
+        raise ConfigError("a timeout is a number of seconds above zero, or None for no limit")
+    return float(timeout)
 
 
 def checked_count(number: int, what: str, most: int) -> int:

@@ -7,6 +7,7 @@ other without the store, so that a process has one watch for each queue, however
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Final, TypeVar
 
@@ -15,16 +16,18 @@ from attrs import field, frozen
 from osdisco._connection import backoff
 from osdisco._entries import TOMBSTONES, Entry, in_order, living
 from osdisco._feed import Change, Feed
-from osdisco._records import decode, encode
+from osdisco._records import decode, encode, encode_readable
 from osdisco._signal import Signal
 from osdisco.backend import Item
 from osdisco.client import Client
 from osdisco.coordination._calls import checked_info
 from osdisco.coordination._handle import token_of
 from osdisco.errors import DeniedError, LostError, OsdiscoError, RecordError, UnavailableError
-from osdisco.session import Session
+from osdisco.session import EPOCH_MAX, Session
 
 T = TypeVar("T")
+
+log = logging.getLogger("osdisco")
 
 
 @frozen
@@ -77,6 +80,8 @@ class Places:
         self._segments = segments
         self._mark = mark
         self._info = checked_info(info)
+        if info:  # refuses now what others could not read
+            encode_readable(EntryRecord(client.runtime.name, client.runtime.clock.wall(), EPOCH_MAX, self._info))
 
     async def session(self) -> Session:
         """Return what the entries hang on."""
@@ -168,7 +173,7 @@ class Waits:
                 self._awaited = item
                 await entry.gone.wait()
                 return
-        self._awaited = ahead[-1]
+        self._await(ahead[-1])
         await until_gone(self._client, [ahead[-1]], within=self._prefix)
 
     async def until_any_is_gone(self, items: Sequence[Item], prefix: str) -> None:
@@ -176,8 +181,13 @@ class Waits:
         self._again = self._again + 1 if self._awaited in items else 0
         if self._again:
             await asyncio.sleep(backoff(self._client.runtime, self._again))
-        self._awaited = items[0]
+        self._await(items[0])
         await until_gone(self._client, items, within=prefix)
+
+    def _await(self, item: Item) -> None:
+        if item.lease is None and not self._again:
+            log.warning("waiting for %a, which is not osdisco's and hangs on no lease: it ends by hand only", item.key)
+        self._awaited = item
 
 
 async def until_gone(client: Client, items: Sequence[Item], *, within: str | None = None) -> None:

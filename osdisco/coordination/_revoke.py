@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Iterable
 from contextlib import asynccontextmanager, suppress
-from math import inf
+from sys import float_info
 from typing import Final
 
 from attrs import frozen
@@ -81,7 +81,7 @@ def _reason(item: Item) -> str:
 
 def checked_grace(grace: float) -> float:
     """Return seconds. Raises ConfigError unless they are a finite number, zero or more."""
-    if isinstance(grace, bool) or not isinstance(grace, int | float) or not 0 <= grace < inf:
+    if isinstance(grace, bool) or not isinstance(grace, int | float) or not 0 <= grace <= float_info.max:
         raise ConfigError("a grace is a number of seconds, zero or more")
     return float(grace)
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from osdisco._feed import Change, Feed
-from osdisco._records import encode
+from osdisco._records import encode_readable
 from osdisco.backend import ABSENT, HeldBy, Item, Put, Revision
 from osdisco.client import Client
 from osdisco.coordination._board import Board, Said
@@ -62,7 +62,7 @@ class Term(Handle):
             RecordError: `info` is not JSON, or too large.
         """
         self.check()
-        value = encode(Said(checked_info(info)))
+        value = encode_readable(Said(checked_info(info)))
         try:
             await self._proclaim(value)
         except ConflictError:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from osdisco._connection import backoff
-from osdisco._records import decode, encode
+from osdisco._records import encode_readable
 from osdisco.client import Client
 from osdisco.coordination._acquire import Acquisition
 from osdisco.coordination._board import Board, Candidacy, Leader, Leadership
@@ -28,9 +28,7 @@ from osdisco.errors import (
     UnavailableError,
 )
 from osdisco.names import escape
-from osdisco.session import Session
-
-EPOCH_MAX: Final = 2**15 - 1
+from osdisco.session import EPOCH_MAX, Session
 
 
 class LeaderElection:
@@ -171,5 +169,5 @@ def _checked(record: Candidacy) -> Candidacy:
         raise ConfigError(f"a priority is an integer, not {type(record.priority).__name__}")
     longest = Leadership("0" * 32, record.id, 1700000000.1234567, EPOCH_MAX, record.info)
     for written in (record, longest):
-        decode(encode(written), type(written))
+        encode_readable(written)
     return record

@@ -13,10 +13,11 @@ from attrs import evolve, field, frozen
 
 from osdisco._feed import Change
 from osdisco._keeper import Keeper, process_of
-from osdisco._records import decode, encode
+from osdisco._records import decode, encode, encode_readable
 from osdisco._signal import Signal
 from osdisco.backend import Item
 from osdisco.client import Client
+from osdisco.coordination._calls import checked_timeout
 from osdisco.errors import ClosedError, ConfigError, LostError, RecordError, TimedOutError, UnavailableError
 from osdisco.session import Session
 from osdisco.view import View, Watch
@@ -141,7 +142,7 @@ class Members(Mapping[str, Member]):
 
     async def until(self, predicate: Callable[[Mapping[str, Member]], object], timeout: float | None = None) -> None:
         """Wait until `predicate(members)` is true. Raises TimedOutError after `timeout` seconds."""
-        await self._view.until(lambda _: predicate(self), timeout)
+        await self._view.until(lambda _: predicate(self), checked_timeout(timeout))
 
     def __await__(self) -> Generator[object, None, Self]:
         return self._open().__await__()
@@ -231,9 +232,9 @@ class _Place(Keeper[Member]):
     def __init__(
         self, client: Client, session: Session | None, group: str, member: Member, view: View, changed: Signal
     ) -> None:
+        client._keys.join("x", "grp", group, member.id, "0" * 42)  # refuses now the names that are too long for keys
         _check(member)
         super().__init__(client, view, changed, "grp", group, member.id, session=session)
-        client._keys.join("x", "grp", group, member.id, "0" * 42)  # refuses now the names that are too long for keys
         self.desired = member
 
     def _record(self, desired: Member) -> bytes:
@@ -316,7 +317,7 @@ class Membership:
             return self.joined
 
         try:
-            await self._changed.wait_for(done, timeout)
+            await self._changed.wait_for(done, checked_timeout(timeout))
         except TimeoutError:
             why = self._place.error or "the store is slow"
             raise TimedOutError(f"not a member of the group {self.group!a} within {timeout} s: {why}") from None
@@ -389,4 +390,4 @@ def _check(member: Member) -> None:
     weight = member.weight
     if not isinstance(weight, int) or isinstance(weight, bool) or not 1 <= weight <= WEIGHT_MAX:
         raise ConfigError(f"the weight of a member must be a whole number from 1 to {WEIGHT_MAX}")
-    decode(encode(_Record(member, 2**63)), _Record)
+    encode_readable(_Record(member, 2**63))

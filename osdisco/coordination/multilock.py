@@ -112,6 +112,8 @@ async def _check_stand(entries: Iterable[Entry]) -> None:
 def _checked(names: Iterable[str]) -> tuple[str, ...]:
     if isinstance(names, str):
         raise ConfigError("a multi-lock takes a list of names; for one name there is lock()")
+    if not isinstance(names, Iterable):
+        raise ConfigError(f"a multi-lock takes a list of names, not {type(names).__name__}")
     given = list(names)
     if not all(isinstance(name, str) for name in given):
         raise ConfigError("the names of a multi-lock are texts")

@@ -24,7 +24,7 @@ from osdisco._records import decode, encode
 from osdisco._signal import Signal
 from osdisco.backend import ABSENT, Delete, Item, Put, Revision
 from osdisco.client import Client
-from osdisco.coordination._calls import NO_LEASE, checked_count, until_definite
+from osdisco.coordination._calls import NO_LEASE, checked_count, checked_timeout, until_definite
 from osdisco.coordination._handle import token_of
 from osdisco.coordination.group import Member, Membership
 from osdisco.errors import (
@@ -173,7 +173,7 @@ class Partitions(Mapping[int, int]):
     async def until(self, predicate: Callable[[Mapping[int, int]], object], timeout: float | None = None) -> None:
         """Wait until `predicate(partitions)` is true. Raises TimedOutError after `timeout` seconds."""
         try:
-            await self._changed.wait_for(lambda: predicate(self), timeout)
+            await self._changed.wait_for(lambda: predicate(self), checked_timeout(timeout))
         except TimeoutError:
             raise TimedOutError(f"not the partitions that were waited for within {timeout} s: {self!r}") from None
 

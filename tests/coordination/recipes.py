@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from inspect import isawaitable
 from typing import Any
 
 from attrs import frozen
@@ -76,6 +77,11 @@ def stand(thing: Any, timeout: float | None = None) -> Acquisition[Any]:
 async def give_up(handle: Handle) -> None:
     """Release it, or resign."""
     await handle._give_up()
+
+
+async def settled(result: Any) -> Any:
+    """Return what comes of a call, be it made here or when it is awaited."""
+    return await result if isawaitable(result) else result
 
 
 def believes(handle: Handle | None) -> bool:

@@ -12,11 +12,8 @@ from worlds import Suspensions, World, connect
 from osdisco.client import Client
 from osdisco.coordination import CoordinationService, DistributedBarrier
 from osdisco.errors import (
-    ClosedError,
-    ConfigError,
     DeniedError,
     IndeterminateError,
-    InvalidNameError,
     OsdiscoError,
     TimedOutError,
     UnavailableError,
@@ -233,14 +230,8 @@ async def test_the_specifications_manager(world: World) -> None:
     await barriers.wait("a", timeout=1)
 
 
-async def test_bad_input(world: World) -> None:
+async def test_names_are_only_text_and_what_others_wrote_holds(world: World) -> None:
     client = world.process()
-    for name in ("", "\ud800", "a" * 256, "é" * 120):
-        with pytest.raises(InvalidNameError):
-            barrier_of(client, name)
-    for timeout in (0, -1, float("inf"), float("nan"), True):
-        with pytest.raises(ConfigError):
-            await barrier_of(client).wait(timeout=timeout)
     for name in ("..", "//", "a/b", "\0"):
         await barrier_of(client, name).hold()
     assert len(world.keys("barrier/")) == 4
@@ -249,10 +240,6 @@ async def test_bad_input(world: World) -> None:
         await barrier_of(client, "foreign").wait(timeout=1)
     await barrier_of(client, "foreign").release()
     await barrier_of(client, "foreign").wait(timeout=1)
-    await client.aclose()
-    for call in (barrier_of(client).hold(), barrier_of(client).wait(), barrier_of(client).release()):
-        with pytest.raises(ClosedError):
-            await call
 
 
 async def _hold_and_release(chaos: Chaos) -> None:

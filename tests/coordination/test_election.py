@@ -9,7 +9,7 @@ from elections import Told, elected, election_of, queued, standing
 from worlds import NAMESPACE, World
 
 from osdisco.backend import ABSENT, Put
-from osdisco.coordination import Leader
+from osdisco.coordination import Leader, LeaderElection, LeadershipListener
 from osdisco.errors import (
     ConflictError,
     CoordinationError,
@@ -291,3 +291,9 @@ async def test_a_resignation_waits_for_a_transfer_under_way(world: World) -> Non
     with pytest.raises(CoordinationError):
         await handing
     assert world.keys() == []
+
+
+def test_the_names_of_the_specification_are_there() -> None:
+    assert isinstance(LeaderElection.is_leader, property)
+    assert {"participate", "campaign", "resign", "leader", "observe", "add_listener"} <= set(dir(LeaderElection))
+    assert {"on_leadership_acquired", "on_leadership_lost"} <= set(dir(LeadershipListener))
