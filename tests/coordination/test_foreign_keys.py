@@ -1,4 +1,4 @@
-"""What others wrote among the keys of recipes: skipped and reported, or respected and shown, or told by a typed error."""
+"""What others wrote among the keys of recipes: skipped and reported, respected and shown, or told by a typed error."""
 
 from __future__ import annotations
 
@@ -18,8 +18,7 @@ from osdisco.errors import ConfigError, CoordinationError, LimitError, OsdiscoEr
 
 SKIPPED: dict[str, tuple[bytes, str | None]] = {
     "election/job/q/foreign": (b"text", "no candidacy of osdisco"),
-    "election/job/q/wrong": (b'{"id": 7}', None),  # without a lease it can never lead, whatever it says
-    "election/job/q/bare": (b'{"id": "bare", "priority": 99}', None),
+    "election/job/q/wrong": (b'{"id": 7, "priority": 99}', "must be a str"),
     "election/job/heir": (b"\xff", None),
     "election/job/said/x": (b"[]", None),
     "election/job/other": (b"", None),
@@ -69,14 +68,12 @@ async def test_a_foreign_key_is_skipped_and_reported_and_stops_nobody(
 ) -> None:
     value, says = SKIPPED[key]
     session = await world.process().session(600)
-    if leased and key.startswith("election/job/q/bare"):
-        value = b'{"id": 1}'  # what is leased and reads well could be a candidate, and is treated as one
     world.store.commit(
         [Put(f"{NAMESPACE}/{key}", value, session.id if leased else None)], {f"{NAMESPACE}/{key}": ABSENT}
     )
     coordinations = [CoordinationService(world.process()) for _ in range(2)]
     await asyncio.wait_for(asyncio.gather(*map(use_all, coordinations, ["a", "b"])), 60)
-    if says is not None and (leased or "election" not in key):
+    if says is not None and (leased or "/q/" not in key):  # what is in `q/` without a lease can never lead
         assert re.search(says, caplog.text)
     world.store.commit([Delete(f"{NAMESPACE}/{key}")], {})
 
@@ -119,13 +116,19 @@ async def test_a_foreign_place_in_a_queue_is_kept_shown_and_revoked(
     assert client.backend.calls["scan"] <= 4  # it waits by a watch, and does not spin
     assert caplog.text.count("hangs on no lease") == 1
     foreign = (await thing.contenders())[0]
-    assert (foreign.owner, foreign.info, foreign.since) == (
-        "foreign" if "r-" not in key and "w-" not in key else key.rpartition("/")[2],
-        {},
-        None,
-    )
+    assert (foreign.owner, foreign.info, foreign.since) == (key.rpartition("/")[2], {}, None)
     await thing.revoke(foreign.token, grace=1)
     await (await asyncio.wait_for(task, 1)).release()
+
+
+async def test_a_candidate_without_a_lease_is_none(world: World) -> None:
+    """It could never lead, whatever its priority: nobody would keep the lease of its leadership."""
+    election = CoordinationService(world.process()).election("job")
+    world.store.commit([Put(f"{NAMESPACE}/election/job/q/bare", b'{"id": "bare", "priority": 99}')], {})
+    async with election.campaign(1) as term:
+        with pytest.raises(CoordinationError, match="no candidate 'bare' waits"):
+            await term.transfer("bare")
+    world.store.commit([Delete(f"{NAMESPACE}/election/job/q/bare")], {})
 
 
 async def test_a_leader_key_of_another_tool_is_respected_and_shown(world: World) -> None:
