@@ -69,8 +69,10 @@ S6  Watch
        test_s6_2_a_put_and_delete_in_quick_succession_leave_nothing,
        test_s6_2_a_slow_consumer_arrives_at_the_latest_state,
        test_s6_2_many_watches_of_one_backend_all_see_a_change, test_s6_2_a_value_of_the_largest_size_arrives_whole]
-    3. Per key `revision` never decreases. Delete and recreate shows as a changed `created`.
-       [test_s6_3_revisions_of_a_key_never_decrease, test_s6_3_delete_and_recreate_shows_as_a_changed_created]
+    3. Per key `revision` never decreases. Delete and recreate shows as a changed `created`. A frame whose `revision` is
+       not below a key's `created` shows a state that is not older than that creation; the reverse is not promised.
+       [test_s6_3_revisions_of_a_key_never_decrease, test_s6_3_delete_and_recreate_shows_as_a_changed_created,
+       test_s6_3_a_frame_shows_no_state_older_than_its_revision]
     4. A frame, if need be an empty Batch, comes at least every WATCH_SILENCE seconds, and means that the server spoke.
        Otherwise the adapter raises within those seconds. [test_s6_4_an_idle_watch_shows_only_that_the_server_spoke]
        [tests/etcd/test_etcd_endpoints.py test_a_watch_on_a_frozen_server_raises_in_time]

@@ -32,6 +32,14 @@ class TearsBatches(MemoryStore):
         return self._rest[sub].pop(0)
 
 
+class RunsAhead(MemoryStore):
+    """A frame claims the revision of the change after it."""
+
+    def frame(self, sub: Subscription) -> Frame | None:
+        frame = super().frame(sub)
+        return frame and evolve(frame, revision=frame.revision + 1)
+
+
 class LosesDeletes(MemoryStore):
     """Watches are not told of deletes."""
 

@@ -132,6 +132,17 @@ class WatchRules:
                     await follower.until(lambda items: "a" in items and items["a"].revision == revision, "the new one")
                     assert follower.items["a"].created == revision > before.created
 
+    async def test_s6_3_a_frame_shows_no_state_older_than_its_revision(self, harness: Harness) -> None:
+        async with harness:
+            writer, reader = await harness.peer(), await harness.peer()
+            async with reader.follow() as follower:
+                await follower.ready()
+                made = {f"a{n}": await writer.put(f"a{n}") for n in range(STEPS)}
+                await follower.until_same(await reader.scan())
+            for frame, state in zip(follower.frames, follower.states, strict=True):
+                missing = {name for name, created in made.items() if created <= frame.revision} - state.keys()
+                assert not missing, f"revision {frame.revision}, and without {missing}"
+
     async def test_s6_3_revisions_of_a_key_never_decrease(self, harness: Harness) -> None:
         async with harness:
             writer, reader = await harness.peer(), await harness.peer()
