@@ -17,11 +17,15 @@ from osdisco.cli._settings import Group, Settings
 from osdisco.errors import nearest
 
 _COMMANDS: Final = {
+    "barrier": "Let everybody wait, wait, or let everybody pass.",
+    "counter": "Show a counter, or add to it.",
     "demo": "Watch the main job done: register, find each other, fail over.",
     "doctor": "Check the store, and say what to do about each finding.",
+    "elect": "Lead, or run a command while leading, or follow who leads.",
     "kv": "Read and write keys.",
     "lock": "Hold a lock, or run a command under it.",
     "ls": "List the registered extensions.",
+    "status": "Show what is held, by whom, and who waits.",
     "watch": "Follow the changes under a prefix.",
 }
 _HIDDEN: Final = {"demo-extension": ("osdisco.cli.demo.worker", "demo_extension")}

@@ -15,20 +15,27 @@ from osdisco.cli._running import Interrupts
 KILL_WAIT: Final = 5.0
 """Seconds for a killed process to be gone; longer only when the kernel holds it."""
 
+_BY_TERMINAL: Final = {signal.SIGINT, signal.SIGQUIT}
+"""What a terminal itself sends to the whole group."""
+
 
 class Child:
     """One child process.
 
     At a terminal it stays in our process group, so that it can use the terminal, which also gives it the interrupts.
-    Elsewhere it leads a group of its own, so that signals reach whatever it started.
+    Elsewhere it leads a group of its own, so that signals reach whatever it started, and reads nothing unless told to:
+    what a script reads line by line is not the command's.
     """
 
-    def __init__(self, command: Sequence[str], environment: Mapping[str, str]) -> None:
+    def __init__(self, command: Sequence[str], environment: Mapping[str, str], *, pass_stdin: bool = False) -> None:
         self._command = command
         self._environment = environment
-        self._leads_group = not os.isatty(0)
+        at_terminal = os.isatty(0)
+        self._leads_group = not at_terminal
+        self._stdin = None if pass_stdin or at_terminal else asyncio.subprocess.DEVNULL
         self._process: asyncio.subprocess.Process | None = None
         self._early: list[signal.Signals] = []
+        self._kill_at: float | None = None
 
     async def run(self, interrupts: Interrupts) -> int:
         """Run it, passing signals on; returns its exit code, 128 plus the signal that killed it.
@@ -47,7 +54,9 @@ class Child:
         group = 0 if self._leads_group else None
         environment = {**os.environ, **self._environment}
         try:
-            return await asyncio.create_subprocess_exec(*self._command, env=environment, process_group=group)
+            return await asyncio.create_subprocess_exec(
+                *self._command, stdin=self._stdin, env=environment, process_group=group
+            )
         except FileNotFoundError:
             raise FailedError(f"no such command: {self._command[0]!a}", Exit.NO_COMMAND) from None
         except OSError as exc:
@@ -56,7 +65,7 @@ class Child:
     def _pass_on(self, number: signal.Signals) -> None:
         if self._process is None:
             self._early.append(number)
-        elif number is not signal.SIGINT or self._leads_group:  # else the terminal has sent it to the whole group
+        elif number not in _BY_TERMINAL or self._leads_group:
             self._send(self._process, number)
 
     def _send(self, process: asyncio.subprocess.Process, number: signal.Signals) -> None:
@@ -66,14 +75,20 @@ class Child:
         elif process.returncode is None:
             process.send_signal(number)
 
+    def ask_to_end(self, grace: float) -> None:
+        """Send SIGTERM if it runs and was not sent one yet; `end` then kills it no later than `grace` seconds on."""
+        if self._process is not None and self._process.returncode is None and self._kill_at is None:
+            self._kill_at = asyncio.get_running_loop().time() + grace
+            self._send(self._process, signal.SIGTERM)
+
     async def end(self, grace: float) -> None:
-        """End it if it still runs: SIGTERM, and SIGKILL after `grace` seconds."""
+        """End it if it still runs: SIGTERM, and SIGKILL `grace` seconds after it was first asked to end."""
         process = self._process
         if process is None or process.returncode is not None:
             return
-        self._send(process, signal.SIGTERM)
+        self.ask_to_end(grace)
         try:
-            async with asyncio.timeout(grace):
+            async with asyncio.timeout_at(self._kill_at):
                 await process.wait()
         except TimeoutError:
             pass

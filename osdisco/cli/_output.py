@@ -6,6 +6,7 @@ import base64
 import json
 import sys
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
 from typing import Any
 
 from osdisco.backend import Item
@@ -55,6 +56,15 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     for row in rows:
         shown.add_row(*(Text(visible(field)) for field in row))  # Text: nothing in it is taken for markup
     Console(highlight=False).print(shown)
+
+
+def row(fields: Sequence[str], when: datetime) -> None:
+    """Write one event: for a terminal with its time, for a pipe as tab-separated fields."""
+    shown = [visible(field) for field in fields]
+    at_terminal = sys.stdout.isatty()
+    sys.stdout.write("  ".join([f"{when:%H:%M:%S}", *shown]) if at_terminal else "\t".join(shown))
+    sys.stdout.write("\n")
+    sys.stdout.flush()
 
 
 def item_document(item: Item) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, Final, TypeVar
 
@@ -15,6 +15,8 @@ from osdisco.cli._settings import Settings
 T = TypeVar("T")
 
 SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+PASSED_ON: Final = (*SIGNALS, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
+"""Also what a command may understand, and what would end this process but not its command."""
 
 
 class Interrupts:
@@ -40,11 +42,12 @@ class Interrupts:
     @contextmanager
     def passed_to(self, receiver: Callable[[signal.Signals], None]) -> Iterator[None]:
         """Give signals to somebody else for the time of a block."""
-        self._handle(receiver)
+        self._handle(receiver, PASSED_ON)
         try:
             yield
         finally:
             self._handle(self._interrupt)
+            self._unhandle(set(PASSED_ON) - set(SIGNALS))
 
     def _interrupt(self, number: signal.Signals) -> None:
         self._received = number
@@ -52,12 +55,12 @@ class Interrupts:
         if self._task is not None:
             self._task.cancel()
 
-    def _handle(self, receiver: Callable[[signal.Signals], None]) -> None:
-        for number in SIGNALS:
+    def _handle(self, receiver: Callable[[signal.Signals], None], numbers: Iterable[signal.Signals] = SIGNALS) -> None:
+        for number in numbers:
             self._loop.add_signal_handler(number, receiver, number)
 
-    def _unhandle(self) -> None:
-        for number in SIGNALS:
+    def _unhandle(self, numbers: Iterable[signal.Signals] = SIGNALS) -> None:
+        for number in numbers:
             self._loop.remove_signal_handler(number)
 
 

@@ -71,3 +71,19 @@ class Group(click.Group):
             click.echo(self.get_help(ctx), err=True)
             ctx.exit(2)
         return super().parse_args(ctx, args)
+
+
+class CommandBehindDashes(Command):
+    """A command that runs another one, which stands behind `--` and is given to it as `command`."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Parse what stands before the dashes."""
+        own = args[: args.index("--")] if "--" in args else args
+        ctx.params["command"] = tuple(args[len(own) + 1 :])
+        if len(own) == len(args) - 1:
+            raise click.UsageError("there is no command behind '--'", ctx)
+        return super().parse_args(ctx, own)
+
+    def collect_usage_pieces(self, ctx: click.Context) -> list[str]:
+        """Say in the usage that it can be there."""
+        return [*super().collect_usage_pieces(ctx), "[-- CMD…]"]

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
+from typing import Any
+
 
 def visible(text: str) -> str:
     """Return the text with control characters, line breaks and lone surrogates written out."""
@@ -14,6 +18,12 @@ def preview(value: bytes, width: int = 60) -> str:
     """Return the beginning of a value, in one line."""
     text = visible(value[: 4 * width].decode(errors="backslashreplace"))
     return text if len(text) <= width and len(value) <= 4 * width else text[: width - 1] + "…"
+
+
+def info_text(info: Mapping[str, Any]) -> str:
+    """Return what somebody tells of itself: a `value` alone as it is, anything else as JSON."""
+    value = info.get("value") if info.keys() == {"value"} else None
+    return visible(value if isinstance(value, str) else json.dumps(info, ensure_ascii=False)) if info else "-"
 
 
 def seconds(value: float) -> str:

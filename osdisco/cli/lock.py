@@ -3,43 +3,36 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 import click
 
-from osdisco.cli._child import Child
-from osdisco.cli._errors import Exit, FailedError
+from osdisco.cli._arguments import timeout_option
+from osdisco.cli._errors import Exit
+from osdisco.cli._hold import Job, held_for, job_options
 from osdisco.cli._output import document, line, note, talking
 from osdisco.cli._running import Interrupts, run_with_client
 from osdisco.cli._settings import Command, Settings
+from osdisco.cli._text import preview
 from osdisco.client import Client
 from osdisco.coordination import Contender, CoordinationService, DistributedLock, LockGuard
-from osdisco.errors import ConfigError, ConflictError, InvalidNameError, LostError, OsdiscoError, TimedOutError
-from osdisco.url import parse_duration
+from osdisco.errors import ConflictError
 
-
-class _Duration(click.ParamType[float]):
-    name = "duration"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        try:
-            return parse_duration(value)
-        except ConfigError as exc:
-            self.fail(str(exc), param, ctx)
+SHOWN: Final = 200
+"""Characters of the command that others see in the queue."""
 
 
 @click.command(cls=Command)
 @click.argument("name")
 @click.argument("command", nargs=-1, type=click.UNPROCESSED)
-@click.option("--timeout", type=_Duration(), metavar="5s", help="Wait at most so long for the lock; else for ever.")
+@timeout_option("for the lock")
 @click.option("--try", "once", is_flag=True, help="Do not wait at all.")
-@click.option(
-    "--grace", type=_Duration(), default="5s", show_default=True, help="From SIGTERM to SIGKILL when it is lost."
-)
+@job_options
 @click.pass_obj
 def lock(
-    settings: Settings, name: str, command: tuple[str, ...], timeout: float | None, once: bool, grace: float
+    settings: Settings, /, name: str, command: tuple[str, ...], timeout: float | None, once: bool, **how: Any
 ) -> None:
     """Hold the lock NAME until interrupted, or while a command runs: osdisco lock NAME -- CMD…
 
@@ -52,26 +45,16 @@ def lock(
     """
     if once and timeout is not None:
         raise click.UsageError("--try and --timeout exclude each other")
+    job = Job(command, **how)
 
     async def work(client: Client, interrupts: Interrupts) -> int:
-        wanted = CoordinationService(client).lock(name, info={"command": " ".join(command)} if command else None)
-        guard = await _acquire(wanted, timeout, once=once)
+        info = {"command": preview(os.fsencode(str(job)), SHOWN)} if job else None
+        guard = await _acquire(CoordinationService(client).lock(name, info=info), timeout, once=once)
         async with guard:
-            if not command:
-                return await _hold(guard, settings)
-            return await _run(guard, command, grace, interrupts)
+            return await (job.run(_environment(guard), interrupts) if job else _hold(guard, settings))
 
-    try:
+    with held_for(job, f"the lock {name!a}"):
         code = run_with_client(settings, work)
-    except (TimedOutError, ConflictError) as exc:
-        raise FailedError(str(exc), Exit.NOT_ACQUIRED if command else Exit.CONFLICT) from exc
-    except LostError as exc:
-        told = f"the lock {name!a} was lost: {exc.reason}"
-        raise FailedError(told, Exit.HOLD_FAILED if command else Exit.FAILED) from exc
-    except (ConfigError, InvalidNameError, FailedError):
-        raise
-    except OsdiscoError as exc:
-        raise FailedError(str(exc), Exit.HOLD_FAILED) if command else exc from exc
     click.get_current_context().exit(code)
 
 
@@ -99,14 +82,6 @@ async def _hold(guard: LockGuard, settings: Settings) -> int:
         note(f"the lock {guard.name!a} is held with the fencing token above, until you press Ctrl-C")
     await asyncio.Event().wait()
     return Exit.DONE
-
-
-async def _run(guard: LockGuard, command: tuple[str, ...], grace: float, interrupts: Interrupts) -> int:
-    child = Child(command, _environment(guard))
-    try:
-        return await child.run(interrupts)
-    finally:
-        await child.end(grace)
 
 
 def _environment(guard: LockGuard) -> Mapping[str, str]:
