@@ -119,6 +119,10 @@ S15 Limits are declared as numbers in `limits`, and what exceeds them is refused
     [tests/core/test_commit_checks.py test_s15_what_exceeds_the_limits_is_refused]
     A ttl below what the store grants is raised and told in `Lease.ttl`; one above is a LimitError.
     [test_s15_a_ttl_below_what_is_granted_is_raised_and_told, test_s15_a_ttl_above_what_is_granted_is_refused]
+S16 `lease_status` tells of any lease, by its id, the ttl that was granted and, where the store knows it, the seconds
+    that are left. None for one that has ended or never was. Asking renews nothing.
+    [test_s16_anybody_may_ask_how_long_a_lease_lasts, test_s16_asking_renews_nothing,
+    test_s16_what_has_ended_has_no_status]
 
 Errors
     E1. Every failure is an `OsdiscoError` of the right outcome, raised `from` the driver's own; core never sees grpc or
@@ -228,6 +232,17 @@ class Lease:
 
 
 @frozen
+class LeaseStatus:
+    """A lease as others see it: `ttl` and what is `left` of it, in seconds.
+
+    `left` is None where the store does not tell it; `ttl` is None for a foreign one without any.
+    """
+
+    ttl: float | None
+    left: float | None = None
+
+
+@frozen
 class Snapshot:
     """Everything under a target at one moment; replaces all that was known of it."""
 
@@ -311,6 +326,10 @@ class Backend(ABC):
     @abstractmethod
     async def revoke(self, lease: Lease, *, timeout: float) -> None:
         """End a lease and delete its keys. A lease that is already gone is no error."""
+
+    @abstractmethod
+    async def lease_status(self, lease: str, *, timeout: float) -> LeaseStatus | None:
+        """Tell how long a lease lasts, by its id (S16)."""
 
     @abstractmethod
     async def inspect(self, *, timeout: float) -> Sequence[EndpointStatus]:

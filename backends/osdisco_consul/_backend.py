@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import re
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Self
@@ -23,6 +24,7 @@ from osdisco.backend import (
     EndpointStatus,
     Item,
     Lease,
+    LeaseStatus,
     Limits,
     Op,
     Snapshot,
@@ -41,6 +43,8 @@ WAIT = 10.0
 SILENCE = WATCH_SILENCE - 0.5
 POLLS_PER_SECOND = 10
 POLLS_AT_ONCE = 5
+
+_SESSION_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\Z")
 
 
 class ConsulBackend(Backend):
@@ -157,6 +161,13 @@ class ConsulBackend(Backend):
     async def revoke(self, lease: Lease, *, timeout: float) -> None:
         """Destroy the session, which deletes its keys; they can be taken again at once."""
         await self._wire.send(self._api.destroy_session(lease.id), timeout=timeout)
+
+    async def lease_status(self, lease: str, *, timeout: float) -> LeaseStatus | None:
+        """Read a session; Consul does not tell what is left of it. A denied one looks gone."""
+        if not _SESSION_ID.match(lease):  # Consul says 500
+            return None
+        found: LeaseStatus | None = await self._wire.send(self._api.session_info(lease), timeout=timeout)
+        return found
 
     async def inspect(self, *, timeout: float) -> Sequence[EndpointStatus]:
         """Ask every endpoint for its leader and, where the token may read it, about itself."""

@@ -17,7 +17,7 @@ from urllib.parse import urlencode
 from attrs import define
 from consul import base
 
-from osdisco.backend import Absent, Condition, Delete, Item, Op, Put, Revision
+from osdisco.backend import Absent, Condition, Delete, Item, LeaseStatus, Op, Put, Revision
 from osdisco.errors import ConflictError
 from osdisco_consul._errors import go_seconds
 
@@ -164,6 +164,12 @@ class Api(base.Consul):  # type: ignore[misc]
         """End a session."""
         return _on_session(self.session.destroy(lease), _true)
 
+    def session_info(self, lease: str) -> Call:
+        """Read a session, linearizable."""
+        call: Call = self.session.info(lease, consistency="consistent")
+        call.parse = _session
+        return call
+
     def leader(self) -> Call:
         """Ask for the leader's address and the agent's time."""
         call: Call = self.status.leader()
@@ -242,6 +248,13 @@ def _ttl(answer: Answer) -> float:
     if not ttl:
         raise ValueError("a session without a ttl")
     return ttl
+
+
+def _session(answer: Answer) -> LeaseStatus | None:
+    found = json.loads(answer.body)
+    if not isinstance(found, list):
+        raise ValueError("no list of sessions")
+    return LeaseStatus(go_seconds(found[0]["TTL"]) or None) if found else None
 
 
 def _true(answer: Answer) -> None:

@@ -16,6 +16,7 @@ from osdisco.backend import (
     EndpointStatus,
     Item,
     Lease,
+    LeaseStatus,
     Limits,
     Op,
     Put,
@@ -102,6 +103,11 @@ class EtcdBackend(Backend):
         if number:
             with suppress(LeaseExpiredError):
                 await self._wire.revoke(number, timeout)
+
+    async def lease_status(self, lease: str, *, timeout: float) -> LeaseStatus | None:
+        number = _lease_number(lease)
+        found = await self._wire.lease_status(number, timeout) if number else None
+        return found and LeaseStatus(float(found[0]), float(found[1]))
 
     async def inspect(self, *, timeout: float) -> Sequence[EndpointStatus]:
         return await self._wire.inspect(timeout)

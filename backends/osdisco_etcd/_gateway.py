@@ -30,10 +30,11 @@ _PATHS: Final = {
     "LeaseGrant": "/lease/grant",
     "LeaseKeepAlive": "/lease/keepalive",
     "LeaseRevoke": "/lease/revoke",
+    "LeaseTimeToLive": "/lease/timetolive",
     "Authenticate": "/auth/authenticate",
     "Status": "/maintenance/status",
 }
-_POOLS: Final = {"LeaseKeepAlive": "leases", "LeaseGrant": "leases", "LeaseRevoke": "leases", "Status": "leases"}
+_POOLS: Final = dict.fromkeys(("LeaseKeepAlive", "LeaseGrant", "LeaseRevoke", "Status"), "leases")
 _LARGE: Final = 2**20  # bytes in one piece, which aiohttp would rather have as a file
 _SIZES: Final = {"requests": 100, "leases": 16, "watches": 0}
 
@@ -89,6 +90,11 @@ class GatewayWire(Wire):
 
     async def revoke(self, lease: int, timeout: float) -> None:
         await self.call("LeaseRevoke", {"ID": lease}, _revision, timeout, subject=f"{lease:016x}")
+
+    async def lease_status(self, lease: int, timeout: float) -> tuple[int, int] | None:
+        return await self.call(
+            "LeaseTimeToLive", {"ID": lease}, _lasts, timeout, subject=f"{lease:016x}", mutates=False
+        )
 
     async def status(self, endpoint: int, timeout: float) -> EndpointStatus:
         return await self.call("Status", {}, _status, timeout, subject="itself", mutates=False, to=endpoint)
@@ -321,6 +327,12 @@ def _items(answer: Any) -> tuple[list[Item], int]:
 def _ttl(answer: Any) -> int:
     _revision(answer)
     return max(0, int(answer.get("TTL", 0)))
+
+
+def _lasts(answer: Any) -> tuple[int, int] | None:
+    _revision(answer)
+    left = int(answer.get("TTL", 0))
+    return (int(answer["grantedTTL"]), left) if left >= 0 else None
 
 
 def _status(answer: Any) -> EndpointStatus:

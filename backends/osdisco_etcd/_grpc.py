@@ -85,6 +85,10 @@ class GrpcWire(Wire):
             "LeaseRevoke", rpc_pb2.LeaseRevokeRequest(ID=lease), _revision, timeout, subject=f"{lease:016x}"
         )
 
+    async def lease_status(self, lease: int, timeout: float) -> tuple[int, int] | None:
+        request = rpc_pb2.LeaseTimeToLiveRequest(ID=lease)
+        return await self.call("LeaseTimeToLive", request, _lasts, timeout, subject=f"{lease:016x}", mutates=False)
+
     async def status(self, endpoint: int, timeout: float) -> EndpointStatus:
         request = rpc_pb2.StatusRequest()
         return await self.call("Status", request, _status, timeout, subject="itself", mutates=False, to=endpoint)
@@ -243,6 +247,7 @@ def _node(requests: grpc.aio.Channel, leases: grpc.aio.Channel, watches: grpc.ai
         "Status": rpc_pb2_grpc.MaintenanceStub(leases).Status,
         "LeaseGrant": lease.LeaseGrant,
         "LeaseRevoke": lease.LeaseRevoke,
+        "LeaseTimeToLive": lease.LeaseTimeToLive,
         "LeaseKeepAlive": partial(keep_alive, lease.LeaseKeepAlive),
     }
     return Node(methods, rpc_pb2_grpc.WatchStub(watches).Watch, (requests, leases, watches))
@@ -294,6 +299,11 @@ def _granted(answer: Any) -> int:
 def _renewed(answer: Any) -> int:
     _revision(answer)
     return max(0, int(answer.TTL))
+
+
+def _lasts(answer: Any) -> tuple[int, int] | None:
+    _revision(answer)
+    return (int(answer.grantedTTL), int(answer.TTL)) if answer.TTL >= 0 else None
 
 
 def _status(answer: Any) -> EndpointStatus:

@@ -180,6 +180,10 @@ class Wire(ABC):
         """End a lease."""
 
     @abstractmethod
+    async def lease_status(self, lease: int, timeout: float) -> tuple[int, int] | None:
+        """Return the ttl that a lease was granted and the seconds that are left; None when it is gone."""
+
+    @abstractmethod
     async def status(self, endpoint: int, timeout: float) -> EndpointStatus:
         """Ask one endpoint how it is."""
 

@@ -15,6 +15,7 @@ from osdisco.backend import (
     EndpointStatus,
     Item,
     Lease,
+    LeaseStatus,
     Limits,
     Op,
     Snapshot,
@@ -112,6 +113,10 @@ class MemoryBackend(Backend):
     async def revoke(self, lease: Lease, *, timeout: float) -> None:
         """End a lease with its keys."""
         await self._call("revoke", (), lambda: self.store.revoke(lease.id), timeout)
+
+    async def lease_status(self, lease: str, *, timeout: float) -> LeaseStatus | None:
+        """Tell how long a lease lasts."""
+        return await self._call("lease_status", (), lambda: self.store.lease_status(lease), timeout)
 
     async def inspect(self, *, timeout: float) -> Sequence[EndpointStatus]:
         """Tell how the store is."""

@@ -19,7 +19,7 @@ from osdisco.errors import DeniedError, IndeterminateError, OsdiscoError, Unavai
 if TYPE_CHECKING:
     from osdisco_memory._store import MemoryStore
 
-CALLS: Final = ("get", "scan", "commit", "watch", "grant", "renew", "revoke")
+CALLS: Final = ("get", "scan", "commit", "watch", "grant", "renew", "revoke", "lease_status")
 
 
 class Effect(enum.Enum):
@@ -173,7 +173,7 @@ def refuse(call: str, rule: Rule) -> NoReturn:
 
 def unanswered(call: str, why: str) -> OsdiscoError:
     """Return what a call gets that has no answer."""
-    if call in ("get", "scan", "watch"):
+    if call in ("get", "scan", "watch", "lease_status"):
         return UnavailableError(f"{call}: {why}")
     return IndeterminateError(f"{call}: {why}; it may apply, now or later")
 

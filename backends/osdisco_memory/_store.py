@@ -24,6 +24,7 @@ from osdisco.backend import (
     HeldBy,
     Item,
     Lease,
+    LeaseStatus,
     Limits,
     Op,
     Put,
@@ -225,6 +226,13 @@ class MemoryStore:
                 raise LeaseExpiredError(f"the lease {lease_id} is not known: it expired or was revoked")
             lease.deadline = self._deadline(lease.ttl)
             return lease.ttl
+
+    def lease_status(self, lease_id: str) -> LeaseStatus | None:
+        """Tell how long a lease lasts; None when there is none."""
+        with self._lock:
+            self.tick()
+            lease = self._leases.get(lease_id)
+            return None if lease is None else LeaseStatus(lease.ttl, max(0.0, lease.deadline - self.time()))
 
     def revoke(self, lease_id: str) -> bool:
         """End a lease with all its keys, in one revision. False when there is none."""

@@ -76,10 +76,10 @@ class Child:
             process.send_signal(number)
 
     def ask_to_end(self, grace: float) -> None:
-        """Send SIGTERM if it runs and was not sent one yet; `end` then kills it no later than `grace` seconds on."""
-        if self._process is not None and self._process.returncode is None and self._kill_at is None:
+        """Send SIGTERM, once; `end` then kills it no later than `grace` seconds on."""
+        if self._kill_at is None:
             self._kill_at = asyncio.get_running_loop().time() + grace
-            self._send(self._process, signal.SIGTERM)
+            self._pass_on(signal.SIGTERM)
 
     async def end(self, grace: float) -> None:
         """End it if it still runs: SIGTERM, and SIGKILL `grace` seconds after it was first asked to end."""

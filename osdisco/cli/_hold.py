@@ -9,9 +9,11 @@ from typing import Any, TypeVar
 import click
 from attrs import frozen
 
+from osdisco._loss import Revocation
 from osdisco.cli._arguments import Duration
 from osdisco.cli._child import Child
 from osdisco.cli._errors import Exit, FailedError
+from osdisco.cli._output import warn
 from osdisco.cli._running import Interrupts
 from osdisco.errors import ConfigError, ConflictError, InvalidNameError, LostError, OsdiscoError, TimedOutError
 
@@ -60,12 +62,25 @@ class Job:
         by_shell = len(self.command) == 1 if self.shell is None else self.shell
         return ("sh", "-c", *self.command) if by_shell else self.command
 
-    async def run(self, environment: Mapping[str, str], interrupts: Interrupts) -> int:
-        """Run it with more in its environment, passing signals on; returns its exit code. It ends with this call."""
+    async def run(
+        self, environment: Mapping[str, str], interrupts: Interrupts, revoked: Revocation | None = None
+    ) -> int:
+        """Run it with more in its environment; returns its exit code. It does not outlive this call.
+
+        Signals are passed on. When somebody wants back what is held, it is asked to end, and has until the loss.
+        """
         child = Child(self.arguments, environment, pass_stdin=self.pass_stdin)
+
+        def ask_to_end(why: str) -> None:
+            warn(f"{why}: ending the command")
+            child.ask_to_end(self.grace)
+
+        forget = revoked.call(ask_to_end) if revoked is not None else None
         try:
             return await child.run(interrupts)
         finally:
+            if forget is not None:
+                forget()
             await child.end(self.grace)
 
 

@@ -26,6 +26,7 @@ from osdisco.backend import (
     EndpointStatus,
     Item,
     Lease,
+    LeaseStatus,
     Limits,
     Op,
     Snapshot,
@@ -177,6 +178,10 @@ class FaultyBackend(Backend):
     async def revoke(self, lease: Lease, *, timeout: float) -> None:
         """End a lease with its keys."""
         await self._call("revoke", (), lambda: self.inner.revoke(lease, timeout=timeout), timeout)
+
+    async def lease_status(self, lease: str, *, timeout: float) -> LeaseStatus | None:
+        """Tell how long a lease lasts."""
+        return await self._call("lease_status", (), lambda: self.inner.lease_status(lease, timeout=timeout), timeout)
 
     async def inspect(self, *, timeout: float) -> Sequence[EndpointStatus]:
         """Ask every endpoint how it is. Meets no faults: it is the way to look past them."""

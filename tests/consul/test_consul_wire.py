@@ -23,6 +23,7 @@ from osdisco.errors import (
 )
 from osdisco_consul import _wire
 
+UUID = "adf4238a-882b-9ddc-4a9d-5b6758e4159e"
 MISSING = http(404, X_Consul_Index=3)
 
 
@@ -236,9 +237,9 @@ async def test_the_place_goes_with_every_call(fake: Fake, open_backend: Open) ->
     lease = Lease("abc", 15)
     calls: list[Awaitable[object]] = [get(backend), put(backend), backend.scan("ns/", timeout=2)]
     calls += [backend.grant(15, timeout=2), backend.renew(lease, timeout=2), backend.revoke(lease, timeout=2)]
-    calls += [anext(backend.watch("ns/")), backend.inspect(timeout=2)]
+    calls += [anext(backend.watch("ns/")), backend.inspect(timeout=2), backend.lease_status(UUID, timeout=2)]
     await asyncio.gather(*calls, return_exceptions=True)
-    assert len(agent.requests) == 8
+    assert len(agent.requests) == 9
     for request in agent.requests:
         assert request.query["dc"] == "east"
         assert request.query["ns"] == "te&am"

@@ -10,7 +10,7 @@ from random import Random
 from typing import Any
 
 from osdisco import Client, Runtime
-from osdisco.backend import Backend, Batch, Condition, EndpointStatus, Item, Lease, Limits, Op, Snapshot
+from osdisco.backend import Backend, Batch, Condition, EndpointStatus, Item, Lease, LeaseStatus, Limits, Op, Snapshot
 from osdisco.runtime import Clock
 from osdisco.url import ClientOptions, StoreURL
 from osdisco_memory import MemoryBackend, MemoryStore
@@ -100,6 +100,9 @@ class Scripted(Backend):
         raise NotImplementedError
 
     async def revoke(self, lease: Lease, *, timeout: float) -> None:
+        raise NotImplementedError
+
+    async def lease_status(self, lease: str, *, timeout: float) -> LeaseStatus | None:
         raise NotImplementedError
 
     async def inspect(self, *, timeout: float) -> Sequence[EndpointStatus]:

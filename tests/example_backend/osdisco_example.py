@@ -10,7 +10,7 @@ from typing import Self
 
 from attrs import frozen
 
-from osdisco.backend import Backend, Batch, Condition, EndpointStatus, Item, Lease, Op, Snapshot
+from osdisco.backend import Backend, Batch, Condition, EndpointStatus, Item, Lease, LeaseStatus, Op, Snapshot
 from osdisco.runtime import Runtime
 from osdisco.url import ClientOptions, StoreURL
 from osdisco_memory import MemoryBackend, MemoryStore
@@ -64,6 +64,10 @@ class ExampleBackend(Backend):
     async def revoke(self, lease: Lease, *, timeout: float) -> None:
         """End a lease."""
         await self._inner.revoke(lease, timeout=timeout)
+
+    async def lease_status(self, lease: str, *, timeout: float) -> LeaseStatus | None:
+        """Tell how long a lease lasts."""
+        return await self._inner.lease_status(lease, timeout=timeout)
 
     async def inspect(self, *, timeout: float) -> Sequence[EndpointStatus]:
         """Tell how it is."""

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from attrs import evolve
 
-from osdisco.backend import Condition, Delete, Item, Lease, Op, Put
+from osdisco.backend import Condition, Delete, Item, Lease, LeaseStatus, Op, Put
 from osdisco.errors import LeaseExpiredError
 from osdisco_memory import MemoryStore
 
@@ -109,6 +109,30 @@ class GrantsForEver(MemoryStore):
 
     def grant(self, ttl: float, lease_id: str) -> Lease:
         return super().grant(min(ttl, self.limits.ttl_max), lease_id)
+
+
+class TellsTwiceTheTtl(MemoryStore):
+    """The status of a lease tells another ttl than was granted."""
+
+    def lease_status(self, lease_id: str) -> LeaseStatus | None:
+        status = super().lease_status(lease_id)
+        return status and LeaseStatus(2 * (status.ttl or 0), status.left)
+
+
+class RenewsWhatIsAskedFor(MemoryStore):
+    """Asking for the status of a lease renews it."""
+
+    def lease_status(self, lease_id: str) -> LeaseStatus | None:
+        if lease_id in self._leases:
+            self.renew(lease_id)
+        return super().lease_status(lease_id)
+
+
+class RemembersLeases(MemoryStore):
+    """A lease that has ended still has a status."""
+
+    def lease_status(self, lease_id: str) -> LeaseStatus | None:
+        return super().lease_status(lease_id) or LeaseStatus(60.0)
 
 
 class RefusesGoneLeases(MemoryStore):

@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import Final, Self
 
 from osdisco._plugins import load_backend
-from osdisco.backend import ABSENT, Backend, Condition, Delete, Item, Lease, Op, Put
+from osdisco.backend import ABSENT, Backend, Condition, Delete, Item, Lease, LeaseStatus, Op, Put
 from osdisco.runtime import Clock, Runtime
 from osdisco.testing.conformance._follow import Follower
 from osdisco.url import StoreURL
@@ -186,6 +186,10 @@ class Peer:
     async def revoke(self, lease: Lease) -> None:
         """End a lease."""
         await self.backend.revoke(lease, timeout=self._timeout)
+
+    async def lease_status(self, lease: Lease) -> LeaseStatus | None:
+        """Ask how long a lease lasts."""
+        return await self.backend.lease_status(lease.id, timeout=self._timeout)
 
     def follow(
         self, target: str = "", *, after: int | None = None, known: Mapping[str, Item] | None = None

@@ -1,4 +1,4 @@
-"""Leases: rules S7 to S10 and S13."""
+"""Leases: rules S7 to S10, S13 and S16."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ KEYS = ("a", "b/c", "d")
 
 
 class LeaseRules:
-    """Rules S7 to S10 and S13."""
+    """Rules S7 to S10, S13 and S16."""
 
     async def test_s7_s8_a_lease_lives_for_its_ttl_and_ends_when_it_is_not_renewed(self, harness: Harness) -> None:
         async with harness:
@@ -163,6 +163,40 @@ class LeaseRules:
             peers = [await harness.peer(), await harness.peer()]
             leases = await asyncio.gather(*(peers[n % 2].grant(60) for n in range(10)))
             assert len({lease.id for lease in leases}) == 10
+
+    async def test_s16_anybody_may_ask_how_long_a_lease_lasts(self, harness: Harness) -> None:
+        async with harness:
+            peer, other = await harness.peer(), await harness.peer()
+            lease = await peer.grant(60)
+            longest = lease.ttl * peer.backend.limits.expiry_factor
+            for asking in (peer, other):
+                status = await asking.lease_status(lease)
+                assert status is not None
+                assert status.ttl == lease.ttl
+                assert status.left is None or longest / 2 < status.left <= longest
+
+    async def test_s16_asking_renews_nothing(self, harness: Harness) -> None:
+        async with harness:
+            peer = await harness.peer()
+            now = asyncio.get_running_loop().time
+            lease = await peer.grant()
+            latest = now() + lease.ttl * peer.backend.limits.expiry_factor + harness.lateness
+            before = float("inf")
+            while (status := await peer.lease_status(lease)) is not None:
+                assert now() < latest, f"S16: a lease of {lease.ttl} s is still there"
+                if status.left is not None:
+                    assert status.left <= before, "S16: more is left than before"
+                    before = status.left
+                await asyncio.sleep(0.05)
+
+    async def test_s16_what_has_ended_has_no_status(self, harness: Harness) -> None:
+        async with harness:
+            peer, other = await harness.peer(), await harness.peer()
+            lease = await peer.grant(60)
+            await peer.revoke(lease)
+            for gone in (lease, Lease("nonsense", 60), Lease("a/../b c", 60)):
+                assert await peer.lease_status(gone) is None
+                assert await other.lease_status(gone) is None
 
 
 def _check_all_at_once(states: list[Names], keys: tuple[str, ...]) -> None:
