@@ -57,7 +57,7 @@ def lock(
     if once and timeout is not None:
         raise click.UsageError("--try and --timeout exclude each other")
     job = Job(command, **how)
-    what = f"the lock {name!a}" if limit is None else f"the permit of {name!a}"
+    what = f"the lock {name!a}" if limit is None else f"a permit of {name!a}"
 
     async def work(client: Client, interrupts: Interrupts) -> int:
         info = {"command": preview(os.fsencode(str(job)), SHOWN)} if job else None
@@ -89,7 +89,7 @@ async def _acquire(
         return await wanted.acquire(timeout=timeout)
     guard = await wanted.try_acquire()
     if guard is None:
-        raise ConflictError(f"{what} is {_held(await wanted.contenders())}; without --try this command waits for it")
+        raise ConflictError(f"{what} is not free: {_held(await wanted.contenders())}; without --try this waits")
     return guard
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import select
@@ -9,11 +10,17 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from attrs import frozen
+
+import osdisco
+from osdisco.backend import Lease
+from osdisco.client import Client
 
 COMMAND = (sys.executable, "-m", "osdisco.cli")
 PATIENCE = 20.0
@@ -91,6 +98,36 @@ def state(pid: int) -> str | None:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
     except FileNotFoundError:
         return None
+
+
+@contextmanager
+def meanwhile(url: str, work: Callable[[Client], Coroutine[Any, Any, object]]) -> Iterator[None]:
+    """Do some work on the store, in a thread of its own: commands in this process need the main one for signals."""
+
+    async def connected() -> None:
+        async with osdisco.connect(url, name="the operator") as client, asyncio.timeout(PATIENCE):
+            await work(client)
+
+    with ThreadPoolExecutor(1) as pool:
+        working = pool.submit(lambda: asyncio.run(connected()))
+        try:
+            yield
+        finally:
+            working.result(2 * PATIENCE)
+
+
+async def once_true(check: Callable[[], object]) -> None:
+    """Wait until `check()` is true."""
+    while not check():
+        await asyncio.sleep(0.01)
+
+
+async def end_lease_of(client: Client, prefix: str, once: Callable[[], object] = lambda: True) -> None:
+    """End the lease of the one key under a prefix, as an operator can."""
+    await once_true(once)
+    (entry,) = (await client.scan(prefix)).items.values()
+    assert entry.lease is not None
+    await client.backend.revoke(Lease(entry.lease, 10.0), timeout=5.0)
 
 
 def alive(pid: int) -> bool:

@@ -6,17 +6,28 @@ import asyncio
 import os
 import pty
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from cli_processes import COMMAND, Invoke, Running, alive, eventually, read_until
+from cli_processes import (
+    COMMAND,
+    Invoke,
+    Running,
+    alive,
+    end_lease_of,
+    eventually,
+    meanwhile,
+    once_true,
+    read_until,
+)
 
 import osdisco
-from osdisco.backend import Lease
 from osdisco.cli._child import Child
+from osdisco.client import Client
 from osdisco.coordination import CoordinationService
 
 Start = Callable[..., Running]
@@ -39,9 +50,35 @@ WITH_CHILD = "sleep 300 & echo $!; wait"
     ],
 )
 def test_the_commands_own_code_is_passed_on(command: tuple[str, ...], code: int, invoke: Invoke) -> None:
-    told = invoke("--url", "memory://", "lock", "n", "--", *command)
+    told = invoke("--url", "memory://", "lock", "n", "--no-shell", "--", *command)
     assert told.code == code
     assert told.err.count("\n") == (1 if code in (126, 127) else 0)
+
+
+@pytest.mark.parametrize(
+    ("args", "code", "out"),
+    [
+        (("echo $OSDISCO_LOCK_NAME | tr a-z A-Z; exit 3",), 3, "N\n"),
+        (("--shell", "--", "echo 'a  b'"), 0, "a  b\n"),
+        (("--", "echo", "a  b", "$HOME"), 0, "a  b $HOME\n"),
+        (("--no-shell", "--", "true; false"), 127, ""),
+    ],
+)
+def test_one_argument_is_a_line_for_the_shell(args: tuple[str, ...], code: int, out: str, start: Start) -> None:
+    told = start("--url", "memory://", "lock", "n", *args).end()
+    assert (told.code, told.out) == (code, out)
+
+
+@pytest.mark.parametrize(("args", "read"), [((), ""), (("--pass-stdin",), "input")])
+def test_the_command_reads_stdin_only_if_it_is_passed(args: tuple[str, ...], read: str) -> None:
+    command = [*COMMAND, "--url", "memory://", "lock", "n", *args, "--", "cat"]
+    told = subprocess.run(command, input="input", capture_output=True, text=True, check=False)
+    assert (told.returncode, told.stdout) == (0, read)
+
+
+def test_what_others_see_of_the_command_is_text_and_short(start: Start, invoke: Invoke) -> None:
+    command = os.fsdecode(b"\xff" + b"x" * 100_000)
+    assert invoke("--url", "memory://", "lock", "n", "--", "true", command).code == 0
 
 
 def test_options_of_the_command_are_its_own(start: Start) -> None:
@@ -175,6 +212,100 @@ def test_loss_without_a_command_is_code_1(osdisco_url: str, start: Start) -> Non
     assert "the lock 'n' was lost" in told.err
 
 
+def test_signals_that_only_the_command_understands_are_passed_on(start: Start) -> None:
+    command = "trap 'echo one' USR1; trap 'exit 4' USR2; echo ready; for _ in $(seq 60); do sleep 0.05; done"
+    running = start("--url", "memory://", "lock", "n", command)
+    assert running.line() == "ready"
+    running.send(signal.SIGUSR1)
+    assert running.line() == "one"
+    running.send(signal.SIGUSR2)
+    assert running.end().code == 4
+
+
+def test_without_the_lock_nothing_runs_on(invoke: Invoke, memory_url: str, tmp_path: Path) -> None:
+    pid = tmp_path / "pid"
+
+    def runs() -> bool:
+        return pid.exists() and pid.read_text().endswith("\n")
+
+    with meanwhile(memory_url, lambda client: end_lease_of(client, "lock/n/", once=runs)):
+        told = invoke("--url", memory_url, "lock", "n", f"echo $$ >{pid}; exec sleep 10")
+    assert told.code == 125
+    assert "the lock 'n' was lost" in told.err
+    assert not alive(int(pid.read_text()))
+
+
+SLOW_END = "trap 'sleep 0.5; echo done >>{0}; exit 6' TERM; echo began >{0}; while :; do sleep 0.05; done"
+
+
+def test_who_is_asked_for_it_ends_the_command_before_it_gives_it_back(
+    invoke: Invoke, memory_url: str, tmp_path: Path
+) -> None:
+    log = tmp_path / "log"
+    seen: list[str] = []
+
+    async def ask(client: Client) -> None:
+        await once_true(log.exists)
+        lock = CoordinationService(client).lock("n")
+        await lock.revoke((await lock.contenders())[0].token, grace=30)
+        seen.append(log.read_text())
+
+    with meanwhile(memory_url, ask):
+        told = invoke("--url", memory_url, "lock", "n", SLOW_END.format(log))
+    assert told.code == 6
+    assert told.err.endswith("wants it back, and takes it away after 30 s: ending the command\n")
+    assert seen == ["began\ndone\n"]
+
+
+def test_without_a_command_what_is_wanted_back_is_given_back(invoke: Invoke, memory_url: str) -> None:
+    async def ask(client: Client) -> None:
+        lock = CoordinationService(client).semaphore("n", limit=2)
+        while not (queue := await lock.contenders()) or not queue[0].holds:
+            await asyncio.sleep(0.01)
+        await lock.revoke(queue[0].token, grace=30)
+
+    with meanwhile(memory_url, ask):
+        told = invoke("--url", memory_url, "lock", "n", "-n", "2")
+    assert told.code == 1
+    assert "a permit of 'n' is given back: " in told.err
+
+
+@REAL
+def test_a_command_that_does_not_give_it_back_is_killed_when_it_is_taken(osdisco_url: str, start: Start) -> None:
+    running = start("lock", "n", "--grace", "100ms", "--", "sh", "-c", IGNORE_TERM, url=osdisco_url)
+    pid = int(running.line())
+
+    async def take() -> None:
+        async with osdisco.connect(osdisco_url) as client:
+            lock = CoordinationService(client).lock("n")
+            await lock.revoke((await lock.contenders())[0].token, grace=1)
+
+    asyncio.run(take())
+    assert running.end().code == 125
+    assert not alive(pid)
+
+
+@REAL
+def test_so_many_hold_a_permit_and_no_more(osdisco_url: str, start: Start, invoke: Invoke) -> None:
+    holders = [start("lock", "-n", "2", "n", url=osdisco_url) for _ in range(2)]
+    tokens = {int(holder.line()) for holder in holders}
+    assert len(tokens) == 2
+    tried = invoke("--url", osdisco_url, "lock", "-n", "2", "n", "--try")
+    assert tried.code == 4
+    assert tried.err.startswith("osdisco: a permit of 'n' is not free: held by ")
+    for holder in holders:
+        assert f":{holder.process.pid}" in tried.err
+    assert invoke("--url", osdisco_url, "lock", "-n", "2", "n", "--timeout", "300ms", "--", "true").code == 124
+    other = invoke("--url", osdisco_url, "lock", "-n", "3", "n", "--try")
+    assert (other.code, "has a limit of 2" in other.err) == (2, True)
+    assert invoke("--url", osdisco_url, "lock", "n", "--try", "--", "true").code == 0  # a lock, and no permit
+    waiting = start("lock", "-n", "2", "n", "echo $OSDISCO_FENCE", url=osdisco_url)
+    holders[0].send(signal.SIGINT)
+    assert holders[0].end().code == 130
+    assert int(waiting.line()) > max(tokens)
+    assert waiting.end().code == 0
+
+
 def test_at_a_terminal_the_command_gets_one_interrupt_and_may_read(tmp_path: Path) -> None:
     count = (
         "import signal, sys, time\n"
@@ -220,8 +351,6 @@ def revoke_holder(url: str) -> None:
 
     async def revoke() -> None:
         async with osdisco.connect(url) as client:
-            (entry,) = (await client.scan("lock/n/")).items.values()
-            assert entry.lease is not None
-            await client.backend.revoke(Lease(entry.lease, 10.0), timeout=5.0)
+            await end_lease_of(client, "lock/n/")
 
     asyncio.run(revoke())

@@ -112,6 +112,10 @@ def test_what_nobody_expected_is_one_line_too_and_a_traceback_with_v(
         (("--url", "memory://", "lock", "n", "--timeout", "soon"), "not a duration"),
         (("--url", "memory://", "lock", "n", "--try", "--timeout", "1s"), "exclude each other"),
         (("--url", "memory://", "lock", ""), "must not be empty"),
+        (("--url", "memory://", "lock", "n", "-n", "0"), "from 1 to 10000"),
+        (("--url", "memory://", "lock", "n", "-n", "few"), "not a valid integer"),
+        (("--url", "memory://", "lock", "n", "--shell", "a", "b"), "quote it"),
+        (("--url", "memory://", "lock", "n", "--grace", "0", "a"), "above zero"),
         (("--url", "memory://", "kv", "gte", "k"), "'osdisco kv --help'"),
         (("dmeo",), "did you mean 'demo'?"),
         (("kv", "get"), "'osdisco kv get --help'"),
@@ -153,7 +157,7 @@ def test_no_command_shows_the_help_as_a_mistake(args: tuple[str, ...], invoke: I
 def test_help_and_version(invoke: Invoke) -> None:
     told = invoke("--help")
     assert told.code == 0
-    for command in ("demo", "doctor", "kv", "lock", "ls", "watch"):
+    for command in ("barrier", "counter", "demo", "doctor", "elect", "kv", "lock", "ls", "watch"):
         assert f"  {command} " in told.out
         assert invoke(command, "--help").code == 0
     assert "demo-extension" not in told.out
