@@ -11,11 +11,13 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from math import inf
+from operator import attrgetter
 from typing import Final
 from weakref import WeakKeyDictionary
 
 from osdisco._connection import Connection, backoff
 from osdisco._keys import Keyspace
+from osdisco._tasks import Errand
 from osdisco.backend import ABSENT, Condition, Delete, Item, Op, Put, Revision
 from osdisco.errors import (
     ConflictError,
@@ -28,6 +30,8 @@ from osdisco.errors import (
 from osdisco.session import Session
 
 TOMBSTONES: Final = "x"
+
+_PLACE: Final = attrgetter("created", "key")
 
 _NO_LEASE: Final = "the store no longer knows the session's lease"
 
@@ -44,7 +48,7 @@ class Entry:
         self._connection = connection
         self._living = living(connection)
         self._unaccounted = 0  # creates whose outcome is unknown: they may still apply
-        self._creating: asyncio.Task[None] | None = None
+        self._creating: Errand[None] | None = None
         self._ended = False
 
     async def create(self, value: bytes, *, instead_of: Entry | None = None, within: float = inf) -> None:
@@ -68,9 +72,11 @@ class Entry:
             ops += last
             expect |= held
         deadline = self._connection.runtime.clock.now() + within
-        self._creating = self._connection.finishing.spawn(self._create(ops, expect, deadline), f"create {self.key}")
+        work = self._create(ops, expect, deadline)
+        self._creating = Errand(work, self._connection.finishing.spawn, f"create {self.key}")
         try:
-            await asyncio.shield(self._creating)
+            await self._creating.wait()
+            self._creating.task.result()
         except BaseException:
             self.abandon()
             raise
@@ -145,8 +151,8 @@ class Entry:
             self.session.keep_until_ended(self._abandon(), f"abandon {self.key}")
 
     async def _abandon(self) -> None:
-        if self._creating is not None and not self._creating.done():
-            await asyncio.wait([self._creating])
+        if self._creating is not None:
+            await self._creating.wait()
         await self.end()
 
     async def leave(self) -> None:
@@ -206,4 +212,4 @@ def living(connection: Connection) -> dict[str, Entry]:
 
 def in_order(items: Mapping[str, Item]) -> list[Item]:
     """Return entries in the order of the queue: the one that etcd's own tools use."""
-    return sorted(items.values(), key=lambda item: (item.created, item.key))
+    return sorted(items.values(), key=_PLACE)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import lru_cache
 
 from osdisco.backend import Item, Limits, check_key
 from osdisco.errors import InvalidCommitError, InvalidNameError
@@ -33,7 +34,7 @@ class Keyspace:
 
     def join(self, *segments: str) -> str:
         """Return the store's key of segments that are one each, whatever they hold. Raises InvalidNameError."""
-        key = self.root + "/".join([escape(segment) for segment in segments])
+        key = f"{self.root}{_path(segments[:-1])}{escape(segments[-1])}"
         check_key(key, self.limits)
         return key
 
@@ -59,6 +60,12 @@ class Keyspace:
     def deeper(self, name: str) -> Keyspace:
         """Return the key space below a name of any segments. Raises InvalidNameError."""
         return Keyspace(self.key(name) + "/", self.limits)
+
+
+@lru_cache(1024)
+def _path(segments: tuple[str, ...]) -> str:
+    """Return escaped segments, each with its `/`. Kept, because of a queue's keys only the end differs."""
+    return "".join([f"{escape(segment)}/" for segment in segments])
 
 
 def as_bytes(value: bytes) -> bytes:

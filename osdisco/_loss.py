@@ -18,7 +18,8 @@ class Latch:
     _happened = "set"
 
     def __init__(self) -> None:
-        self._event = asyncio.Event()
+        self._set = False
+        self._event: asyncio.Event | None = None  # made for the first who waits: most latches are never waited for
         self._reason = ""
         self._callbacks: dict[object, Callable[[str], None]] = {}
 
@@ -32,19 +33,23 @@ class Latch:
 
     def is_set(self) -> bool:
         """Whether it has happened."""
-        return self._event.is_set()
+        return self._set
 
     async def wait(self) -> str:
         """Wait until it has happened; returns the reason."""
-        await self._event.wait()
+        if not self._set:
+            self._event = self._event or asyncio.Event()
+            await self._event.wait()
         return self._reason
 
     def set(self, reason: str) -> bool:
         """Latch it and tell everybody, once. Returns whether this call was the one."""
-        if self.is_set():
+        if self._set:
             return False
         self._reason = reason
-        self._event.set()
+        self._set = True
+        if self._event is not None:
+            self._event.set()
         callbacks, self._callbacks = self._callbacks, {}
         for callback in callbacks.values():
             try:

@@ -92,6 +92,8 @@ class Acquirable(Enterable[H]):
         return Acquisition(lambda: self._acquire(timeout))
 
     async def _acquire(self, timeout: float | None) -> H:
+        if timeout is None:
+            return await self._wait()
         async with within(timeout, f"{self._what} was not acquired"):
             return await self._wait()
 

@@ -29,6 +29,8 @@ T = TypeVar("T")
 
 log = logging.getLogger("osdisco")
 
+_NO_TIME: Final = b'"since":null'
+
 
 @frozen
 class Contender:
@@ -82,6 +84,7 @@ class Places:
         self._info = checked_info(info)
         if info:  # refuses now what others could not read
             encode_readable(EntryRecord(client.runtime.name, client.runtime.clock.wall(), EPOCH_MAX, self._info))
+        self._records: dict[int, tuple[bytes, bytes]] = {}
 
     async def session(self) -> Session:
         """Return what the entries hang on."""
@@ -97,9 +100,19 @@ class Places:
         return entry
 
     def record(self, session: Session) -> bytes:
-        """Return what an entry of ours holds. Raises RecordError when the info is no JSON, or too large."""
+        """Return what an entry of ours holds. Raises RecordError when the info is no JSON, or too large.
+
+        Only the time differs from one to the next, so only that is written anew.
+        """
         runtime = self._client.runtime
-        return encode(EntryRecord(runtime.name, runtime.clock.wall(), session.epoch, self._info))
+        head, tail = self._records.get(session.epoch) or self._record_around_time(session.epoch)
+        return b"%b%r%b" % (head, runtime.clock.wall(), tail)
+
+    def _record_around_time(self, epoch: int) -> tuple[bytes, bytes]:
+        whole = encode(EntryRecord(self._client.runtime.name, None, epoch, self._info))
+        head, _, tail = whole.partition(_NO_TIME)  # in a string its quotes would be escaped, so this is the field
+        self._records[epoch] = head + _NO_TIME[:-4], tail
+        return self._records[epoch]
 
 
 class Queue:

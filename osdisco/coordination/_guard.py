@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Final
 from osdisco._connection import backoff
 from osdisco._entries import Entry
 from osdisco._loss import Revocation
+from osdisco._tasks import Errand
 from osdisco.client import Client
 from osdisco.coordination._contend import until_gone
 from osdisco.coordination._handle import Handle
@@ -85,7 +86,7 @@ class LockGuard(Handle):
             await asyncio.sleep(backoff(self._client.runtime, failures))
             failures += 1
 
-    def _begin(self, ending: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+    def _begin(self, ending: Coroutine[Any, Any, None]) -> Errand[None]:
         self._rest()
         return super()._begin(ending)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import Coroutine, Mapping, Sequence
 from types import TracebackType
@@ -10,6 +9,7 @@ from typing import Any, ClassVar, Final, Self
 
 from osdisco._entries import Entry
 from osdisco._loss import Loss, Scope
+from osdisco._tasks import Errand
 from osdisco.backend import Condition, Op, Revision
 from osdisco.client import Client
 from osdisco.errors import ConflictError, CoordinationError, IndeterminateError, LostError
@@ -41,7 +41,7 @@ class Handle:
         self._what = what
         self._entries = entries
         self._scope: Scope | None = None
-        self._ending: asyncio.Task[None] | None = None
+        self._ending: Errand[None] | None = None
         self._forget = self._entry.session.lost.call(self._lose)
 
     def __repr__(self) -> str:
@@ -91,13 +91,13 @@ class Handle:
     async def _given_up(self) -> bool:
         """Give it back, and wait for that as long as one operation may take; returns whether it is done."""
         ending = self._ending or self._begin(self._end())
-        await asyncio.wait([ending], timeout=self._client.options.timeout)
-        return ending.done() and (self._ending is ending or await self._given_up())
+        done = await ending.wait(self._client.options.timeout)
+        return done and (self._ending is ending or await self._given_up())
 
-    def _begin(self, ending: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+    def _begin(self, ending: Coroutine[Any, Any, None]) -> Errand[None]:
         """Run the end in a task of the session, which cancelling the caller does not stop."""
         self._forget()
-        self._ending = self._entry.session.keep_until_ended(ending, f"give up {self._what}")
+        self._ending = Errand(ending, self._entry.session.keep_until_ended, f"give up {self._what}")
         return self._ending
 
     async def _end(self) -> None:

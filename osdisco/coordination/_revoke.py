@@ -7,7 +7,7 @@ old holder may believe in its lock until its watch tells it: then only tokens an
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Iterable
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager, suppress
 from sys import float_info
 from typing import Final
@@ -41,18 +41,20 @@ class RevocationRecord:
 class Requests:
     """What is asked of one holder. All holders of a process share one watch, opened when the first one looks."""
 
-    def __init__(self, client: Client, entries: Iterable[Entry]) -> None:
+    def __init__(self, client: Client, entries: Sequence[Entry]) -> None:
         self.revoked: Final = Revocation()
         self._client = client
-        self._folder = f"{client._keys.root}{REVOKE}/"
-        root = len(client._keys.root)
-        self._meant = {self._folder + entry.key[root:] for entry in entries}
+        self._entries = entries
+        self._meant: set[str] = set()
         self._feed: Feed | None = None
 
     def follow(self) -> None:
         """Begin to listen."""
         if self._feed is None and not self._client._connection.closed:
-            self._feed = self._client._feeds.subscribe(self._folder, self)
+            root = self._client._keys.root
+            folder = f"{root}{REVOKE}/"
+            self._meant = {folder + entry.key[len(root) :] for entry in self._entries}
+            self._feed = self._client._feeds.subscribe(folder, self)
 
     def forget(self) -> None:
         """Listen no more."""

@@ -106,10 +106,9 @@ class Term(Handle):
             raise CoordinationError(f"no candidate {candidate_id!a} waits for {self._what}; look again")
         self.check()
         handing = self._begin(self._transfer(candidate_id, heir))
-        await asyncio.wait([handing], timeout=self._client.options.timeout)
-        if not handing.done():
+        if not await handing.wait(self._client.options.timeout):
             raise IndeterminateError(f"handing over {self._what} is not confirmed; it is tried on")
-        handing.result()
+        handing.task.result()
         self.lost.raise_if_set()
 
     def _is_of(self, candidate_id: str, item: Item) -> bool:

@@ -318,6 +318,18 @@ async def test_what_an_entry_holds_is_json_with_the_owner(world: World) -> None:
         assert (record["owner"], record["info"], item.lease) == ("host:1", {"a": None}, await lease_of(client))
 
 
+async def test_an_entry_tells_since_when_it_stands_whatever_else_it_holds(world: World) -> None:
+    """The record is written around its time, which must not be taken for what somebody is called."""
+    hostile = '","since":null,"'
+    lock = CoordinationService(world.process(hostile)).lock("job", info={hostile: hostile, "since": None})
+    for _ in range(2):
+        await asyncio.sleep(10)
+        async with lock:
+            (shown,) = await lock.contenders()
+        since, info = world.clock.wall(), {hostile: hostile, "since": None}
+        assert (shown.owner, shown.since, shown.info) == (hostile, since, info)
+
+
 async def test_info_that_is_no_json_is_refused(world: World) -> None:
     with pytest.raises(RecordError):
         await CoordinationService(world.process()).lock("job", info={"a": object()}).acquire()

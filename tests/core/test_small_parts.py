@@ -18,7 +18,7 @@ import osdisco
 from osdisco import errors
 from osdisco._plugins import load_backend
 from osdisco._signal import Signal
-from osdisco._tasks import Supervisor, cancel
+from osdisco._tasks import Errand, Supervisor, cancel
 from osdisco.errors import ConfigError, LostError, OsdiscoError, TimedOutError, UnavailableError, nearest
 from osdisco.runtime import Runtime, SystemClock
 from osdisco.testing import VirtualClock
@@ -102,6 +102,35 @@ async def test_cancelling_leaves_out_the_one_who_cancels(clock: VirtualClock) ->
     await cancel()
     assert other.cancelled()
     assert task.cancelling() == 0
+
+
+async def test_an_errand_goes_on_when_who_waits_for_it_is_cancelled(clock: VirtualClock) -> None:
+    supervisor = Supervisor()
+    errand = Errand(asyncio.sleep(5, "done"), supervisor.spawn, "errand")
+    waiters = [asyncio.create_task(errand.wait()) for _ in range(3)]
+    await asyncio.sleep(1)
+    waiters[0].cancel()
+    assert await errand.wait(timeout=1) is False
+    assert await waiters[1] is await waiters[2] is True
+    assert (waiters[0].cancelled(), errand.task.result(), await errand.wait()) == (True, "done", True)
+
+
+async def test_who_waits_for_an_errand_is_woken_also_when_it_fails_or_never_begins(clock: VirtualClock) -> None:
+    async def fail() -> None:
+        await asyncio.sleep(1)
+        raise UnavailableError("expected")
+
+    supervisor = Supervisor()
+    failing = Errand(fail(), supervisor.spawn, "failing")
+    assert await failing.wait()
+    with pytest.raises(UnavailableError, match="expected"):
+        failing.task.result()
+    work = asyncio.sleep(1)
+    unbegun = Errand(work, supervisor.spawn, "unbegun")
+    unbegun.task.cancel()
+    assert await asyncio.wait_for(unbegun.wait(), 1) is True
+    assert unbegun.task.cancelled()
+    work.close()
 
 
 # signals
