@@ -9,12 +9,13 @@ from __future__ import annotations
 import asyncio
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from contextlib import suppress
 from itertools import count
 from typing import Final, Generic, TypeVar
+from weakref import WeakKeyDictionary
 
-from osdisco._connection import backoff
+from osdisco._connection import Connection, backoff
 from osdisco._entries import Entry
 from osdisco._signal import Signal
 from osdisco._tasks import cancel
@@ -46,6 +47,7 @@ class Keeper(ABC, Generic[T]):
         self.error: OsdiscoError | None = None
         self.incarnation = 0
         self.process: Final = client.runtime.unique()
+        self._given_up = _GIVEN_UP.setdefault(client._connection, set())
         self._client = client
         self._view = view
         self._changed = changed
@@ -82,6 +84,14 @@ class Keeper(ABC, Generic[T]):
         """Whether nothing is left to publish: somebody newer has the place, or we said that we go."""
         return self.superseded or (self._leaving and (self.registered or not self._stands))
 
+    @property
+    def ours(self) -> Set[str]:
+        """Which processes are this one in records: also those of attempts that were given up while undecided.
+
+        What such an attempt sent may come later than the record of the next one; it is removed then, and is no rival.
+        """
+        return self._given_up | {self.process}
+
     def yield_to(self, rival: int) -> None:
         """Withdraw if `rival`, the incarnation of another process at this place, is newer than ours."""
         if 0 < self.incarnation < rival:
@@ -95,6 +105,8 @@ class Keeper(ABC, Generic[T]):
         """Publish what is desired last, then remove it. Waits as long as one operation may."""
         assert self._task is not None
         self._leaving = True
+        if not self.incarnation:
+            self._given_up.add(self.process)
         self._changed.fire()
         try:
             if self._stands:
@@ -166,6 +178,9 @@ class Keeper(ABC, Generic[T]):
         self.incarnation = self.incarnation or entry.created
         self._forget()
         self._forget = session.lost.call(lambda _: self._changed.fire())
+
+
+_GIVEN_UP: Final[WeakKeyDictionary[Connection, set[str]]] = WeakKeyDictionary()
 
 
 def process_of(name: str) -> str:

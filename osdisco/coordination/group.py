@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterator, Mapping, Set
 from contextlib import suppress
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self
@@ -85,11 +85,11 @@ class _Table:
         ids = sorted(old.keys() | self.members.keys())
         return [MemberEvent(old.get(i), self.members.get(i)) for i in ids if old.get(i) != self.members.get(i)]
 
-    def rival(self, id_: str, process: str) -> int:
-        """Return the incarnation of the newest other process with this id; 0 when there is none."""
+    def rival(self, id_: str, ours: Set[str]) -> int:
+        """Return the incarnation of the newest process with this id that is not ours; 0 when there is none."""
         records = self._records.items()
         return max(
-            (r[0] for name, (r, member) in records if member.id == id_ and process_of(name) != process), default=0
+            (r[0] for name, (r, member) in records if member.id == id_ and process_of(name) not in ours), default=0
         )
 
     def _folded(self) -> dict[str, Member]:
@@ -336,7 +336,7 @@ class Membership:
         return Partitioning(self, count, released)
 
     def _on_change(self) -> None:
-        self._place.yield_to(self.members._table.rival(self.member.id, self._place.process))
+        self._place.yield_to(self.members._table.rival(self.member.id, self._place.ours))
         self._changed.fire()
 
     def __await__(self) -> Generator[object, None, Self]:

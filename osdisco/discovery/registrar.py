@@ -38,7 +38,7 @@ class Registrar(Keeper[ExtensionInfo]):
 
     def look(self, extensions: Extensions) -> None:
         """Find out whether another process has the id by now."""
-        self.yield_to(extensions.rival(self.desired.id, self.process))
+        self.yield_to(extensions.rival(self.desired.id, self.ours))
 
     async def leave(self) -> None:
         """Say STOPPING before going, so that nobody takes the end for a crash. Waits as long as one operation may."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Set
 from typing import Final
 
 from attrs import frozen
@@ -90,10 +90,10 @@ class Extensions(Mapping[str, ExtensionInfo]):
         """The keys that hold no good record now, and why."""
         return dict(self._skipped)
 
-    def rival(self, id_: str, process: str) -> int:
-        """Return the incarnation of the newest other process with this id; 0 when there is none."""
+    def rival(self, id_: str, ours: Set[str]) -> int:
+        """Return the incarnation of the newest process with this id that is not ours; 0 when there is none."""
         records = self._records.get(id_, {}).items()
-        return max((record.rank[0] for key, record in records if _process_of(key) != process), default=0)
+        return max((record.rank[0] for key, record in records if _process_of(key) not in ours), default=0)
 
     def apply(self, change: Change) -> list[ExtensionEvent]:
         """Take a change of the records; returns what it means, extension by extension."""

@@ -32,11 +32,15 @@ class SimulatedProcess(Host):
         faults: the switches of that backend.
         clock: its time. `clock.jump` and `clock.drift` change it.
         alive: False once it was killed.
+        tasks: what was started in it.
     """
 
-    def __init__(self, simulation: Simulation, name: str, *, ttl: float, timeout: float, weather: Weather) -> None:
+    def __init__(
+        self, simulation: Simulation, name: str, *, ttl: float, timeout: float, weather: Weather | None
+    ) -> None:
         super().__init__(name, simulation.loop, VirtualClock(simulation.loop))
         self.alive = True
+        self.tasks: Final[list[asyncio.Task[Any]]] = []
         self._simulation = simulation
         self._disturbed = -inf
         self._resume_at = 0.0
@@ -60,6 +64,7 @@ class SimulatedProcess(Host):
     def start(self, work: Coroutine[Any, Any, T], name: str = "") -> asyncio.Task[T]:
         """Run a coroutine in the process. What it raises fails the run, unless it is an OsdiscoError."""
         task = self._run(work, name)
+        self.tasks.append(task)
         task.add_done_callback(self._ended)
         return task
 

@@ -29,7 +29,7 @@ LIMIT = 2 * 86_400.0
 """Seconds of virtual time after which a run counts as hung: watches and leases keep timers going for ever."""
 
 _TICK = 1e-6
-"""Seconds that any wait takes at least: who waits for what rounding left over must get past it."""
+"""Seconds that any wait takes at least."""
 
 _OUTSIDE = """add_reader add_writer add_signal_handler connect_accepted_socket connect_read_pipe connect_write_pipe
     create_connection create_datagram_endpoint create_server create_unix_connection create_unix_server getaddrinfo
@@ -146,6 +146,13 @@ class VirtualLoop(BaseEventLoop):
         timer = Timer(when, callback, args, self, context)
         self.schedule(timer)
         return timer
+
+    def call_later(  # type: ignore[override]
+        self, delay: float, callback: Callable[..., object], *args: Any, context: Context | None = None
+    ) -> asyncio.TimerHandle:
+        """Schedule a callback in `delay` seconds: who waits for ever less, as rounding left it over, must get there."""
+        delay = max(delay, _TICK) if delay > 0 else delay
+        return self.call_at(self.time() + delay, callback, *args, context=context)
 
     def later(self, when: float, host: Host | None) -> float:
         """Return the loop's time for a moment in the time of a simulated process, or of none."""

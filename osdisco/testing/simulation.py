@@ -101,7 +101,7 @@ class Simulation:
             ttl: seconds that its sessions live without renewal.
             timeout: seconds for each of its operations.
         """
-        weather = Weather(self.random, long=self._weather)
+        weather = None if self.over else Weather(self.random, long=self._weather)
         process = SimulatedProcess(self, name or f"p{len(self.processes)}", ttl=ttl, timeout=timeout, weather=weather)
         if self.seed % 2:
             process.clock.drift(self.random.uniform(1 - DRIFT, 1 + DRIFT))
@@ -143,6 +143,13 @@ class Simulation:
             process.faults.clear()
             process.backend.weather = None
             process.wake()
+
+    async def finish(self, seconds: float) -> None:
+        """Wait until all that was started in living processes has ended; fails if that takes longer than `seconds`."""
+        tasks = [task for process in self.living for task in process.tasks]
+        waiting = (await asyncio.wait(tasks, timeout=seconds))[1] if tasks else set()
+        names = ", ".join(sorted(task.get_name() for task in waiting))
+        assert not waiting, f"{len(waiting)} of {len(tasks)} go on: {names}; in the store: {self.keys()}"
 
     def keys(self, prefix: str = "") -> list[str]:
         """Return all that is in the store under a prefix, but what sessions keep there for themselves."""
@@ -293,19 +300,25 @@ class _Run:
                 gc.enable()
 
     def _run(self) -> None:
-        with _Errors(self._failed), asyncio.Runner(loop_factory=lambda: self._loop) as runner:
-            self._loop.set_exception_handler(lambda _, context: self._failed(_told(context)))
-            try:
-                runner.run(self._play())
-            except Exception as exc:
-                self.error = exc
-                if self._simulation is not None:
-                    self._simulation.bury()
+        try:
+            with _Errors(self._failed), asyncio.Runner(loop_factory=lambda: self._loop) as runner:
+                self._loop.set_exception_handler(lambda _, context: self._failed(_told(context)))
+                self._main(runner)
+        except Exception as exc:  # not even what was left could be ended
+            self.error = self.error or exc
         seen = self._simulation.seen if self._simulation else {}
         error = None if self.error is None else "".join(traceback.format_exception(self.error))
         self.outcome = Outcome(
             self.seed, self._loop.digest(), self._loop.steps, self._loop.elapsed(), dict(seen), error
         )
+
+    def _main(self, runner: asyncio.Runner) -> None:
+        try:
+            runner.run(self._play())
+        except Exception as exc:
+            self.error = exc
+            if self._simulation is not None:
+                self._simulation.bury()
 
     async def _play(self) -> None:
         self._simulation = Simulation(self.seed)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -16,7 +16,7 @@ from osdisco.testing import SimulatedProcess, Simulation
 
 RESOURCE = f"{NAMESPACE}/resource"
 
-FAULTS = dict.fromkeys(
+STRIKES = dict.fromkeys(
     [
         "lost answers",
         "late",
@@ -36,12 +36,39 @@ FAULTS = dict.fromkeys(
 )
 """How often each must have struck in a seed, on average, for the seeds to mean something."""
 
+OFTEN = {
+    **STRIKES,
+    "killed": 0.4,
+    "lease ended": 0.2,
+    "key removed": 0.2,
+    "false renewals": 0.2,
+    "acquired": 6,
+    "written": 4,
+    "cancelled": 2,
+    "LostError": 0.4,
+}
+"""The same for contests."""
+
+
+async def trouble_among(
+    simulation: Simulation, work: Callable[[SimulatedProcess], Coroutine[Any, Any, None]], processes: int
+) -> None:
+    """Make trouble for some processes that do the same, and for those that take the place of killed ones."""
+
+    def start(_: SimulatedProcess | None = None) -> None:
+        process = simulation.process()
+        process.start(work(process))
+
+    for _ in range(processes):
+        start()
+    await simulation.trouble(12, restart=start)
+
 
 class Contest(ABC):
     """One run: turns under faults, then one more turn for everybody, and then nothing is left.
 
-    With `operator`, leases and keys under `prefix` are also removed by hand, and the store lies about renewals: two may
-    believe then, until the watch tells, which has no bound. Tokens rise and old holders write nothing all the same.
+    In two of five runs leases and keys under `prefix` are also removed by hand, and the store lies about renewals: more
+    may believe then, until their watch tells, which has no bound. Old holders write nothing all the same.
     """
 
     prefix: str
@@ -49,13 +76,13 @@ class Contest(ABC):
     seconds = 8.0
     rate = 4.0
 
-    def __init__(self, simulation: Simulation, *, operator: bool = False) -> None:
+    def __init__(self, simulation: Simulation, *, operator: bool | None = None) -> None:
         self.simulation = simulation
         self.random = simulation.random
         self.seen = simulation.seen
-        self.operator = operator
+        self.operator = self.random.random() < 0.4 if operator is None else operator
         self.tokens: list[int] = []
-        self.written: list[int] = []
+        self.written: dict[str, list[int]] = {}
         self.holders: dict[Any, tuple[SimulatedProcess, float]] = {}
         self.workers: dict[asyncio.Task[None], SimulatedProcess] = {}
 
@@ -68,7 +95,7 @@ class Contest(ABC):
         self.record_writes()
         for _ in range(processes):
             self.start()
-        also = {"lease ended": self._end_lease, "key removed": self._remove_key} if self.operator else {}
+        also = self.operations() if self.operator else {}
         await self.simulation.trouble(
             self.seconds, rate=self.rate, restart=self.restart, also=also, lying=self.operator
         )
@@ -107,6 +134,8 @@ class Contest(ABC):
                 await asyncio.sleep(self.random.uniform(0, 1))
             except asyncio.CancelledError:
                 self.seen["cancelled"] += 1
+                if asyncio.current_task().cancelling():  # type: ignore[union-attr]
+                    raise
             finally:
                 canceller.cancel()
 
@@ -144,10 +173,16 @@ class Contest(ABC):
 
         def recording(ops: Sequence[Op], expect: Mapping[str, Condition]) -> Mapping[str, int]:
             revisions = commit(ops, expect)
-            self.written += [int(op.value) for op in ops if isinstance(op, Put) and op.key == RESOURCE]
+            for op in ops:
+                if isinstance(op, Put) and op.key.startswith(RESOURCE):
+                    self.written.setdefault(op.key, []).append(int(op.value))
             return revisions
 
         store.commit = recording  # type: ignore[method-assign]
+
+    def operations(self) -> dict[str, Callable[[], object]]:
+        """What an operator does."""
+        return {"lease ended": self._end_lease, "key removed": self._remove_key}
 
     def _end_lease(self) -> bool:
         session = self.random.choice(self.simulation.living).client._sessions._shared
@@ -165,10 +200,15 @@ class Contest(ABC):
         assert not waiting, f"{len(waiting)} of {len(self.workers)} still wait: {self.simulation.keys(self.prefix)}"
         for task in done:
             task.result()
-        assert self.written == sorted(self.written), f"an older holder wrote after a newer one: {self.written}"
-        self.seen["written"] += len(self.written)
+        for key, tokens in self.written.items():
+            self.seen["written"] += len(tokens)
+            self.check_written(key, tokens)
         left = await self.simulation.close()
-        assert [key for key in left if key.startswith((self.prefix, "x/"))] == []
+        assert [key for key in left if not key.startswith("resource") and not key.endswith("/limit")] == []
+
+    def check_written(self, key: str, tokens: list[int]) -> None:
+        """No older holder wrote after a newer one."""
+        assert tokens == sorted(tokens), f"an older holder wrote after a newer one: {key}: {tokens}"
 
 
 def believes(handle: Any) -> bool:
@@ -179,3 +219,36 @@ def believes(handle: Any) -> bool:
 def is_told(handle: Any) -> bool:
     """Return whether a holder was told of the loss, or gave it up by itself."""
     return handle.lost.is_set() or handle._ending is not None
+
+
+class LockContest(Contest):
+    """A contest for locks that can be revoked, which an operator does."""
+
+    @abstractmethod
+    def locks(self, process: SimulatedProcess) -> list[Any]:
+        """Return what can be revoked."""
+
+    def operations(self) -> dict[str, Callable[[], object]]:
+        """Also take them away from who holds them, or waits."""
+        return {**super().operations(), "revoked": self._revoke}
+
+    def _revoke(self) -> None:
+        process = self.random.choice(self.simulation.living)
+        lock = self.random.choice(self.locks(process))
+        process.start(self._take_away(lock, self.random.choice([0, 0.3, 2.0])))
+
+    async def _take_away(self, lock: Any, grace: float) -> None:
+        queue = await lock.contenders()
+        if queue:
+            await lock.revoke(self.random.choice(queue).token, grace)
+
+    async def inside(self, guard: Any, resource: Callable[[], Sequence[Op]]) -> None:
+        """Hold it for a while, and write; most go when they are asked to."""
+        heeds = self.random.random() < 0.7
+        async with guard:
+            for _ in range(self.random.randint(0, 2)):
+                await asyncio.sleep(self.random.uniform(0, 1))
+                if heeds and guard.revoked.is_set():
+                    self.seen["went when asked"] += 1
+                    return
+                await guard.commit(resource())

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable, Coroutine
 from math import inf
+from typing import Any
 
 import pytest
-from chaos import Chaos, simulate
+from contests import STRIKES
 from worlds import Suspensions, World, connect
 
 from osdisco.client import Client
@@ -18,6 +20,7 @@ from osdisco.errors import (
     TimedOutError,
     UnavailableError,
 )
+from osdisco.testing import Scenario, SimulatedProcess, Simulation, scenario
 
 
 def barrier_of(client: Client, name: str = "maintenance") -> DistributedBarrier:
@@ -242,44 +245,56 @@ async def test_names_are_only_text_and_what_others_wrote_holds(world: World) -> 
     await barrier_of(client, "foreign").wait(timeout=1)
 
 
-async def _hold_and_release(chaos: Chaos) -> None:
-    """Nobody comes and passes while it is held for certain; everybody passes at the end, and nothing stays."""
-    now, held_since = chaos.world.clock.now, inf
+Work = Callable[[SimulatedProcess], Coroutine[Any, Any, None]]
 
-    async def work(client: Client) -> None:
+
+@scenario(often={**STRIKES, "killed": 0.4, "held": 3, "passed": 3})
+async def holding_and_passing(simulation: Simulation) -> None:
+    """Nobody comes and passes while it is held for certain; everybody passes at the end, and nothing stays."""
+    now, held_since = simulation.clock.now, inf
+
+    async def hold(process: SimulatedProcess) -> None:
         nonlocal held_since
-        barrier = barrier_of(client)
-        while not chaos.over:
+        barrier = barrier_of(process.client)
+        while not simulation.over:
             try:
                 await barrier.hold()
-                chaos.seen["held"] += 1
-                held_since = now()
+                simulation.seen["held"] += 1
+                held_since = min(held_since, now())
                 await asyncio.sleep(0.5)
                 held_since = inf
                 await barrier.release()
             except OsdiscoError as exc:
-                chaos.seen[type(exc).__name__] += 1
-            await asyncio.sleep(chaos.random.uniform(0, 1))
+                simulation.seen[type(exc).__name__] += 1
+            await asyncio.sleep(simulation.random.uniform(0, 1))
 
-    async def pass_by(client: Client) -> None:
-        while not chaos.over:
+    async def pass_by(process: SimulatedProcess) -> None:
+        while not simulation.over:
             came = now()
-            await barrier_of(client).wait()
+            await barrier_of(process.client).wait()
             assert came < held_since, f"came at {came} and passed, held since {held_since}"
-            chaos.seen["passed"] += 1
-            await asyncio.sleep(chaos.random.uniform(0, 0.2))
+            simulation.seen["passed"] += 1
+            await asyncio.sleep(simulation.random.uniform(0, 0.2))
 
-    tasks = [asyncio.ensure_future(work(chaos.process()))]
-    tasks += [asyncio.ensure_future(pass_by(chaos.process())) for _ in range(chaos.random.randint(1, 3))]
-    await chaos.rage()
-    await tasks[0]
-    await barrier_of(chaos.living[0]).release()
-    await asyncio.wait_for(asyncio.gather(*tasks), 60)
-    assert await chaos.close() == []
+    def start(work: Work) -> None:
+        process = simulation.process()
+        works[process] = work
+        process.start(work(process))
+
+    works: dict[SimulatedProcess, Work] = {}
+    for work in [hold, *[pass_by] * simulation.random.randint(1, 3)]:
+        start(work)
+    await simulation.trouble(12, restart=lambda dead: start(works[dead]))
+    holders = [process for process in simulation.living if works[process] is hold]
+    await asyncio.wait([task for process in holders for task in process.tasks])
+    await holders[0].call(barrier_of(holders[0].client).release())
+    await simulation.finish(60)
+    assert await simulation.close() == []
 
 
-def test_whatever_happens(request: pytest.FixtureRequest) -> None:
-    simulate(_hold_and_release, request, {"held": 3, "passed": 3, "lost answers": 5, "late": 2, "cut off": 2})
+@pytest.mark.timeout(900)
+def test_whatever_happens(osdisco_simulate: Callable[[Scenario], None]) -> None:
+    osdisco_simulate(holding_and_passing)
 
 
 @pytest.mark.osdisco("memory", "etcd", "etcd+http", "consul")

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 
 import pytest
-from chaos import Chaos, simulate
+from contests import STRIKES, trouble_among
 from worlds import Suspensions, World, connect
 
 from osdisco.client import Client
@@ -16,6 +17,7 @@ from osdisco.errors import (
     OsdiscoError,
     UnavailableError,
 )
+from osdisco.testing import Scenario, SimulatedProcess, Simulation, scenario
 
 
 def register_of(client: Client, name: str = "schema") -> ConsensusRegister:
@@ -101,33 +103,38 @@ async def test_a_proposal_that_is_too_large_is_refused_before_it_is_sent(world: 
     assert not client.backend.calls["commit"]
 
 
-async def _agree(chaos: Chaos) -> None:
+@scenario(often={**STRIKES, "killed": 0.4, "answers": 20})
+async def agreement(simulation: Simulation) -> None:
     """All answers of a round are the same, and are what stands."""
     answers: dict[str, set[bytes]] = {}
 
-    async def work(client: Client, me: bytes) -> None:
+    async def work(process: SimulatedProcess) -> None:
         number = 0
-        while not chaos.over:
+        while not simulation.over:
             name = f"r{number}"
             try:
-                answers.setdefault(name, set()).add(await register_of(client, name).propose(me))
-                chaos.seen["answers"] += 1
+                decided = await register_of(process.client, name).propose(process.name.encode())
+                answers.setdefault(name, set()).add(decided)
+                simulation.seen["answers"] += 1
                 number += 1
             except OsdiscoError as exc:
-                chaos.seen[type(exc).__name__] += 1
-            await asyncio.sleep(chaos.random.uniform(0, 0.5))
+                simulation.seen[type(exc).__name__] += 1
+            await asyncio.sleep(simulation.random.uniform(0, 0.5))
 
-    workers = [asyncio.ensure_future(work(chaos.process(), b"%d" % n)) for n in range(chaos.random.randint(2, 4))]
-    await chaos.rage()
-    await asyncio.gather(*workers)
-    await asyncio.sleep(10)
+    await trouble_among(simulation, work, simulation.random.randint(2, 4))
+    await simulation.finish(30)
+    left = await simulation.close()
     for name, given in answers.items():
-        assert given <= {await register_of(chaos.living[0], name).decided()}, name
-    await chaos.close()
+        item = simulation.store.get(f"ns/dec/{name}")
+        assert item is not None
+        assert given == {item.value}, name
+    assert {f"dec/{name}" for name in answers} <= set(left)
+    assert all(key.startswith("dec/") for key in left)
 
 
-def test_whatever_happens(request: pytest.FixtureRequest) -> None:
-    simulate(_agree, request, {"answers": 20, "lost answers": 5, "late": 2})
+@pytest.mark.timeout(900)
+def test_whatever_happens(osdisco_simulate: Callable[[Scenario], None]) -> None:
+    osdisco_simulate(agreement)
 
 
 @pytest.mark.osdisco("memory", "etcd", "etcd+http", "consul")

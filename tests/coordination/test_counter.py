@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 
 import pytest
-from chaos import Chaos, simulate
+from contests import STRIKES, trouble_among
 from worlds import Suspensions, World, connect
 
 from osdisco.backend import Put
@@ -18,6 +19,7 @@ from osdisco.errors import (
     OsdiscoError,
     UnavailableError,
 )
+from osdisco.testing import Scenario, SimulatedProcess, Simulation, scenario
 
 
 def counter_of(client: Client, name: str = "jobs") -> DistributedCounter:
@@ -169,39 +171,45 @@ async def test_it_ends_at_64_bits(world: World) -> None:
     assert await counter.add(-1) == 2**63 - 2
 
 
-async def _count(chaos: Chaos) -> None:
+@scenario(often={**STRIKES, "killed": 0.4, "added": 15, "unknown": 0.2})
+async def additions(simulation: Simulation) -> None:
     """Additions that were confirmed count; those of unknown outcome may; nothing counts twice."""
     confirmed = doubtful = 0
 
-    async def work(client: Client) -> None:
+    async def add(process: SimulatedProcess, delta: int) -> None:
         nonlocal confirmed, doubtful
+        doubtful += delta  # also when it is killed
+        try:
+            await counter_of(process.client).add(delta, exactly_once=True)
+            confirmed += delta
+            simulation.seen["added"] += 1
+        except IndeterminateError:
+            simulation.seen["unknown"] += 1
+            return
+        except OsdiscoError:
+            simulation.seen["refused by the counter"] += 1
+        doubtful -= delta
+
+    async def work(process: SimulatedProcess) -> None:
         last = False
         while not last:
-            last = chaos.over
-            delta = chaos.random.randint(1, 5)
-            try:
-                await counter_of(client).add(delta, exactly_once=True)
-                confirmed += delta
-                chaos.seen["added"] += 1
-            except IndeterminateError:
-                doubtful += delta
-                chaos.seen["unknown"] += 1
-            except OsdiscoError:
-                chaos.seen["refused"] += 1
-            await asyncio.sleep(chaos.random.uniform(0, 1))
+            last = simulation.over
+            await add(process, simulation.random.randint(1, 5))
+            await asyncio.sleep(simulation.random.uniform(0, 1))
 
-    workers = [asyncio.ensure_future(work(chaos.process())) for _ in range(chaos.random.randint(2, 4))]
-    await chaos.rage()
-    await asyncio.gather(*workers)
-    left = await chaos.close()
-    total = await counter_of(chaos.world.process()).get()
+    await trouble_among(simulation, work, simulation.random.randint(2, 4))
+    await simulation.finish(30)
+    left = await simulation.close()
+    item = simulation.store.get("ns/ctr/jobs")
+    assert item is not None
+    total = int(item.value)
     assert confirmed <= total <= confirmed + doubtful, f"{total}, confirmed {confirmed}, unknown {doubtful}"
     assert left == ["ctr/jobs"]
-    await chaos.world.aclose()
 
 
-def test_whatever_happens(request: pytest.FixtureRequest) -> None:
-    simulate(_count, request, {"added": 15, "unknown": 0.2, "lost answers": 5, "late": 2, "cut off": 2})
+@pytest.mark.timeout(900)
+def test_whatever_happens(osdisco_simulate: Callable[[Scenario], None]) -> None:
+    osdisco_simulate(additions)
 
 
 @pytest.mark.osdisco("memory", "etcd", "etcd+http", "consul")

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 
 import pytest
-from chaos import TTL, Chaos, simulate
+from contests import STRIKES
 from worlds import Suspensions, World, connect, lease_of, process_of
 
 from osdisco.backend import Condition, Delete, Item, Op, Put
@@ -24,7 +24,7 @@ from osdisco.errors import (
     TimedOutError,
     UnavailableError,
 )
-from osdisco.testing import run
+from osdisco.testing import Scenario, SimulatedProcess, Simulation, run, scenario
 
 
 def barrier_of(client: Client, parties: int = 2, timeout: float | None = None, name: str = "phase") -> DoubleBarrier:
@@ -407,65 +407,57 @@ LONG = 30.0
 class Rounds:
     """At most `parties` are inside by what the store says, none alone, and it goes on when the faults are over."""
 
-    def __init__(self, chaos: Chaos) -> None:
-        self.chaos = chaos
-        self.parties = chaos.random.randint(2, 3)
-        self.workers: dict[asyncio.Task[None], Client] = {}
-        self.dead: list[asyncio.Task[None]] = []
+    def __init__(self, simulation: Simulation) -> None:
+        self.simulation = simulation
+        self.random = simulation.random
+        self.parties = self.random.randint(2, 3)
 
     async def run(self) -> None:
         self._check_rosters()
-        for _ in range(self.parties + self.chaos.random.randint(0, 2)):
+        for _ in range(self.parties + self.random.randint(0, 2)):
             self._start()
-        await self.chaos.rage(self._kill)
-        for task in self.workers:
-            task.cancel()
-        ended = await asyncio.gather(*self.workers, *self.dead, return_exceptions=True)
-        assert {type(one) for one in ended} <= {asyncio.CancelledError, type(None)}, ended
-        await asyncio.sleep(3 * TTL)  # until nobody waits any more who was killed
-        turns = [self._turn(self.chaos.process(), None) for _ in range(self.parties)]
+        await self.simulation.trouble(12, restart=self._start)
+        for process in self.simulation.living:
+            for task in process.tasks:
+                process.ask(task.cancel)
+        await self.simulation.finish(30)
+        await asyncio.sleep(12)  # until nobody waits any more who was killed
+        last = [self.simulation.process() for _ in range(self.parties)]
+        turns = [process.call(self._turn(process.client, None)) for process in last]
         await asyncio.wait_for(asyncio.gather(*turns), LONG)
-        assert await self.chaos.close() == []
+        assert await self.simulation.close() == []
 
-    def _start(self) -> None:
-        client = self.chaos.process()
-        self.workers[asyncio.ensure_future(self._work(client))] = client
-
-    def _kill(self) -> None:
-        task = self.chaos.random.choice(list(self.workers))
-        self.chaos.kill(self.workers.pop(task))
-        task.cancel()
-        self.dead.append(task)
-        self._start()
+    def _start(self, _: SimulatedProcess | None = None) -> None:
+        process = self.simulation.process()
+        process.start(self._work(process.client))
 
     async def _work(self, client: Client) -> None:
-        chance = self.chaos.random
-        while not self.chaos.over:
-            task = asyncio.ensure_future(self._turn(client, chance.choice([None, 2.0, 6.0])))
-            if chance.random() < 0.2:
-                asyncio.get_running_loop().call_later(chance.uniform(0, 3), task.cancel)
+        while not self.simulation.over:
+            task = asyncio.ensure_future(self._turn(client, self.random.choice([None, 2.0, 6.0])))
+            if self.random.random() < 0.2:
+                asyncio.get_running_loop().call_later(self.random.uniform(0, 3), task.cancel)
             try:
                 await asyncio.wait([task])
             finally:
                 task.cancel()
                 await asyncio.wait([task])
             self._ended(task)
-            await asyncio.sleep(chance.uniform(0, 0.5))
+            await asyncio.sleep(self.random.uniform(0, 0.5))
 
     async def _turn(self, client: Client, timeout: float | None) -> None:
         async with barrier_of(client, self.parties, timeout):
-            await asyncio.sleep(self.chaos.random.uniform(0, 1))
-        self.chaos.seen["left"] += 1
+            await asyncio.sleep(self.random.uniform(0, 1))
+        self.simulation.seen["left"] += 1
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         error = None if task.cancelled() else task.exception()
-        self.chaos.seen["cancelled" if task.cancelled() else type(error).__name__] += 1
+        self.simulation.seen["cancelled" if task.cancelled() else type(error).__name__] += 1
         if error is not None and not isinstance(error, OsdiscoError):
             raise error
 
     def _check_rosters(self) -> None:
         """Look at every commit: a roster has as many as it takes, all there, while nobody of another one is inside."""
-        store = self.chaos.world.store
+        store = self.simulation.store
         commit = store.commit
 
         def checking(ops: Sequence[Op], expect: Mapping[str, Condition]) -> Mapping[str, int]:
@@ -476,7 +468,7 @@ class Rounds:
                     inside = present(before, before[op.key].value) if op.key in before else []
                     assert not inside, f"{op} while {inside} are inside"
                     assert isinstance(op, Delete) or len(present(before, op.value)) == self.parties
-                    self.chaos.seen["rounds"] += isinstance(op, Put)
+                    self.simulation.seen["rounds"] += isinstance(op, Put)
             return result
 
         store.commit = checking
@@ -491,13 +483,17 @@ def present(items: Mapping[str, Item], roster: bytes) -> list[str]:
     return [key for key, created in named if key in items and items[key].created == created]
 
 
-async def _rounds(chaos: Chaos) -> None:
-    await Rounds(chaos).run()
+OFTEN = {"rounds": 3, "left": 3, "cancelled": 0.5, "killed": 0.4, "BarrierBrokenError": 0.3}
 
 
-def test_whatever_happens(request: pytest.FixtureRequest) -> None:
-    often = {"rounds": 3, "left": 3, "cancelled": 0.5, "killed": 0.5, "BarrierBrokenError": 0.5, "lost answers": 5}
-    simulate(_rounds, request, often)
+@scenario(often={**STRIKES, **OFTEN})
+async def rounds(simulation: Simulation) -> None:
+    await Rounds(simulation).run()
+
+
+@pytest.mark.timeout(900)
+def test_whatever_happens(osdisco_simulate: Callable[[Scenario], None]) -> None:
+    osdisco_simulate(rounds)
 
 
 # Real stores

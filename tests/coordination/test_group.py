@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Any
 
 import pytest
-from chaos import Chaos, simulate
+from contests import STRIKES, trouble_among
 from worlds import Suspensions, World, connect, lease_of
 
 from osdisco.backend import Delete, Lease
 from osdisco.client import Client
-from osdisco.coordination import CoordinationService, Group, Member, MemberEvent
+from osdisco.coordination import CoordinationService, Group, Member, MemberEvent, Membership
 from osdisco.errors import (
     ClosedError,
     LostError,
     TimedOutError,
     UnavailableError,
 )
-from osdisco.testing import run
+from osdisco.testing import Scenario, SimulatedProcess, Simulation, run, scenario
 
 
 def group_of(client: Client, name: str = "workers") -> Group:
@@ -121,6 +122,25 @@ async def test_the_later_of_two_with_one_id_stays(world: World) -> None:
         assert await ids(new) == ["a"]
 
 
+async def test_a_join_that_was_given_up_is_no_rival_of_the_next_one(world: World) -> None:
+    """What it sent comes late, with a higher incarnation than the next one's, and is removed."""
+    client = world.process(timeout=2)
+    first = group_of(client).join("a")
+    late = client.backend.faults.late("commit", after=3, times=1, key=first._place.process)
+    with client.backend.faults.outage("commit", key=first._place.process):
+        with pytest.raises(UnavailableError):
+            await first
+        async with group_of(client).join("a") as second:
+            await asyncio.sleep(2)
+            assert late.hits == 1
+            assert len(world.keys("grp/")) == 2
+            assert second.joined
+            client.backend.faults.clear()
+            await asyncio.sleep(5)
+            assert await ids(client) == ["a"]
+            assert len(world.keys("grp/")) == 1
+
+
 async def test_a_restart_with_the_same_id_does_not_wait_for_the_old_ttl(world: World) -> None:
     old, new = world.process(), world.process()
     await group_of(old).join("a", info={"n": 1})
@@ -207,55 +227,43 @@ def test_a_cancelled_join_or_stay_leaves_nobody(fault: str) -> None:
     assert first > 3
 
 
-async def _members(chaos: Chaos) -> None:
+@scenario(often={**STRIKES, "killed": 0.4, "updated": 20})
+async def members(simulation: Simulation) -> None:
     """When the faults are over everybody who lives is a member, by its latest, and nobody else."""
-    joined: dict[Client, Any] = {}
-    numbers = iter(range(1000))
+    joined: dict[SimulatedProcess, Membership] = {}
 
-    async def join(client: Client) -> None:
-        membership = group_of(client).join(f"m{next(numbers)}")
+    async def work(process: SimulatedProcess) -> None:
+        joined[process] = await join(process)
+        while not simulation.over:
+            await asyncio.sleep(0.5)
+            await joined[process].update(info={"n": simulation.random.randint(0, 9)})
+            simulation.seen["updated"] += 1
+
+    async def join(process: SimulatedProcess) -> Membership:
         while True:
             try:
-                joined[client] = await membership
-                return
+                return await group_of(process.client).join(process.name)
             except (UnavailableError, LostError, TimedOutError) as exc:
-                chaos.seen[type(exc).__name__] += 1
-                membership = group_of(client).join(membership.member.id)
+                simulation.seen[type(exc).__name__] += 1
 
-    def kill() -> None:
-        client = chaos.random.choice(chaos.living)
-        chaos.kill(client)
-        tasks.append(asyncio.ensure_future(join(chaos.process())))
-        joined.pop(client, None)
-
-    tasks = [asyncio.ensure_future(join(chaos.process())) for _ in range(3)]
-    updating = asyncio.ensure_future(_update(chaos, joined))
-    await chaos.rage(kill, deaths=0.1)
-    await updating
+    await trouble_among(simulation, work, 3)
+    await simulation.finish(30)
     await asyncio.sleep(40)
-    living = {client: membership for client, membership in joined.items() if client in chaos.living}
-    assert len(living) == len(chaos.living)
+    assert set(simulation.living) <= set(joined)
+    living = {process: joined[process] for process in simulation.living}
     expected = sorted((membership.member for membership in living.values()), key=lambda member: member.id)
-    assert await group_of(chaos.living[0]).members() == expected
-    for membership in living.values():
+    for process, membership in living.items():
         assert membership.joined
         assert sorted(membership.members.values(), key=lambda member: member.id) == expected
-    for task in tasks:
-        task.cancel()
-    await asyncio.wait(tasks)
-    assert await chaos.close() == []
+        assert await process.call(group_of(process.client).members()) == expected
+    for process, membership in living.items():
+        await process.call(membership.leave())
+    assert await simulation.close() == []
 
 
-async def _update(chaos: Chaos, joined: dict[Client, Any]) -> None:
-    while not chaos.over:
-        await asyncio.sleep(0.5)
-        for membership in joined.values():
-            await membership.update(info={"n": chaos.random.randint(0, 9)})
-            chaos.seen["updated"] += 1
-
-
-def test_whatever_happens(request: pytest.FixtureRequest) -> None:
-    simulate(_members, request, {"updated": 20, "killed": 1, "lost answers": 5, "late": 2, "cut off": 2})
+@pytest.mark.timeout(900)
+def test_whatever_happens(osdisco_simulate: Callable[[Scenario], None]) -> None:
+    osdisco_simulate(members)
 
 
 @pytest.mark.osdisco("memory", "etcd", "etcd+http", "consul")

@@ -1,50 +1,194 @@
-"""Many processes, many faults, many seeds: what must hold of the mutex, and that it goes on afterwards."""
+"""Many processes, faults and seeds: what holds of locks and permits of all kinds, and that they go on afterwards."""
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import pytest
-from contests import FAULTS, Contest
+from contests import OFTEN, LockContest
+from worlds import NAMESPACE
 
-from osdisco.backend import Put
+from osdisco.backend import Condition, Op, Put
 from osdisco.coordination import CoordinationService
 from osdisco.testing import Scenario, SimulatedProcess, Simulation, run_seed, scenario
 
-OFTEN = {**FAULTS, "killed": 0.4, "acquired": 6, "written": 4, "cancelled": 2, "LostError": 0.4}
-"""What must have happened in a seed on average for the run to mean something."""
+OFTEN_LOCKS = {**OFTEN, "revoked": 0.2}
 
 
-class Mutex(Contest):
+class Mutex(LockContest):
     """Holders exclude each other, come in the order of the queue (their tokens rise), and write in that order."""
 
     prefix = "lock/"
 
+    def locks(self, process: SimulatedProcess) -> list[Any]:
+        return [CoordinationService(process.client).lock("job")]
+
     async def turn(self, process: SimulatedProcess, timeout: float | None) -> None:
-        lock = CoordinationService(process.client).lock("job")
-        if self.random.random() < 0.2:
-            guard = await lock.try_acquire()
-            if guard is None:
-                return
-        else:
-            guard = await lock.acquire(timeout=timeout)
-        with self.holding(guard, process):
-            async with guard:
-                for _ in range(self.random.randint(0, 2)):
-                    await asyncio.sleep(self.random.uniform(0, 1))
-                    await guard.commit([Put("resource", b"%d" % guard.token)])
+        (lock,) = self.locks(process)
+        guard = await (lock.try_acquire() if self.random.random() < 0.2 else lock.acquire(timeout=timeout))
+        if guard is not None:
+            with self.holding(guard, process):
+                await self.inside(guard, lambda: [Put("resource", b"%d" % guard.token)])
 
 
-@scenario(often=OFTEN)
+@scenario(often=OFTEN_LOCKS)
 async def mutex(simulation: Simulation) -> None:
     await Mutex(simulation).run(simulation.random.randint(2, 4))
 
 
-@scenario(often={**OFTEN, "lease ended": 0.4, "key removed": 0.4, "false renewals": 0.4})
-async def mutex_with_an_operator(simulation: Simulation) -> None:
-    """Leases are ended and entries removed by hand, too."""
-    await Mutex(simulation, operator=True).run(simulation.random.randint(2, 4))
+class ReadWrite(LockContest):
+    """Readers share, writers exclude everybody; a writer waits for all before it, and a reader for the writers."""
+
+    prefix = "rw/"
+
+    def __init__(self, simulation: Simulation) -> None:
+        super().__init__(simulation)
+        self.writes: dict[int, bool] = {}
+
+    def locks(self, process: SimulatedProcess) -> list[Any]:
+        lock = CoordinationService(process.client).rwlock("catalog")
+        return [lock.read(), lock.write()]
+
+    async def turn(self, process: SimulatedProcess, timeout: float | None) -> None:
+        writes = self.random.random() < 0.4
+        lock = self.locks(process)[writes]
+        guard = await (lock.try_acquire() if self.random.random() < 0.2 else lock.acquire(timeout=timeout))
+        if guard is None:
+            return
+        self.writes[guard.token] = writes
+        with self.holding(guard, process):
+            await self.inside(guard, lambda: [Put(f"resource-{writes}", b"%d" % guard.token)])
+
+    def check(self, handle: Any, process: SimulatedProcess) -> None:
+        assert handle.token not in self.tokens, f"{handle} for the second time"
+        if self.operator:
+            return
+        writes = self.writes[handle.token]
+        for other, (its, since) in self.holders.items():
+            if writes or self.writes[other.token]:
+                self.check_excluded(handle, other, its, since)
+            else:
+                self.seen["shared"] += believes_beside(other, its)
+        before = [token for token in self.tokens if writes or self.writes[token]]
+        assert not before or handle.token > max(before), f"{handle} came before its turn: {before}"
+
+    def check_written(self, key: str, tokens: list[int]) -> None:
+        if key.endswith("True"):
+            super().check_written(key, tokens)
+
+
+def believes_beside(other: Any, its: SimulatedProcess) -> bool:
+    return its.alive and not other.lost.is_set()
+
+
+@scenario(often={**OFTEN_LOCKS, "shared": 0.5})
+async def rwlock(simulation: Simulation) -> None:
+    await ReadWrite(simulation).run(simulation.random.randint(2, 4))
+
+
+class Permits(LockContest):
+    """Never more holders than permits, by the store and by what holders believe; the head of the queue comes next."""
+
+    prefix = "sem/"
+
+    def __init__(self, simulation: Simulation) -> None:
+        super().__init__(simulation)
+        self.limit = self.random.randint(1, 3)
+
+    def locks(self, process: SimulatedProcess) -> list[Any]:
+        return [CoordinationService(process.client).semaphore("merges", limit=self.limit)]
+
+    async def turn(self, process: SimulatedProcess, timeout: float | None) -> None:
+        (semaphore,) = self.locks(process)
+        quick = self.random.random() < 0.2
+        guard = await (semaphore.try_acquire() if quick else semaphore.acquire(timeout=timeout))
+        if guard is not None:
+            with self.holding(guard, process):
+                await self.inside(guard, lambda: [Put("resource", b"%d" % guard.token)])
+
+    def check(self, handle: Any, process: SimulatedProcess) -> None:
+        assert handle.token not in self.tokens, f"{handle} for the second time"
+        if not self.operator:
+            others = [(other, its, since) for other, (its, since) in self.holders.items() if its.alive]
+            self.seen["shared"] += bool(others)
+            if len(others) >= self.limit:
+                self.check_some_gone(handle, others)
+
+    def check_some_gone(self, handle: Any, others: list[tuple[Any, SimulatedProcess, float]]) -> None:
+        """As many of the others as there are too many were told, or know it by their clock if they were disturbed."""
+        gone = 0
+        for other, its, since in others:
+            try:
+                self.check_excluded(handle, other, its, since)
+            except AssertionError:
+                continue
+            gone += 1
+        assert len(others) - gone < self.limit, f"{handle} beside {others}, with {self.limit} permits"
+
+    def check_written(self, key: str, tokens: list[int]) -> None:
+        """Holders write side by side."""
+
+    def record_writes(self) -> None:
+        super().record_writes()
+        store = self.simulation.store
+        commit = store.commit
+
+        def checking(ops: Sequence[Op], expect: Mapping[str, Condition]) -> Mapping[str, int]:
+            queue = {key: item.created for key, item in store.scan(f"{NAMESPACE}/sem/merges/q/").items.items()}
+            revisions = commit(ops, expect)
+            holders = store.scan(f"{NAMESPACE}/sem/merges/h/").items
+            assert len(holders) <= self.limit, f"{self.limit} permits, held: {holders}"
+            for op in ops:
+                if isinstance(op, Put) and op.key in holders:
+                    place = op.key.replace("/h/", "/q/")
+                    assert place == min(queue, key=lambda key: queue[key]), f"{place} came before its turn: {queue}"
+            return revisions
+
+        store.commit = checking  # type: ignore[method-assign]
+
+
+@scenario(often={**OFTEN_LOCKS, "shared": 0.5})
+async def semaphore(simulation: Simulation) -> None:
+    await Permits(simulation).run(simulation.random.randint(2, 4))
+
+
+class Several(LockContest):
+    """Of each lock there is one holder, whoever takes how many at once; all or none, and nobody waits in a circle."""
+
+    prefix = "lock/"
+    names = "abc"
+
+    def __init__(self, simulation: Simulation) -> None:
+        super().__init__(simulation)
+        self.latest: dict[str, int] = {}
+
+    def locks(self, process: SimulatedProcess) -> list[Any]:
+        return [CoordinationService(process.client).lock(name) for name in self.names]
+
+    async def turn(self, process: SimulatedProcess, timeout: float | None) -> None:
+        names = self.random.sample(self.names, self.random.randint(1, 3))
+        locks = CoordinationService(process.client).multilock(names)
+        guard = await (locks.try_acquire() if self.random.random() < 0.2 else locks.acquire(timeout=timeout))
+        if guard is not None:
+            with self.holding(guard, process):
+                written = [Put(f"resource-{name}", b"%d" % token) for name, token in guard.tokens.items()]
+                await self.inside(guard, lambda: written)
+
+    def check(self, handle: Any, process: SimulatedProcess) -> None:
+        self.seen["several"] += len(handle.tokens) > 1
+        for other, (its, since) in self.holders.items():
+            if not self.operator and handle.tokens.keys() & other.tokens.keys():
+                self.check_excluded(handle, other, its, since)
+        for name, token in handle.tokens.items():
+            latest = self.latest.get(name, 0)
+            assert self.operator or token > latest, f"{handle} after {latest} held {name}"
+            self.latest[name] = token
+
+
+@scenario(often={**OFTEN_LOCKS, "several": 3})
+async def multilock(simulation: Simulation) -> None:
+    await Several(simulation).run(simulation.random.randint(2, 4))
 
 
 async def crowd(simulation: Simulation) -> None:
@@ -54,7 +198,7 @@ async def crowd(simulation: Simulation) -> None:
 
 
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize("scenario", [mutex, mutex_with_an_operator], ids=lambda scenario: scenario.name)
+@pytest.mark.parametrize("scenario", [mutex, rwlock, semaphore, multilock], ids=lambda scenario: scenario.name)
 def test_whatever_happens(scenario: Scenario, osdisco_simulate: Callable[[Scenario], None]) -> None:
     osdisco_simulate(scenario)
 

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 
 import pytest
-from chaos import TTL, Chaos, simulate
+from contests import STRIKES
 from worlds import Suspensions, World, connect
 
 from osdisco.backend import Condition, Delete, Op, Put
@@ -15,7 +15,7 @@ from osdisco.client import Client
 from osdisco.coordination import CoordinationService, Fence, Group, Member
 from osdisco.coordination.partition import owner_of
 from osdisco.errors import OsdiscoError, StaleTokenError, TimedOutError
-from osdisco.testing import run
+from osdisco.testing import Scenario, SimulatedProcess, Simulation, run, scenario
 
 COUNT = 12
 
@@ -261,56 +261,47 @@ def test_a_cancelled_member_leaves_nothing(fault: str) -> None:
 class Shares:
     """No partition is believed in twice, and all have an owner when the faults are over."""
 
-    def __init__(self, chaos: Chaos) -> None:
-        self.chaos = chaos
-        self.workers: list[Worker] = []
-        self.dead: list[Worker] = []
-        self.ids = iter(range(1000))
+    def __init__(self, simulation: Simulation) -> None:
+        self.simulation = simulation
+        self.workers: dict[SimulatedProcess, Worker] = {}
 
     async def run(self) -> None:
         self._check_tokens()
-        for _ in range(self.chaos.random.randint(2, 4)):
+        for _ in range(self.simulation.random.randint(2, 4)):
             self._start()
         looking = asyncio.ensure_future(self._look())
-        await self.chaos.rage(self._kill, deaths=0.1)
-        await asyncio.sleep(10 * TTL)
+        await self.simulation.trouble(12, restart=self._start)
+        await asyncio.sleep(40)
         looking.cancel()
         await asyncio.wait([looking])
         assert looking.cancelled(), looking.exception()
-        assert spread(*self.workers) == list(range(COUNT))
-        await asyncio.gather(*(worker.stop() for worker in self.workers))
-        for worker in self.dead:
-            worker.task.cancel()
-        await asyncio.gather(*(worker.task for worker in self.dead), return_exceptions=True)
-        assert await self.chaos.close() == []
+        living = {process: self.workers[process] for process in self.simulation.living}
+        assert spread(*living.values()) == list(range(COUNT))
+        await asyncio.gather(*(process.call(worker.stop()) for process, worker in living.items()))
+        assert await self.simulation.close() == []
 
-    def _start(self) -> None:
-        self.workers.append(_Patient(self.chaos.process(), f"m{next(self.ids)}"))
-
-    def _kill(self) -> None:
-        worker = self.chaos.random.choice(self.workers)
-        self.workers.remove(worker)
-        self.dead.append(worker)
-        self.chaos.kill(worker.client)
-        self._start()
+    def _start(self, _: SimulatedProcess | None = None) -> None:
+        process = self.simulation.process()
+        self.workers[process] = process.ask(_Patient, process.client, process.name)
 
     async def _look(self) -> None:
+        """What is believed in is asked of each by its own clock, those that are paused or were killed included."""
         while True:
-            owned = spread(*self.workers, *self.dead)
-            assert len(owned) == len(set(owned)), f"owned twice: {[dict(worker.owned) for worker in self.workers]}"
-            self.chaos.seen["owned"] += len(owned)
+            owned = sorted(number for worker in self.workers.values() for number in worker.owned)
+            assert len(owned) == len(set(owned)), f"owned twice: {self.workers}"
+            self.simulation.seen["owned"] += len(owned)
             await asyncio.sleep(0.1)
 
     def _check_tokens(self) -> None:
         """Every owner is newer than the one before, and none writes over another."""
-        commit, store = self.chaos.world.store.commit, self.chaos.world.store
+        commit, store = self.simulation.store.commit, self.simulation.store
 
         def checking(ops: list[Op], expect: Mapping[str, Condition]) -> Mapping[str, int]:
             puts = [op.key for op in ops if isinstance(op, Put) and op.key.startswith("ns/part/")]
             there = [key for key in puts if store.get(key) is not None]
             result = commit(ops, expect)
             assert not there, f"{there} was taken from its owner"
-            self.chaos.seen["taken"] += len(puts)
+            self.simulation.seen["taken"] += len(puts)
             return result
 
         store.commit = checking
@@ -327,12 +318,14 @@ class _Patient(Worker):
                 self._membership = group_of(self.client).join(self._membership.member.id)
 
 
-async def _shares(chaos: Chaos) -> None:
-    await Shares(chaos).run()
+@scenario(often={**STRIKES, "killed": 0.4, "taken": 20, "owned": 500})
+async def shares(simulation: Simulation) -> None:
+    await Shares(simulation).run()
 
 
-def test_whatever_happens(request: pytest.FixtureRequest) -> None:
-    simulate(_shares, request, {"taken": 20, "owned": 500, "killed": 1, "lost answers": 5, "late": 2, "cut off": 2})
+@pytest.mark.timeout(900)
+def test_whatever_happens(osdisco_simulate: Callable[[Scenario], None]) -> None:
+    osdisco_simulate(shares)
 
 
 @pytest.mark.osdisco("memory", "etcd", "etcd+http", "consul")

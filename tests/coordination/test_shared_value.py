@@ -3,15 +3,26 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from math import inf, nan
 from typing import Any
 
 import pytest
+from contests import STRIKES, trouble_among
 from worlds import Suspensions, World, connect
 
 from osdisco.client import Client
 from osdisco.coordination import CoordinationService, SharedValue
-from osdisco.errors import ClosedError, ConflictError, DeniedError, IndeterminateError, InvalidNameError, RecordError
+from osdisco.errors import (
+    ClosedError,
+    ConflictError,
+    DeniedError,
+    IndeterminateError,
+    InvalidNameError,
+    OsdiscoError,
+    RecordError,
+)
+from osdisco.testing import Scenario, SimulatedProcess, Simulation, scenario
 
 
 def flags_of(client: Client, default: Any = None, name: str = "flags") -> SharedValue:
@@ -175,6 +186,65 @@ async def test_names_are_only_text(world: World) -> None:
     assert len(world.keys("val/")) == len(names)
     with pytest.raises(InvalidNameError):
         flags_of(client, name="")
+
+
+class Updates:
+    """No confirmed update is overwritten unseen, and who follows sees them in order and the last one in the end."""
+
+    def __init__(self, simulation: Simulation) -> None:
+        self.simulation = simulation
+        self.confirmed = self.doubtful = 0
+        self.followed: dict[SimulatedProcess, list[int]] = {}
+        self.followers: dict[SimulatedProcess, asyncio.Task[None]] = {}
+
+    async def run(self) -> None:
+        simulation = self.simulation
+        await trouble_among(simulation, self._work, simulation.random.randint(2, 4))
+        await asyncio.sleep(40)
+        process = simulation.living[0]
+        total = await process.call(flags_of(process.client, default=0).get())
+        assert self.confirmed <= total <= self.confirmed + self.doubtful, (total, self.confirmed, self.doubtful)
+        for process in simulation.living:
+            seen = self.followed[process]
+            assert seen == sorted(seen)
+            assert seen[-1] == total
+            process.ask(self.followers[process].cancel)
+        await simulation.finish(5)
+        assert await simulation.close() == ["val/flags"]
+
+    async def _work(self, process: SimulatedProcess) -> None:
+        self.followers[process] = process.start(self._follow(process))
+        while not self.simulation.over:
+            await self._update(process)
+            await asyncio.sleep(self.simulation.random.uniform(0, 1))
+
+    async def _update(self, process: SimulatedProcess) -> None:
+        self.doubtful += 1  # also when it is killed
+        try:
+            await flags_of(process.client, default=0).update(lambda value: value + 1)
+            self.confirmed += 1
+            self.simulation.seen["updated"] += 1
+        except IndeterminateError:
+            return
+        except OsdiscoError as exc:
+            self.simulation.seen[type(exc).__name__] += 1
+        self.doubtful -= 1
+
+    async def _follow(self, process: SimulatedProcess) -> None:
+        async with flags_of(process.client, default=0).watch() as values:
+            async for value in values:
+                self.followed.setdefault(process, []).append(value)
+                self.simulation.seen["seen"] += 1
+
+
+@scenario(often={**STRIKES, "killed": 0.4, "updated": 15, "seen": 20})
+async def updates(simulation: Simulation) -> None:
+    await Updates(simulation).run()
+
+
+@pytest.mark.timeout(900)
+def test_whatever_happens(osdisco_simulate: Callable[[Scenario], None]) -> None:
+    osdisco_simulate(updates)
 
 
 @pytest.mark.osdisco("memory", "etcd", "etcd+http", "consul")

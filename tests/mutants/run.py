@@ -1,11 +1,16 @@
 """Applies each known mistake of this folder to a copy of the tree and sees whether its test notices.
 
-A mutant is a patch whose head, above the diff, says in a line `Test: tests/…::test_…` which test must fail.
+    python tests/mutants/run.py [NAME …]        all of them, or those named
+
+A mutant is a patch whose head, above the diff, says in a line `Test: tests/…::test_…` which test must fail. A line
+`Simulation: tests/…::test_…` names a simulation that is run, too, to see how many seeds it needs; so is told for a test
+that is a simulation itself. Their seeds are the same in each run.
 """
 
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -17,13 +22,18 @@ HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 LEFT_OUT = shutil.ignore_patterns(".git", ".venv", ".servers", ".*_cache", "__pycache__", "*.egg-info", ".hypothesis")
 NOTICED = 1  # pytest's exit code when tests ran and failed
+SEEDS = 1000
+"""How many seeds a simulation may need."""
+WHOLE = 50
+"""Seeds for the tree without mistakes."""
 
 
-def main() -> int:
+def main(names: list[str]) -> int:
     """Return the exit code: 0 when every mutant was noticed."""
-    mutants = {patch: named_test(patch) for patch in sorted(HERE.glob("*.patch"))}
+    patches = [HERE / f"{name}.patch" for name in names] or sorted(HERE.glob("*.patch"))
+    mutants = {patch: named_test(patch) for patch in patches}
     with tempfile.TemporaryDirectory(prefix="mutants-") as folder:
-        if run_tests(copied(folder, "whole"), *dict.fromkeys(mutants.values())) != 0:
+        if run_tests(copied(folder, "whole"), *dict.fromkeys(mutants.values()), seeds=WHOLE).returncode != 0:
             print("the tests fail without any mutant")
             return 1
         with ThreadPoolExecutor(os.cpu_count()) as pool:
@@ -34,10 +44,16 @@ def main() -> int:
 
 def named_test(patch: Path) -> str:
     """Return the test of the patch's head."""
-    for line in patch.read_text().splitlines():
-        if line.startswith("Test: "):
-            return line.removeprefix("Test: ").strip()
-    raise SystemExit(f"{patch.name} names no test")
+    test = head_line(patch, "Test: ")
+    if test is None:
+        raise SystemExit(f"{patch.name} names no test")
+    return test
+
+
+def head_line(patch: Path, name: str) -> str | None:
+    """Return what a line of the patch's head says."""
+    lines = (line for line in patch.read_text().splitlines() if line.startswith(name))
+    return next((line.removeprefix(name).strip() for line in lines), None)
 
 
 def noticed(patch: Path, test: str, folder: str) -> bool:
@@ -45,11 +61,22 @@ def noticed(patch: Path, test: str, folder: str) -> bool:
     tree = copied(folder, patch.stem)
     alone = {**os.environ, "GIT_CEILING_DIRECTORIES": folder}  # no repository around the copy is the one to patch
     applied = subprocess.run(["git", "apply", str(patch)], cwd=tree, env=alone).returncode == 0
-    code = run_tests(tree, test) if applied else None
+    done = run_tests(tree, test) if applied else None
+    simulation = head_line(patch, "Simulation: ")
+    simulated = run_tests(tree, simulation) if simulation and applied else done
     shutil.rmtree(tree)
+    code = None if done is None else done.returncode
     said = {NOTICED: "noticed", 0: "NOT NOTICED", None: "DOES NOT APPLY"}
-    print(f"{patch.stem}: {said.get(code, f'BROKEN: pytest ended with {code}')}", flush=True)
+    print(f"{patch.stem}: {said.get(code, f'BROKEN: pytest ended with {code}')}{told_seeds(simulated)}", flush=True)
     return code == NOTICED
+
+
+def told_seeds(done: subprocess.CompletedProcess[str] | None) -> str:
+    """Return how many seeds a simulation needed; nothing if it was none."""
+    output = done.stdout if done is not None else ""
+    if needed := re.search(r"noticed after (\d+) seeds", output):
+        return f", in simulation after {needed[1]} seeds"
+    return f", in simulation not in {SEEDS} seeds" if "= simulated =" in output else ""
 
 
 def copied(folder: str, name: str) -> Path:
@@ -57,15 +84,16 @@ def copied(folder: str, name: str) -> Path:
     return shutil.copytree(ROOT, Path(folder, name), ignore=LEFT_OUT)
 
 
-def run_tests(tree: Path, *tests: str) -> int:
-    """Run tests of a tree on the code of that tree; returns pytest's exit code. Its output shows unless they fail."""
+def run_tests(tree: Path, *tests: str, seeds: int = SEEDS) -> subprocess.CompletedProcess[str]:
+    """Run tests of a tree on the code of that tree, as pytest ended. Its output shows unless they fail, or simulate."""
     path = os.pathsep.join([str(tree), str(tree / "backends")])
+    environ = {"PYTHONPATH": path, "OSDISCO_TEST_SEEDS": str(seeds), "OSDISCO_TEST_FIRST_SEED": "0"}
     command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "-o", "timeout=60", *tests]
-    done = subprocess.run(command, cwd=tree, env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True)
-    if done.returncode != NOTICED:
+    done = subprocess.run(command, cwd=tree, env={**os.environ, **environ}, capture_output=True, text=True)
+    if done.returncode != NOTICED and not told_seeds(done):
         print(done.stdout, done.stderr)
-    return done.returncode
+    return done
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

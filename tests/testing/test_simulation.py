@@ -144,6 +144,22 @@ def test_a_clock_drifts_with_the_timers_of_its_process_and_jumps_without() -> No
     played(play, seed=2)
 
 
+def test_who_waits_for_what_rounding_left_over_gets_there() -> None:
+    async def play(simulation: Simulation) -> None:
+        process = simulation.process()
+        process.clock.drift(1.0 + 1 / 3)
+
+        async def wait() -> None:
+            deadline, now = process.clock.now() + 1 / 7, process.clock.now
+            while now() < deadline:
+                await asyncio.sleep(min(deadline - now(), 1e-17))
+
+        process.start(wait())
+        await simulation.finish(5)
+
+    played(play, seed=2)
+
+
 def test_what_a_killed_process_sent_still_arrives_and_nothing_else_of_it_happens() -> None:
     async def play(simulation: Simulation) -> None:
         process = simulation.process("a")
