@@ -191,8 +191,20 @@ async def multilock(simulation: Simulation) -> None:
     await Several(simulation).run(simulation.random.randint(2, 4))
 
 
+class Crowd(Mutex):
+    """Processes die all the time."""
+
+    def operations(self) -> dict[str, Callable[[], object]]:
+        return {"killed": self._kill}
+
+    def _kill(self) -> None:
+        process = self.random.choice(self.simulation.living)
+        process.kill()
+        self.restart(process)
+
+
 async def crowd(simulation: Simulation) -> None:
-    await Mutex(simulation, operator=True).run(70)
+    await Crowd(simulation, operator=True).run(70)
     assert simulation.seen["acquired"] >= 100, simulation.seen
     assert simulation.seen["killed"] >= 1, simulation.seen
 
@@ -204,4 +216,4 @@ def test_whatever_happens(scenario: Scenario, osdisco_simulate: Callable[[Scenar
 
 
 def test_a_hundred_acquirers_with_random_kills() -> None:
-    run_seed(crowd, 1)
+    run_seed(crowd, 3)
