@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test lint types suites unit mutants pictures clean
+.PHONY: demo test lint types suites unit cluster mutants pictures clean
 
 demo: .venv/.for-demo # the main job, on the store in memory
 	$(BIN)/osdisco demo
@@ -22,6 +22,9 @@ suites: .venv/.for-test # real servers: see "Run the suites" in CONTRIBUTING.md
 
 unit: .venv/.for-test # the tests that need no server
 	$(BIN)/pytest --no-servers
+
+cluster: .venv/.for-test # the storms on clusters of three, with what they measured; needs Docker
+	$(BIN)/pytest tests/cluster -rP --show-capture=stdout
 
 mutants: .venv/.for-test # known mistakes, each of which its test must notice
 	$(BIN)/python tests/mutants/run.py
