@@ -20,13 +20,15 @@ TIMEOUT = 2
 class Store:
     """A cluster, the ways to it by name, and bounds in seconds.
 
-    `expiry` is for a lease of TTL that nobody renews; `failover` is until another node leads and writes.
+    `expiry` is for a lease of TTL that nobody renews; `failover` is until another node leads and writes. A storm has
+    `strikes` at the leader.
     """
 
     cluster: Any
     ways: dict[str, Callable[[list[str]], str]]
     expiry: float
     failover: float
+    strikes: int
 
     def url(self, way: str, addresses: list[str], namespace: str, ttl: float = TTL) -> str:
         """Return the URL for clients."""
@@ -43,14 +45,15 @@ def etcds(osdisco_servers: Servers) -> Iterator[Store]:
     with osdisco_servers.fresh_etcd_cluster() as cluster:
         url = cluster.access.url
         ways = {"grpc": url, "gateway": lambda addresses: url(addresses, gateway=True)}
-        yield Store(cluster, ways, expiry=TTL + 0.5, failover=3)
+        yield Store(cluster, ways, expiry=TTL + 0.5, failover=3, strikes=4)
 
 
 @pytest.fixture(scope="package")
 def consuls(osdisco_servers: Servers) -> Iterator[Store]:
     """A Consul cluster."""
     with osdisco_servers.fresh_consul_cluster() as cluster:
-        yield Store(cluster, {"consul": cluster.access.url}, expiry=2 * TTL, failover=6)
+        ways = {"consul": cluster.access.url}
+        yield Store(cluster, ways, expiry=2 * TTL, failover=6, strikes=3)  # it takes long to be healthy again
 
 
 @pytest.fixture(params=["etcds", "consuls"])

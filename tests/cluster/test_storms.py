@@ -134,6 +134,9 @@ async def test_locks_and_elections_outlive_the_leader_of_the_store_and_their_hol
         storm = Storm(store, fleet, chance)
         try:
             await rage(storm, chance)
+        except BaseException:
+            print(*(f"{node.place.name} said: {node.logs()[-2000:]}" for node in store.cluster.nodes), sep="\n")
+            raise
         finally:
             print(*storm.times, *fleet.history.counts().items(), sep="\n")
             print("the last of it:", *fleet.history.events[-40:], sep="\n")
@@ -150,8 +153,10 @@ async def rage(storm: Storm, chance: random.Random) -> None:
     """Let one thing after the other go wrong."""
     await storm.begin()
     await storm.lose_holder(*chance.choice(DEEDS))
-    faults = chance.sample(FAULTS, 4 if len(storm.store.ways) > 1 else 3)  # Consul takes long to be healthy again
-    faults.sort(key=lambda fault: fault != "pause")  # it is cured at once, and the last one needs no cure
+    faults = chance.sample(FAULTS, storm.store.strikes)
+    # Consul's leader, frozen, tries to end sessions that it believes expired; it tries again 10 to 310 s later, and
+    # when it leads once more by then, it ends the living (seen with 1.8.7). So nothing may come after that.
+    faults.sort(key=lambda fault: fault == "pause")
     for number, (fault, deed) in enumerate(zip(faults, chance.sample(DEEDS, len(faults)), strict=True)):
         if number:
             await storm.heal()
