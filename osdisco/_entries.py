@@ -16,6 +16,7 @@ from typing import Final
 from weakref import WeakKeyDictionary
 
 from osdisco._connection import Connection, backoff
+from osdisco._feed import Feed
 from osdisco._keys import Keyspace
 from osdisco._tasks import Errand
 from osdisco.backend import ABSENT, Condition, Delete, Item, Op, Put, Revision
@@ -50,6 +51,8 @@ class Entry:
         self._unaccounted = 0  # creates whose outcome is unknown: they may still apply
         self._creating: Errand[None] | None = None
         self._ended = False
+        self._removed = False
+        self._shown = False
 
     async def create(self, value: bytes, *, instead_of: Entry | None = None, within: float = inf) -> None:
         """Put the entry into the store, in one commit with the removal of the entry `instead_of`.
@@ -133,7 +136,19 @@ class Entry:
         if item is not None and item.created == self.created:
             return True
         self.depart()
+        if self._unaccounted:  # a create that is still under way would make it again, for nobody
+            self.abandon()
         return False
+
+    def is_missed_in(self, feed: Feed) -> bool:
+        """Return whether a feed shows that the entry is gone. One that never showed it may be older than it.
+
+        Revisions alone do not tell: on Consul that of a snapshot falls when the last traces of what was deleted go.
+        """
+        item = feed.items.get(self.key)
+        stands = item is not None and item.created == self.created
+        self._shown = self._shown or stands or (feed.revision or 0) >= self.created
+        return self._shown and not stands
 
     def as_made(self) -> Item:
         """Return what stands in the store, by its creation; its value is left out."""
@@ -146,8 +161,9 @@ class Entry:
 
     def abandon(self) -> None:
         """Give the entry up without waiting: it is removed as soon as its creation is decided."""
-        if not self._ended:
-            self._ended = True  # stops a create that is being repeated
+        self._ended = True  # stops a create that is being repeated
+        if not self._removed:  # also when whoever was ending it is cancelled
+            self._removed = True
             self.session.keep_until_ended(self._abandon(), f"abandon {self.key}")
 
     async def _abandon(self) -> None:
@@ -169,21 +185,26 @@ class Entry:
         """
         self._ended = True
         try:
-            return await self._end()
+            stood = await self._end()
+            self._removed = True
+            return stood
         finally:
             self.depart()
 
     async def _end(self) -> bool:
         if not self.created and not self._unaccounted:
             return False  # it never came to be, and no late answer can make it
-        failures, unknown = 0, False
+        failures, unknown, stood = 0, False, self.created > 0
         while not self.session.lost.is_set():
             ops, expect = self._last_words()
             try:
-                await self._connection.attempt(ops, expect or {self.key: Revision(self.created)})
-                return True
+                await self._connection.attempt(ops, {self.key: Revision(self.created), **expect} if stood else expect)
+                return stood or unknown
             except ConflictError:
-                return unknown or self._unaccounted > 0
+                if not stood or not self._unaccounted:
+                    return unknown
+                stood = False  # it was removed; the tombstone is needed all the same
+                continue
             except LeaseExpiredError:
                 self.session._lose(_NO_LEASE)
                 break

@@ -80,9 +80,14 @@ class Keeper(ABC, Generic[T]):
         return self._entry is not None and not self._entry.gone.is_set() and self._entry.session.valid
 
     @property
+    def session_is_lost(self) -> bool:
+        """Whether the session of one's own is lost that it was to hang on, and it with it, for good."""
+        return self._session is not None and self._session.lost.is_set()
+
+    @property
     def _over(self) -> bool:
-        """Whether nothing is left to publish: somebody newer has the place, or we said that we go."""
-        return self.superseded or (self._leaving and (self.registered or not self._stands))
+        """Whether nothing is left to publish: the place is lost for good, or we said that we go."""
+        return self.superseded or self.session_is_lost or (self._leaving and (self.registered or not self._stands))
 
     @property
     def ours(self) -> Set[str]:

@@ -62,11 +62,21 @@ class Enterable(ABC, Generic[H]):
     async def __aexit__(
         self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
     ) -> None:
-        task = asyncio.current_task()
+        task = self._task_inside()
         handle = self._entered[task].pop()
         if not self._entered[task]:
             del self._entered[task]
         await handle.__aexit__(kind, exc, trace)
+
+    def _task_inside(self) -> asyncio.Task[Any] | None:
+        """Return the task that entered: ours, or one that has ended, as with fixtures of tests."""
+        task = asyncio.current_task()
+        if task in self._entered:
+            return task
+        ended = [other for other in self._entered if other is None or other.done()]
+        if not ended:
+            raise CoordinationError("what is left was not entered by this task")
+        return ended[-1]
 
 
 class Acquirable(Enterable[H]):

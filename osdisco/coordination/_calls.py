@@ -20,6 +20,7 @@ from osdisco.errors import (
     OsdiscoError,
     RecordError,
     TimedOutError,
+    UnavailableError,
 )
 from osdisco.session import Session
 
@@ -100,7 +101,7 @@ async def delete_as_it_is(client: Client, item: Item) -> None:
         UnavailableError: the store could not be reached.
         IndeterminateError: unknown whether it was deleted, for as long as one operation may take.
     """
-    now, failures = client.runtime.clock.now, 0
+    now, failures, unknown = client.runtime.clock.now, 0, False
     deadline = now() + client.options.timeout
     while True:
         try:
@@ -109,9 +110,14 @@ async def delete_as_it_is(client: Client, item: Item) -> None:
         except ConflictError:
             return
         except IndeterminateError:
+            unknown = True
             pause = backoff(client.runtime, failures)
             if now() + pause >= deadline:
                 raise
+        except UnavailableError as exc:
+            if not unknown:
+                raise
+            raise IndeterminateError(f"whether {item.key!a} was deleted stayed unknown: {exc}") from exc
         await asyncio.sleep(pause)
         failures += 1
 

@@ -48,10 +48,6 @@ class Sight(Signal):
         """Look again: there may be nothing to wait for any more."""
         self.fire()
 
-    def sees(self, created: int) -> bool:
-        """Return whether it shows a state that is not older than what was made at `created`."""
-        return self.feed.revision is not None and self.feed.revision >= created
-
     async def aclose(self) -> None:
         """Look no more."""
         await self._feeds.unsubscribe(self.feed, self)
@@ -130,7 +126,7 @@ class Candidate:
             leader = sight.feed.items.get(self._board.leader)
             if self._board.leads(leader, self.id):
                 return leader
-            if self._is_removed(sight):
+            if self._entry.is_missed_in(sight.feed):
                 return await self._ours()  # a promotion whose answer was lost may have taken it away
             if (leader := await self._promote()) is not None:
                 return leader
@@ -146,14 +142,9 @@ class Candidate:
         if feed.revision is None:
             return False
         leader = feed.items.get(self._board.leader)
-        if self._board.leads(leader, self.id) or self._is_removed(sight):
+        if self._board.leads(leader, self.id) or self._entry.is_missed_in(feed):
             return True
         return leader is None and self._is_next(feed.items)
-
-    def _is_removed(self, sight: Sight) -> bool:
-        """A view from before the entry was made cannot tell."""
-        item = sight.feed.items.get(self._entry.key)
-        return sight.sees(self._entry.created) and (item is None or item.created != self._entry.created)
 
     def _is_next(self, items: Mapping[str, Item]) -> bool:
         return self._entry.key in items and self._board.in_order(items)[:1] == [items[self._entry.key]]

@@ -22,7 +22,7 @@ from osdisco.backend import Item
 from osdisco.client import Client
 from osdisco.coordination._calls import checked_info
 from osdisco.coordination._handle import token_of
-from osdisco.errors import DeniedError, LostError, OsdiscoError, RecordError, UnavailableError
+from osdisco.errors import ClosedError, DeniedError, LostError, OsdiscoError, RecordError, UnavailableError
 from osdisco.session import EPOCH_MAX, Session
 
 T = TypeVar("T")
@@ -204,7 +204,7 @@ class Waits:
 
 
 async def until_gone(client: Client, items: Sequence[Item], *, within: str | None = None) -> None:
-    """Wait until one of the items is absent, or was made anew. Raises DeniedError.
+    """Wait until one of the items is absent, or was made anew. Raises DeniedError, ClosedError.
 
     A second watch of a process under the prefix `within` is one of all of it, so that there are never more.
     """
@@ -217,7 +217,7 @@ async def until_gone(client: Client, items: Sequence[Item], *, within: str | Non
 
 
 def _is_gone(feed: Feed, items: Sequence[Item]) -> bool:
-    if isinstance(feed.error, DeniedError):
+    if isinstance(feed.error, DeniedError | ClosedError):
         raise feed.error
     if feed.revision is None:
         return False

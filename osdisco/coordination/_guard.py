@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Coroutine
+from contextlib import suppress
 from typing import Any, ClassVar, Final
 
 from osdisco._connection import backoff
@@ -64,25 +65,25 @@ class LockGuard(Handle):
         self._watchers = [spawn(self._follow(entry), f"watch {self._what}") for entry in self._entries]
 
     async def _follow(self, entry: Entry) -> None:
-        try:
+        with suppress(ClosedError):
             await self._until_gone(entry)
-        except DeniedError as exc:
-            log.warning("%s is no longer watched, its session still is: %s", self._what, exc)
-        except ClosedError:
-            return
-        else:
             self._lose("its entry in the store is gone: revoked, or removed by an operator")
 
     async def _until_gone(self, entry: Entry) -> None:
         """A watch that others share may show a state from before the entry was made: only the store is believed."""
         queue, failures = entry.key[: entry.key.rindex("/") + 1], 0
+        denied = False
         while True:
-            await until_gone(self._client, [entry.as_made()], within=queue)
             try:
+                await until_gone(self._client, [entry.as_made()], within=queue)
                 if not await entry.stands():
                     return
             except UnavailableError:
                 pass
+            except DeniedError as exc:
+                if not denied:
+                    log.warning("%s cannot be watched for now, its session still is: %s", self._what, exc)
+                denied = True
             await asyncio.sleep(backoff(self._client.runtime, failures))
             failures += 1
 
@@ -92,6 +93,11 @@ class LockGuard(Handle):
 
     def _lose(self, reason: str) -> None:
         super()._lose(reason)
+        self._rest()
+
+    def hand_on(self) -> None:
+        """Follow the entries no more and leave them as they are: another guard takes them over."""
+        self._forget()
         self._rest()
 
     def _rest(self) -> None:

@@ -158,9 +158,5 @@ class Term(Handle):
         """What cannot be watched is not lost by that: the session still is followed."""
 
     def _look(self) -> None:
-        feed, tenure = self._feed, self._tenure
-        if self._ending is not None or feed is None or (feed.revision or 0) < tenure.created:
-            return  # a view from before the promotion cannot tell
-        item = feed.items.get(tenure.key)
-        if item is None or item.created != tenure.created:
+        if self._ending is None and self._feed is not None and self._tenure.is_missed_in(self._feed):
             self._lose("`leader` in the store is gone: revoked, or removed by an operator")

@@ -102,8 +102,8 @@ class _State:
         ]
 
     def clearing(self, root: str) -> list[Op]:
-        """What takes the round away."""
-        return [Delete(f"{root}ready"), *(Delete(root + key) for key in sorted(self._done))]
+        """What takes the round away: `ready` last, so that what one commit has no room for is taken by the next."""
+        return [*(Delete(root + key) for key in sorted(self._done)), Delete(f"{root}ready")]
 
 
 class DoubleBarrier(Enterable["BarrierStay"]):
@@ -232,10 +232,11 @@ class DoubleBarrier(Enterable["BarrierStay"]):
         while True:
             try:
                 state = _State((await self._connection.scan(self._root)).items, self._root)
-                if state.ready is not None and not state.survivors:
-                    ready = {f"{self._root}ready": state.ready.unchanged}
-                    await self._connection.commit(self._clearing(state), ready)
-                return
+                if state.ready is None or state.survivors:
+                    return
+                ready = {f"{self._root}ready": state.ready.unchanged}
+                await self._connection.commit(self._clearing(state), ready)
+                continue
             except ConflictError:
                 return
             except OsdiscoError:

@@ -149,9 +149,10 @@ class LeaderElection:
             LostError: we do not lead.
             IndeterminateError: see `Term.resign`.
         """
-        if self._term is None:
-            raise LostError(f"{self.candidate_id!a} does not lead {self.name!a}: it was not elected")
-        await self._term.resign()
+        term = self._term
+        if term is None or (term.over.is_set() and not term.lost.is_set()):
+            raise LostError(f"{self.candidate_id!a} does not lead {self.name!a}: it was not elected, or gave it up")
+        await term.resign()
 
     async def leader(self) -> Leader | None:
         """Return who leads. Linearizable."""

@@ -282,13 +282,12 @@ class Membership:
 
         Raises:
             ConfigError, RecordError: the weight, or info that is not JSON or too large.
-            LostError: another process joined with this id later.
+            LostError: another process joined with this id later, or the session of one's own was lost.
             ClosedError: we have left.
         """
         if self._left or not self._started:
             raise ClosedError(f"not a member of the group {self.group!a}: join first")
-        if self.superseded:
-            raise LostError(f"another process joined the group {self.group!a} as {self.member.id!a}")
+        self._check_not_lost()
         member = self.member
         member = member if weight is None else evolve(member, weight=weight)
         member = member if info is None else evolve(member, info=_copied(info))
@@ -296,24 +295,29 @@ class Membership:
         self._place.desired = member
         self._changed.fire()
 
+    def _check_not_lost(self) -> None:
+        if self.superseded:
+            raise LostError(f"another process joined the group {self.group!a} as {self.member.id!a}")
+        if self._place.session_is_lost:
+            raise LostError(f"the session that the membership of {self.group!a} hung on is lost; join again on another")
+
     @property
     def over(self) -> bool:
-        """Whether it does not come back: we have left, or another process has our id."""
-        return self._left or self.superseded
+        """Whether it does not come back: we have left, another process has our id, or our own session is lost."""
+        return self._left or self.superseded or self._place.session_is_lost
 
     async def wait_joined(self, timeout: float | None = None) -> None:
         """Wait until the latest record stands in the store.
 
         Raises:
             TimedOutError: after `timeout` seconds.
-            LostError: another process joined with this id later.
+            LostError: another process joined with this id later, or the session of one's own was lost.
         """
 
         def done() -> bool:
             if self._left:
                 raise ClosedError(f"the group {self.group!a} was left")
-            if self.superseded:
-                raise LostError(f"another process joined the group {self.group!a} as {self.member.id!a}")
+            self._check_not_lost()
             return self.joined
 
         try:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from types import MappingProxyType
 from typing import Any, Final
 
 from osdisco._entries import Entry
+from osdisco._loss import Scope
 from osdisco.client import Client
 from osdisco.coordination._acquire import Acquirable
-from osdisco.coordination._contend import Places
+from osdisco.coordination._contend import Places, bridged
 from osdisco.coordination._guard import WATCH_AFTER, LockGuard
 from osdisco.coordination._handle import token_of
 from osdisco.coordination.lock import DistributedLock
@@ -77,19 +79,33 @@ class MultiLock(Acquirable[MultiLockGuard]):
         began = self._client.runtime.clock.now()
         try:
             for name, lock in self._locks(session).items():
-                entry = await (lock.hold() if wait else lock.try_hold())
-                if entry is None:
+                if wait:
+                    await self._hold(name, lock, entries)
+                elif (entry := await lock.try_hold()) is not None:
+                    entries[name] = entry
+                else:
                     break
-                entries[name] = entry
             else:
                 if self._client.runtime.clock.now() - began > WATCH_AFTER:
-                    await _check_stand(entries.values())
+                    await bridged(self._client, partial(_check_stand, entries.values()))
                 return MultiLockGuard(self._client, self._what, entries)
         except BaseException:
             self._give_back(session, entries)
             raise
         await asyncio.wait([self._give_back(session, entries)], timeout=self._client.options.timeout)
         return None
+
+    async def _hold(self, name: str, lock: DistributedLock, entries: dict[str, Entry]) -> None:
+        """Wait for one more. Those that are held are followed meanwhile: who is behind them must not wait in vain."""
+        if not entries:
+            entries[name] = await lock.hold()
+            return
+        held = LockGuard(self._client, ", ".join(entries), self._what, *entries.values())
+        try:
+            async with Scope(held.lost, held.check):
+                entries[name] = await lock.hold()
+        finally:
+            held.hand_on()
 
     def _give_back(self, session: Session, entries: Mapping[str, Entry]) -> asyncio.Task[None]:
         """Without an await: a second cancel cannot interrupt it."""

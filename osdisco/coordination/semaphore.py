@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from math import inf
 from typing import Any, Final
 
 from osdisco._connection import backoff
@@ -112,8 +113,11 @@ class _Place:
             LostError: the session, or the place in the queue, was lost.
             ConfigError: the semaphore has another limit.
             DeniedError: the store no longer lets us look.
+            IndeterminateError: without `wait`, the store did not confirm a permit in time.
         """
         waits, failures, prefix = Waits(self._client, f"{self._places.prefix}q/"), 0, self._places.prefix
+        now = self._client.runtime.clock.now
+        deadline = inf if wait else now() + self._client.options.timeout
         async with self._session.scope():
             while True:
                 state = await (bridged(self._client, self._look) if wait else self._look())
@@ -128,6 +132,8 @@ class _Place:
                     await waits.until_any_is_gone(state.holders, f"{prefix}h/")
                 elif created := await self._try(self._promotion(state)):
                     return self._hold(created)
+                elif now() >= deadline:
+                    raise IndeterminateError("whether a permit was got stayed unknown; it is being given back")
                 else:  # unknown, or somebody was faster: what came of it is seen next
                     await asyncio.sleep(backoff(self._client.runtime, failures))
                     failures += 1

@@ -14,6 +14,7 @@ from worlds import Suspensions, World, connect
 from osdisco.client import Client
 from osdisco.coordination import CoordinationService, DistributedBarrier
 from osdisco.errors import (
+    ClosedError,
     DeniedError,
     IndeterminateError,
     OsdiscoError,
@@ -113,6 +114,27 @@ async def test_a_lost_permission_is_told(world: World) -> None:
     client.backend.faults.deny("watch")
     with pytest.raises(DeniedError):
         await asyncio.wait_for(waiting, 30)
+
+
+async def test_who_waits_when_the_client_is_closed_is_told(world: World) -> None:
+    client, holder = world.process(), world.process()
+    await barrier_of(holder).hold()
+    waiting = asyncio.ensure_future(barrier_of(client).wait())
+    await asyncio.sleep(1)
+    await client.aclose()
+    with pytest.raises(ClosedError):
+        await asyncio.wait_for(waiting, 1)
+
+
+async def test_a_release_that_may_still_apply_is_of_unknown_outcome(world: World) -> None:
+    """Although the last attempt was refused for certain."""
+    client = world.process()
+    await barrier_of(client).hold()
+    await asyncio.sleep(1)
+    client.backend.faults.late("commit", after=30, times=1)
+    client.backend.faults.outage("commit")
+    with pytest.raises(IndeterminateError):
+        await barrier_of(client).release()
 
 
 @pytest.mark.parametrize("fault", ["drop", "drop_answer", "late"])

@@ -89,8 +89,7 @@ async def test_one_is_enough_for_one(world: World) -> None:
 async def test_more_members_than_a_commit_has_room_for(world: World) -> None:
     clients = [world.process() for _ in range(3)]
     for _ in range(2):
-        await asyncio.gather(*(stay(clients[n % 3], parties=70) for n in range(70)))
-    await stay(clients[0], parties=1)
+        await asyncio.gather(*(stay(clients[n % 3], parties=140) for n in range(140)))
     await asyncio.sleep(1)
     assert world.keys() == []
 

@@ -176,6 +176,8 @@ async def test_resigning_twice_is_one_resignation_and_ends_what_the_term_may_do(
     term = await election.campaign()
     await asyncio.gather(election.resign(), term.resign())
     await term.resign()
+    with pytest.raises(LostError):
+        await election.resign()
     assert not election.is_leader
     with pytest.raises(LostError):
         term.check()

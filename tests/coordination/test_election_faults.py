@@ -230,6 +230,26 @@ async def test_a_leader_whose_key_was_removed_is_told_and_leaves_nothing(world: 
     assert world.keys() == []
 
 
+async def test_what_was_removed_while_nothing_could_be_watched_is_missed_whatever_the_revision_says(
+    world: World,
+) -> None:
+    """Consul's falls when the traces of what was deleted are reaped, after 15 minutes."""
+    leading, waiting = world.process(), world.process()
+    term = await election_of(leading).campaign()
+    candidate = standing(waiting)
+    await queued(world, 1)
+    await asyncio.sleep(1)
+    for client in (leading, waiting):
+        client.backend.faults.outage("watch", key="election/")
+    await asyncio.sleep(1)
+    world.store.commit([Delete(f"{NAMESPACE}/{key}") for key in world.keys("election/")], {})
+    for client in (leading, waiting):
+        client.backend.falls_back = "election/"
+        client.backend.faults.clear()
+    assert (await asyncio.wait_for(candidate, 10)).leading
+    assert term.lost.is_set()
+
+
 async def test_a_leader_that_may_no_longer_watch_leads_on(world: World) -> None:
     client = world.process()
     async with election_of(client).campaign() as term:

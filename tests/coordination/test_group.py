@@ -200,6 +200,36 @@ async def test_hostile_ids_and_names_are_only_text(world: World) -> None:
             assert [one.id for one in await group_of(client, name).members()] == [name]
 
 
+@pytest.mark.parametrize("cancelled", [False, True])
+async def test_who_leaves_while_the_store_takes_no_writes_is_gone_as_soon_as_it_does(
+    world: World, cancelled: bool
+) -> None:
+    client = world.process()
+    member = await group_of(client).join("a")
+    client.backend.faults.outage("commit")
+    leaving = asyncio.ensure_future(member.leave())
+    await asyncio.sleep(1)
+    if cancelled:
+        leaving.cancel()
+    await asyncio.wait([leaving])
+    client.backend.faults.clear()
+    await asyncio.sleep(6)
+    assert world.keys("grp/") == []
+    assert (await client.shared_session()).valid
+
+
+async def test_a_membership_of_a_lost_session_of_ones_own_is_over(world: World) -> None:
+    client = world.process()
+    session = await client.session()
+    member = await CoordinationService(client, session=session).group("workers").join("a")
+    await session.aclose()
+    for refused in (member.wait_joined(30), member.update(weight=2)):
+        with pytest.raises(LostError, match="another"):
+            await refused
+    assert member.over
+    await member.leave()
+
+
 @pytest.mark.parametrize("fault", ["none", "drop", "drop_answer", "late"])
 def test_a_cancelled_join_or_stay_leaves_nobody(fault: str) -> None:
     async def stay(client: Client) -> None:

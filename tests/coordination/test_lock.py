@@ -17,6 +17,7 @@ from osdisco.coordination._handle import EPOCH_SHIFT
 from osdisco.errors import (
     ClosedError,
     ConflictError,
+    CoordinationError,
     InvalidNameError,
     LostError,
     RecordError,
@@ -418,3 +419,14 @@ async def test_a_closed_client_refuses_and_its_guards_are_lost(world: World) -> 
         await guard.release()
     with pytest.raises(ClosedError):
         await lock_of(client).acquire()
+
+
+async def test_a_block_may_be_left_by_another_task_when_the_one_that_entered_has_ended(world: World) -> None:
+    """As fixtures of tests are."""
+    lock = lock_of(world.process())
+    await asyncio.ensure_future(lock.__aenter__())
+    await asyncio.ensure_future(lock.__aexit__(None, None, None))
+    assert world.keys("lock/") == []
+    async with lock:
+        with pytest.raises(CoordinationError):
+            await asyncio.ensure_future(lock.__aexit__(None, None, None))

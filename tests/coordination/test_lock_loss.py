@@ -238,3 +238,42 @@ async def test_a_waiter_behind_a_holder_of_its_own_process_whose_entry_is_remove
     await guard.release()
     with pytest.raises(LostError):
         await first.release()
+
+
+async def test_a_lock_whose_watch_was_refused_for_a_while_is_watched_again(world: World) -> None:
+    client = world.process()
+    guard = await lock_of(client).acquire()
+    await asyncio.sleep(2)
+    rule = client.backend.faults.deny("watch", key="lock/")
+    await asyncio.sleep(5)
+    guard.check()
+    rule.end()
+    await asyncio.sleep(10)
+    world.store.commit([Delete(guard._entry.key)], {})
+    await asyncio.wait_for(guard.lost.wait(), 6)
+
+
+@pytest.mark.parametrize("late", [0.5, 3])
+async def test_a_create_that_comes_after_a_revocation_blocks_nobody_although_nobody_releases(
+    world: World, late: float
+) -> None:
+    client, other = world.process(), world.process()
+    await lease_of(client)
+    client.backend.faults.late("commit", after=late, times=1, key="lock/")
+    guard = await lock_of(client).acquire()
+    await lock_of(other).revoke(guard.token)
+    await asyncio.sleep(5)
+    assert guard.lost.is_set()
+    assert world.keys("lock/") == []
+
+
+async def test_a_release_after_a_revocation_says_so_although_the_create_was_answered_late(world: World) -> None:
+    client, other = world.process(), world.process()
+    await lease_of(client)
+    client.backend.faults.late("commit", after=3, times=1, key="lock/")
+    guard = await lock_of(client).acquire()
+    await lock_of(other).revoke(guard.token)
+    with pytest.raises(LostError):
+        await guard.release()
+    await asyncio.sleep(5)
+    assert world.keys("lock/") == []

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from itertools import combinations
 
 import pytest
-from locks import lock_of, queued
+from locks import lock_of, queued, waiting
 from worlds import World
 
 from osdisco.backend import Delete, Put
@@ -137,10 +137,53 @@ async def test_one_that_was_taken_away_while_the_others_were_waited_for_is_no_lo
     await asyncio.sleep(2)
     world.store.commit([Delete("ns/" + world.keys("lock/a/")[0])], {})
     await guard.release()
-    with pytest.raises(LostError, match="before all were held"):
+    with pytest.raises(LostError):
         await task
     await asyncio.sleep(1)
     assert world.keys("lock/") == []
+
+
+async def test_one_that_was_taken_away_before_anybody_followed_it_is_no_lock(world: World) -> None:
+    holder, client = world.process(), world.process()
+    guards = [await lock_of(holder, name).acquire() for name in "bc"]
+    task = asyncio.ensure_future(locks_of(client, "a", "b", "c").acquire().__aenter__())
+    for guard in guards:
+        await asyncio.sleep(0.6)
+        world.store.commit([Delete(f"ns/{key}") for key in world.keys("lock/a/")], {})
+        await guard.release()
+    with pytest.raises(LostError, match="before all were held"):
+        await task
+
+
+async def test_who_is_behind_one_that_is_taken_away_meanwhile_does_not_wait_for_the_others(world: World) -> None:
+    holder, client = world.process(), world.process()
+    guard = await lock_of(holder, "b").acquire()
+    task = asyncio.ensure_future(locks_of(client, "a", "b").acquire().__aenter__())
+    await queued(holder, 2, "b")
+    behind = waiting(client, "a")
+    await queued(holder, 2, "a")
+    await asyncio.sleep(2)
+    (first, _) = await lock_of(holder, "a").contenders()
+    await lock_of(holder, "a").revoke(first.token)
+    await (await asyncio.wait_for(behind, 1)).release()
+    with pytest.raises(LostError, match="revoked"):
+        await asyncio.wait_for(task, 1)
+    assert len(world.keys("lock/")) == 1
+    await guard.release()
+
+
+async def test_an_outage_when_all_are_held_at_last_is_waited_out(world: World) -> None:
+    holder, client = world.process(), world.process(timeout=1)
+    guard = await lock_of(holder, "b").acquire()
+    task = asyncio.ensure_future(locks_of(client, "a", "b").acquire().__aenter__())
+    await queued(holder, 2, "b")
+    await asyncio.sleep(2)
+    rule = client.backend.faults.outage("get")
+    await guard.release()
+    await asyncio.sleep(4)
+    assert not task.done()
+    rule.end()
+    await (await asyncio.wait_for(task, 5)).release()
 
 
 async def test_a_session_that_is_lost_between_two_of_them_gives_nothing(world: World) -> None:

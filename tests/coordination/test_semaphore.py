@@ -356,3 +356,16 @@ async def test_trying_while_nothing_is_known_for_sure_gives_up_in_time(world: Wo
     with pytest.raises(IndeterminateError):
         await semaphore_of(client).try_acquire()
     client.backend.faults.clear()
+
+
+async def test_trying_while_no_permit_is_confirmed_gives_up_in_time_and_leaves_none(world: World) -> None:
+    client = world.process(timeout=2)
+    async with semaphore_of(client):
+        client.backend.faults.drop("commit", key="/h/")
+        began = world.clock.now()
+        with pytest.raises(IndeterminateError):
+            await semaphore_of(client).try_acquire()
+        assert world.clock.now() - began < 2 * client.options.timeout
+        client.backend.faults.clear()
+        await asyncio.sleep(3)
+        assert len(world.left()) == 1
