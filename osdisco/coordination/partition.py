@@ -81,7 +81,7 @@ class _Claim:
         self.partition: Final = partition
         self.session: Final = session
         self.created = 0
-        self.shown = False  # whether the view has shown it
+        self.shown = False  # whether the view has shown it, or a state that is not older
         self._client = client
         attempt = client.runtime.unique()
         self.key: Final = client._keys.join("part", group, str(partition))
@@ -286,7 +286,7 @@ class Partitioning:
         for number, claim in list(self._owned._claims.items()):
             item = self._item(number)
             stands = item is not None and item.created == claim.created
-            claim.shown = claim.shown or stands
+            claim.shown = claim.shown or stands or self._view.revision >= claim.created
             if not claim.session.valid or (claim.shown and not stands):
                 self._owned._drop(number)
 

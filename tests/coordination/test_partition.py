@@ -8,9 +8,9 @@ from collections.abc import Callable, Mapping
 
 import pytest
 from contests import STRIKES
-from worlds import Suspensions, World, connect
+from worlds import Suspensions, World, connect, lease_of
 
-from osdisco.backend import Condition, Delete, Op, Put
+from osdisco.backend import ABSENT, Condition, Delete, Op, Put
 from osdisco.client import Client
 from osdisco.coordination import CoordinationService, Fence, Group, Member
 from osdisco.coordination.partition import owner_of
@@ -147,6 +147,20 @@ async def test_who_was_paused_does_not_believe_in_what_it_had(world: World) -> N
         a.owned[3]
     await asyncio.sleep(2 * world.ttl)
     await a.stop()
+
+
+async def test_one_that_another_has_before_the_view_showed_ours_is_not_ours(world: World) -> None:
+    client, other = world.process(), world.process()
+    world.store.faults.conflate = True
+    lease = await lease_of(other)
+    async with group_of(client).join("a") as member, member.partition(1) as owned:
+        client.backend.faults.outage("watch", key="part/")
+        await owned.until(lambda owned: 0 in owned)
+        record = b'{"member":"b","count":1,"attempt":"x"}'
+        world.store.commit([Delete("ns/part/workers/0")], {})
+        world.store.commit([Put("ns/part/workers/0", record, lease)], {"ns/part/workers/0": ABSENT})
+        client.backend.faults.clear()
+        await owned.until(lambda owned: 0 not in owned, timeout=5)
 
 
 async def test_one_removed_by_hand_is_noticed_and_taken_anew(world: World) -> None:
