@@ -95,7 +95,7 @@ class LockGuard(Handle):
         super()._lose(reason)
         self._rest()
 
-    def hand_on(self) -> None:
+    def _hand_on(self) -> None:
         """Follow the entries no more and leave them as they are: another guard takes them over."""
         self._forget()
         self._rest()

@@ -261,7 +261,8 @@ class BarrierStay(Handle):
         """Say that we have finished, and wait until all others have.
 
         Raises:
-            BarrierBrokenError: a member died inside: its session ended, or it failed, before it had finished.
+            BarrierBrokenError: a member died inside: its session ended, or it failed, before it had finished; or
+                somebody removed the round.
             TimedOutError: the others had not finished within `timeout` seconds. We have left.
             LostError: our own place was lost before that.
         """
@@ -275,11 +276,13 @@ class BarrierStay(Handle):
             if not await self._given_up():
                 log.warning("giving up %s is not confirmed; it is tried on", self._what)
         self.lost.raise_if_set()
+        if dead is None:
+            raise BarrierBrokenError(f"somebody removed the round of {self._barrier.name!a} that we were in")
         if dead:
             raise BarrierBrokenError(f"died inside the double barrier {self._barrier.name!a}: {', '.join(dead)}")
 
-    async def _finish(self) -> list[str]:
-        """Say that we are done, wait for the others, and return who never said so."""
+    async def _finish(self) -> list[str] | None:
+        """Say that we are done, wait for the others, and return who never said so; None when that cannot be known."""
         entry, client = self._entry, self._client
         done = Put(f"{self._barrier._root}done/{self._round}/{entry.key.rpartition('/')[2]}", b"")
         saying = until_definite(client, entry.session, [done], {entry.key: Revision(entry.created)})
@@ -293,7 +296,7 @@ class BarrierStay(Handle):
         finally:
             await view.aclose()
 
-    async def _others_finished(self, view: View) -> list[str]:
+    async def _others_finished(self, view: View) -> list[str] | None:
         failures = 0
         while True:
             seen, pause = dict(view), None
@@ -302,7 +305,7 @@ class BarrierStay(Handle):
                 if not set(state.unfinished).intersection(state.survivors):
                     return sorted(state.roster.owners.get(number, number) for number in state.unfinished)
             elif await self._is_over():
-                return []
+                return None  # while our entry stands, no member takes the round away
             else:
                 pause = backoff(self._client.runtime, failures)  # for the case that nothing comes
                 failures += 1

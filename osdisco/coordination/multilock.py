@@ -105,7 +105,7 @@ class MultiLock(Acquirable[MultiLockGuard]):
             async with Scope(held.lost, held.check):
                 entries[name] = await lock.hold()
         finally:
-            held.hand_on()
+            held._hand_on()
 
     def _give_back(self, session: Session, entries: Mapping[str, Entry]) -> asyncio.Task[None]:
         """Without an await: a second cancel cannot interrupt it."""

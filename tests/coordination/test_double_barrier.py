@@ -173,6 +173,17 @@ async def test_an_entry_removed_by_hand_inside_is_a_loss(world: World) -> None:
         await a.leave()
 
 
+async def test_a_round_that_somebody_removes_is_broken(world: World) -> None:
+    """Who leaves cannot know any more whether the others have finished."""
+    first, second = await entered(world, 2)
+    leaving = asyncio.ensure_future(first.leave())
+    await asyncio.sleep(1)
+    world.store.commit([Delete("ns/db/phase/ready")], {})
+    for left in (leaving, second.leave()):
+        with pytest.raises(BarrierBrokenError, match="removed"):
+            await asyncio.wait_for(left, 5)
+
+
 async def test_all_die_inside_and_the_next_round_begins_anew(world: World) -> None:
     for one in await entered(world):
         world.kill(one._client)
