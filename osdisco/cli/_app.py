@@ -25,6 +25,7 @@ _COMMANDS: Final = {
     "kv": "Read and write keys.",
     "lock": "Hold a lock, or run a command under it.",
     "ls": "List the registered extensions.",
+    "status": "Show what is held, by whom, and who waits.",
     "watch": "Follow the changes under a prefix.",
 }
 _HIDDEN: Final = {"demo-extension": ("osdisco.cli.demo.worker", "demo_extension")}

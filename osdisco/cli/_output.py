@@ -6,7 +6,6 @@ import base64
 import json
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import datetime
 from typing import Any
 
 from osdisco.backend import Item
@@ -43,9 +42,9 @@ def note(text: str) -> None:
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     """Write a table for a terminal, or lines of tab-separated fields for a pipe."""
-    if not sys.stdout.isatty():
+    if not at_terminal():
         for row in rows:
-            sys.stdout.write("\t".join(visible(field) for field in row) + "\n")
+            _write_fields(row)
         return
     from rich.box import SIMPLE_HEAD
     from rich.console import Console
@@ -58,13 +57,19 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     Console(highlight=False).print(shown)
 
 
-def row(fields: Sequence[str], when: datetime) -> None:
-    """Write one event: for a terminal with its time, for a pipe as tab-separated fields."""
-    shown = [visible(field) for field in fields]
-    at_terminal = sys.stdout.isatty()
-    sys.stdout.write("  ".join([f"{when:%H:%M:%S}", *shown]) if at_terminal else "\t".join(shown))
-    sys.stdout.write("\n")
+def at_terminal() -> bool:
+    """Whether a person reads stdout."""
+    return sys.stdout.isatty()
+
+
+def fields(*texts: str) -> None:
+    """Write one line of tab-separated fields."""
+    _write_fields(texts)
     sys.stdout.flush()
+
+
+def _write_fields(texts: Iterable[str]) -> None:
+    sys.stdout.write("\t".join(visible(text) for text in texts) + "\n")
 
 
 def item_document(item: Item) -> dict[str, Any]:

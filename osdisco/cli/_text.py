@@ -26,6 +26,17 @@ def info_text(info: Mapping[str, Any]) -> str:
     return visible(value if isinstance(value, str) else json.dumps(info, ensure_ascii=False)) if info else "-"
 
 
+def rough(value: float) -> str:
+    """Return a time of any length in its largest units: `40 s`, `3 min`, `2 h 5 min`, `9 d`."""
+    whole = max(0, round(value))
+    if whole < 60:
+        return f"{whole} s"
+    minutes, hours = whole // 60 % 60, whole // 3600
+    if hours < 1:
+        return f"{minutes} min"
+    return f"{hours} h {minutes} min" if hours < 48 else f"{hours // 24} d"
+
+
 def seconds(value: float) -> str:
     """Return a time as people read it: `3.2 ms`, `1.25 s`."""
     if value < 0.0001:

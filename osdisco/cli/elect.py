@@ -13,10 +13,11 @@ from osdisco._records import parse
 from osdisco.cli._arguments import timeout_option
 from osdisco.cli._errors import Exit
 from osdisco.cli._hold import Job, held_for, job_options
-from osdisco.cli._output import document, line, note, row, talking
+from osdisco.cli._output import at_terminal, document, fields, line, note, talking
 from osdisco.cli._running import Interrupts, run_with_client
 from osdisco.cli._settings import CommandBehindDashes, Settings
 from osdisco.cli._text import info_text
+from osdisco.cli._things import leader_document, named
 from osdisco.client import Client
 from osdisco.coordination import CoordinationService, Leader, LeaderElection, Term
 from osdisco.errors import RecordError
@@ -87,7 +88,7 @@ def _info(value: str | None) -> Mapping[str, Any]:
 
 async def _say_who_leads(election: LeaderElection) -> None:
     if talking() and (leader := await election.leader()) is not None:
-        note(f"waiting to lead {election.name!a}: {_who(leader)} does, with token {leader.token}")
+        note(f"waiting to lead {election.name!a}: {named(leader)} does, with token {leader.token}")
 
 
 async def _lead(election: LeaderElection, term: Term, settings: Settings) -> int:
@@ -115,20 +116,15 @@ async def _follow(client: Client, name: str, settings: Settings) -> None:
     note(f"following who leads {name!a} in {client.url}; Ctrl-C ends")
     async with election.observe() as leaders:
         async for leader in leaders:
-            if settings.json:
-                document({"election": name, "leader": leader and leader_document(leader)})
-            else:
-                row(_columns(leader), datetime.fromtimestamp(client.runtime.clock.wall()).astimezone())
+            _tell(name, leader, client.runtime.clock.wall(), settings)
 
 
-def leader_document(leader: Leader) -> Mapping[str, Any]:
-    """Return a leader for JSON."""
-    return {"id": leader.candidate_id, "token": leader.token, "since": leader.since, "info": dict(leader.info)}
-
-
-def _columns(leader: Leader | None) -> tuple[str, ...]:
-    return ("-", "-", "-") if leader is None else (_who(leader), str(leader.token), info_text(leader.info))
-
-
-def _who(leader: Leader) -> str:
-    return leader.candidate_id or "somebody without a name"
+def _tell(name: str, leader: Leader | None, when: float, settings: Settings) -> None:
+    if settings.json:
+        document({"election": name, "leader": leader and leader_document(leader)})
+    elif not at_terminal():
+        fields(*(("-", "-", "-") if leader is None else (named(leader), str(leader.token), info_text(leader.info))))
+    else:
+        said = "nobody leads" if leader is None else f"{named(leader)} leads, with token {leader.token}"
+        about = f": {info_text(leader.info)}" if leader and leader.info else ""
+        line(f"{datetime.fromtimestamp(when).astimezone():%H:%M:%S}  {said}{about}")

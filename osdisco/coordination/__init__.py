@@ -19,9 +19,23 @@ from osdisco.coordination.rwlock import DistributedReadWriteLock
 from osdisco.coordination.semaphore import DistributedSemaphore
 from osdisco.coordination.service import CoordinationService, DistributedLockManager
 from osdisco.coordination.shared_value import SharedValue
+from osdisco.coordination.status import (
+    BarrierStatus,
+    CandidateStatus,
+    DoubleBarrierStatus,
+    ElectionStatus,
+    GroupStatus,
+    NamespaceStatus,
+    QueueStatus,
+    RevocationRequest,
+    SessionStatus,
+    StatusWatch,
+)
 
 __all__ = [
+    "BarrierStatus",
     "BarrierStay",
+    "CandidateStatus",
     "ConsensusRegister",
     "Contender",
     "CoordinationService",
@@ -33,8 +47,11 @@ __all__ = [
     "DistributedReadWriteLock",
     "DistributedSemaphore",
     "DoubleBarrier",
+    "DoubleBarrierStatus",
+    "ElectionStatus",
     "Fence",
     "Group",
+    "GroupStatus",
     "Leader",
     "LeaderElection",
     "LeadershipListener",
@@ -45,8 +62,13 @@ __all__ = [
     "Membership",
     "MultiLock",
     "MultiLockGuard",
+    "NamespaceStatus",
     "Partitioning",
     "Partitions",
+    "QueueStatus",
+    "RevocationRequest",
+    "SessionStatus",
     "SharedValue",
+    "StatusWatch",
     "Term",
 ]

@@ -18,7 +18,7 @@ from osdisco.session import Session
 
 
 @frozen
-class _Record:
+class BarrierRecord:
     """What stands in the store: for people to see, and the number of the attempt for who made it to know it again."""
 
     owner: str
@@ -50,7 +50,7 @@ class DistributedBarrier:
         client, runtime = self._client, self._client.runtime
         session = self._session or await client.shared_session()
         once = Once(client, session, "barrier", self.name)
-        put = Put(self._key, encode(_Record(runtime.name, runtime.clock.wall(), runtime.unique())))
+        put = Put(self._key, encode(BarrierRecord(runtime.name, runtime.clock.wall(), runtime.unique())))
         try:
             await self._hold(once, put)
         except BaseException:
@@ -107,6 +107,11 @@ class DistributedBarrier:
 
     async def _look(self) -> Item | None:
         return await bridged(self._client, lambda: self._connection.get(self._key))
+
+    async def held(self) -> bool:
+        """Return whether somebody holds it. Linearizable."""
+        self._connection.check_open()
+        return await self._connection.get(self._key) is not None
 
     async def release(self) -> None:
         """Let everybody pass; whoever held it. Not held: no error.

@@ -61,7 +61,7 @@ class _Roster:
     owners: Mapping[str, str] = field(factory=dict)
 
 
-class _State:
+class RoundState:
     """What stands under the prefix at one moment."""
 
     def __init__(self, items: Mapping[str, Item], prefix: str) -> None:
@@ -94,7 +94,7 @@ class _State:
     @property
     def waiting(self) -> list[tuple[str, Item, _Member]]:
         """The members that are in no round, in order. What is no member's record is left out."""
-        found = [(item.key.rpartition("/")[2], item, _member(item)) for item in in_order(self._members)]
+        found = [(item.key.rpartition("/")[2], item, read_member(item)) for item in in_order(self._members)]
         return [
             (number, item, member)
             for number, item, member in found
@@ -166,7 +166,7 @@ class DoubleBarrier(Enterable["BarrierStay"]):
         number, failures = entry.key.rpartition("/")[2], 0
         while True:
             seen, pause = dict(view), None
-            state = _State(seen, self._prefix)
+            state = RoundState(seen, self._prefix)
             if state.roster.members.get(number) == entry.created:
                 entry.session.check()
                 return state.round or 0
@@ -187,7 +187,7 @@ class DoubleBarrier(Enterable["BarrierStay"]):
         except UnavailableError:
             return
 
-    def _move(self, state: _State, number: str) -> tuple[Sequence[Op], Mapping[str, Condition]] | None:
+    def _move(self, state: RoundState, number: str) -> tuple[Sequence[Op], Mapping[str, Condition]] | None:
         """Return what there is to do for one who waits."""
         waiting = state.waiting
         self._check_parties(waiting, number)
@@ -212,7 +212,7 @@ class DoubleBarrier(Enterable["BarrierStay"]):
                     f"came earlier, and not for {self.parties}"
                 )
 
-    def _clearing(self, state: _State) -> list[Op]:
+    def _clearing(self, state: RoundState) -> list[Op]:
         return state.clearing(self._root)[: self._client.limits.ops_max - 1]
 
     async def _try(self, ops: Sequence[Op], expect: Mapping[str, Condition]) -> None:
@@ -231,7 +231,7 @@ class DoubleBarrier(Enterable["BarrierStay"]):
         failures = 0
         while True:
             try:
-                state = _State((await self._connection.scan(self._root)).items, self._root)
+                state = RoundState((await self._connection.scan(self._root)).items, self._root)
                 if state.ready is None or state.survivors:
                     return
                 ready = {f"{self._root}ready": state.ready.unchanged}
@@ -300,7 +300,7 @@ class BarrierStay(Handle):
         failures = 0
         while True:
             seen, pause = dict(view), None
-            state = _State(seen, self._barrier._prefix)
+            state = RoundState(seen, self._barrier._prefix)
             if state.round == self._round:
                 if not set(state.unfinished).intersection(state.survivors):
                     return sorted(state.roster.owners.get(number, number) for number in state.unfinished)
@@ -363,7 +363,7 @@ def _roster(ready: Item | None) -> _Roster:
         return _Roster({})
 
 
-def _member(item: Item) -> _Member | None:
+def read_member(item: Item) -> _Member | None:
     try:
         return decode(item.value, _Member)
     except RecordError as exc:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterator, Mapping, Set
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Generator, Iterator, Mapping, Set
 from contextlib import suppress
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self
@@ -65,7 +65,7 @@ class _Record:
     incarnation: int = 0
 
 
-class _Table:
+class MemberTable:
     """Records of processes, folded to the newest for each id."""
 
     def __init__(self, group: str) -> None:
@@ -92,6 +92,11 @@ class _Table:
             (r[0] for name, (r, member) in records if member.id == id_ and process_of(name) not in ours), default=0
         )
 
+    @property
+    def read(self) -> Collection[str]:
+        """The names of the records that count."""
+        return self._records.keys()
+
     def _folded(self) -> dict[str, Member]:
         ranked = sorted(self._records.values(), key=lambda record: record[0])
         return {member.id: member for _, member in ranked}
@@ -112,7 +117,7 @@ class Members(Mapping[str, Member]):
     """The live local view of a group, by id. Losing the store keeps the last known, `stale` and with its `age`."""
 
     def __init__(self, client: Client, group: str, told: Callable[[], None] = lambda: None) -> None:
-        self._table = _Table(group)
+        self._table = MemberTable(group)
         self._told = told
         self._view = client._view_of(client._keys.join("grp", group) + "/")
         self._view.add_listener(self._on_change)
@@ -169,7 +174,7 @@ class MemberEvents(AsyncIterator[MemberEvent]):
 
     def __init__(self, watch: Watch, group: str) -> None:
         self._watch = watch
-        self._table = _Table(group)
+        self._table = MemberTable(group)
         self._events: deque[MemberEvent] = deque()
 
     async def __aenter__(self) -> AsyncIterator[MemberEvent]:
@@ -200,7 +205,7 @@ class Group:
         """Return who takes part, by id. Linearizable."""
         self._client._connection.check_open()
         snapshot = await self._client._connection.scan(self._prefix)
-        table = _Table(self.name)
+        table = MemberTable(self.name)
         table.apply(Change(self._client._keys.items(snapshot.items.values()), {}, snapshot.revision))
         return [table.members[id_] for id_ in sorted(table.members)]
 

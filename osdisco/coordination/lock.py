@@ -118,10 +118,10 @@ class DistributedLock(Contended):
         return None
 
     async def _contenders(self) -> list[tuple[Item, Contender]]:
-        return _shown(await self._queue.entries(), self._shared)
+        return shown_queue(await self._queue.entries(), self._shared)
 
 
-def _shown(queue: Sequence[Item], shared: Callable[[Item], bool]) -> list[tuple[Item, Contender]]:
+def shown_queue(queue: Sequence[Item], shared: Callable[[Item], bool]) -> list[tuple[Item, Contender]]:
     """The first one holds, and so do those that share with all before them."""
     shown, together = [], True
     for place, item in enumerate(queue):

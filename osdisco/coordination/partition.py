@@ -66,7 +66,7 @@ def _draw(partition: int, id_: str) -> float:
 
 
 @frozen
-class _Record:
+class OwnerRecord:
     """What stands in the store: who owns it, of how many, and the attempt, for who made it to know it again."""
 
     member: str
@@ -86,7 +86,7 @@ class _Claim:
         attempt = client.runtime.unique()
         self.key: Final = client._keys.join("part", group, str(partition))
         self._tombstone = client._keys.join(TOMBSTONES, "part", group, str(partition), attempt)
-        self._value = encode(_Record(member, count, attempt))
+        self._value = encode(OwnerRecord(member, count, attempt))
         self._doubt = False
         self._taking: asyncio.Task[bool] | None = None
 
@@ -216,7 +216,7 @@ class Partitioning:
 
     def _check_count(self) -> None:
         for item in self._view.values():
-            record = _read(item)
+            record = read_owner(item)
             if record is not None and record.count != self._count:
                 raise ConfigError(
                     f"the group {self._group!a} has {record.count} partitions, as {record.member!a} says, and not "
@@ -326,9 +326,9 @@ class Partitioning:
                 raise result
 
 
-def _read(item: Item) -> _Record | None:
+def read_owner(item: Item) -> OwnerRecord | None:
     try:
-        return decode(item.value, _Record)
+        return decode(item.value, OwnerRecord)
     except RecordError as exc:
         logger.warning("skipped the owner at %r: %s", item.key, exc)
         return None

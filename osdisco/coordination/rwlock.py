@@ -43,9 +43,9 @@ class DistributedReadWriteLock:
     def _lock(self, mark: str, info: Mapping[str, Any], timeout: float | None) -> DistributedLock:
         places = Places(self._client, self._session, "rw", self.name, mark=mark, info=info)
         what = f"the {'read' if mark == READER else 'write'} lock {self.name!a}"
-        return DistributedLock(self._client, places, what, timeout=timeout, shared=_is_reader, shares=mark == READER)
+        return DistributedLock(self._client, places, what, timeout=timeout, shared=is_reader, shares=mark == READER)
 
 
-def _is_reader(item: Item) -> bool:
+def is_reader(item: Item) -> bool:
     """What is not osdisco's is taken for a writer: to wait for it can do no harm."""
     return item.key.rpartition("/")[2].startswith(READER)

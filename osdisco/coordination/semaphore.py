@@ -34,13 +34,26 @@ from osdisco.session import Session
 LIMIT_MAX: Final = 10_000
 
 
-class _State:
+class SemaphoreState:
     """What stands under the prefix at one moment. Waiters and holders in one snapshot: in two, both could be missed."""
 
     def __init__(self, items: Mapping[str, Item], prefix: str) -> None:
         self.limit: Final = items.get(f"{prefix}limit")
         self.queue: Final = in_order({key: item for key, item in items.items() if key.startswith(f"{prefix}q/")})
         self.holders: Final = in_order({key: item for key, item in items.items() if key.startswith(f"{prefix}h/")})
+
+    @property
+    def stored_limit(self) -> int | None:
+        """The limit; None when there is none, or what stands there is no number."""
+        value = self.limit.value if self.limit else b""
+        return int(value) if value.isdigit() and len(value) <= len(str(LIMIT_MAX)) else None
+
+    @property
+    def shown(self) -> list[tuple[Item, Contender]]:
+        """The entries as others see them, the holders first."""
+        return [(item, contender(item, holds=True)) for item in self.holders] + [
+            (item, contender(item)) for item in self.queue
+        ]
 
 
 class DistributedSemaphore(Contended):
@@ -88,9 +101,7 @@ class DistributedSemaphore(Contended):
 
     async def _contenders(self) -> list[tuple[Item, Contender]]:
         prefix = self._places.prefix
-        state = _State((await self._client._connection.scan(prefix)).items, prefix)
-        holding = [(item, contender(item, holds=True)) for item in state.holders]
-        return holding + [(item, contender(item)) for item in state.queue]
+        return SemaphoreState((await self._client._connection.scan(prefix)).items, prefix).shown
 
 
 class _Place:
@@ -143,29 +154,29 @@ class _Place:
         self._entry.depart()
         return self._held
 
-    async def _look(self) -> _State:
+    async def _look(self) -> SemaphoreState:
         failures = 0
         while True:
-            state = _State((await self._connection.scan(self._places.prefix)).items, self._places.prefix)
+            state = SemaphoreState((await self._connection.scan(self._places.prefix)).items, self._places.prefix)
             self._session.check()  # after the wait: what Jepsen found missing in etcd's own lock
             if state.limit is not None:
-                self._check_limit(state.limit)
+                self._check_limit(state.limit.key, state.stored_limit)
                 return state
             limit = Put(f"{self._places.prefix}limit", b"%d" % self._limit)
             if not await self._try(([limit], {limit.key: ABSENT})):
                 await asyncio.sleep(backoff(self._client.runtime, failures))
                 failures += 1
 
-    def _check_limit(self, item: Item) -> None:
-        if not item.value.isdigit() or len(item.value) > len(str(LIMIT_MAX)):
-            raise CoordinationError(f"{item.key!a} holds no limit of a semaphore; something else wrote it")
-        if (limit := int(item.value)) != self._limit:
+    def _check_limit(self, key: str, limit: int | None) -> None:
+        if limit is None:
+            raise CoordinationError(f"{key!a} holds no limit of a semaphore; something else wrote it")
+        if limit != self._limit:
             name = self._places.name
             raise ConfigError(
                 f"the semaphore {name!a} has a limit of {limit}, as it was first opened, not {self._limit}"
             )
 
-    def _promotion(self, state: _State) -> tuple[list[Op], dict[str, Condition]]:
+    def _promotion(self, state: SemaphoreState) -> tuple[list[Op], dict[str, Condition]]:
         """Move from the queue to the holders; also the limit must still be the one that was looked at."""
         self._session.check()
         assert state.limit is not None

@@ -19,6 +19,7 @@ from osdisco.coordination.multilock import MultiLock
 from osdisco.coordination.rwlock import DistributedReadWriteLock
 from osdisco.coordination.semaphore import DistributedSemaphore
 from osdisco.coordination.shared_value import SharedValue
+from osdisco.coordination.status import NamespaceStatus, StatusWatch, read_status
 from osdisco.session import Session
 
 
@@ -126,6 +127,20 @@ class CoordinationService:
             timeout: seconds to wait for the others at entering, and again at leaving; for ever when None.
         """
         return DoubleBarrier(self._client, self._session, name, parties=parties, timeout=timeout)
+
+    async def status(self) -> NamespaceStatus:
+        """Return everything that is held or waited for in the client's namespace, and all sessions. Linearizable.
+
+        One atomic scan of all of it, and one request for each session: for operators, not for every few milliseconds.
+
+        Raises:
+            UnavailableError, DeniedError: the store could not be reached, or does not let us look.
+        """
+        return await read_status(self._client)
+
+    def watch_status(self) -> StatusWatch:
+        """Return `async with` around an iterator of `status()`: the present one first, then after every change."""
+        return StatusWatch(self._client)
 
     def group(self, name: str) -> Group:
         """Return the group called `name`."""

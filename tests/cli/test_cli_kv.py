@@ -159,7 +159,25 @@ async def _commit_two(url: str) -> None:
         await client.commit([osdisco.Put("x", b"1"), osdisco.Put("y", b"2")])
 
 
-@pytest.mark.parametrize("command", [("kv", "get", "k"), ("watch",), ("ls",), ("kv", "ls"), ("lock", "x")])
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("kv", "get", "k"),
+        ("watch",),
+        ("ls",),
+        ("kv", "ls"),
+        ("lock", "x"),
+        ("lock", "-n", "2", "x"),
+        ("elect", "x"),
+        ("elect", "-l", "x"),
+        ("barrier", "hold", "x"),
+        ("barrier", "wait", "x"),
+        ("barrier", "release", "x"),
+        ("counter", "get", "x"),
+        ("counter", "add", "x", "--exactly-once"),
+        ("status",),
+    ],
+)
 @pytest.mark.parametrize("scheme", ["etcd", "consul"])
 def test_a_store_that_is_not_there_is_code_5(scheme: str, command: tuple[str, ...], invoke: Invoke) -> None:
     told = invoke("--url", f"{scheme}://127.0.0.1:1?timeout=500ms", *command)

@@ -35,7 +35,9 @@ async def test_who_waits_passes_when_it_is_released(world: World) -> None:
     waiting = [asyncio.ensure_future(barrier_of(client).wait()) for client in others]
     await asyncio.sleep(60)
     assert not any(task.done() for task in waiting)
+    assert await barrier_of(others[1]).held()
     await barrier_of(others[0]).release()  # whoever held it
+    assert not await barrier_of(others[1]).held()
     await asyncio.wait_for(asyncio.gather(*waiting), 1)
     assert world.keys() == []
 
