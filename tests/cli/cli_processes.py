@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import pty
 import select
 import signal
 import subprocess
@@ -21,6 +22,9 @@ from attrs import frozen
 import osdisco
 from osdisco.backend import Lease
 from osdisco.client import Client
+from osdisco.testing.containers import EtcdContainer
+from osdisco.testing.processes import find_binary
+from osdisco.testing.servers import EtcdServer
 
 COMMAND = (sys.executable, "-m", "osdisco.cli")
 PATIENCE = 20.0
@@ -82,6 +86,43 @@ class Running:
         """Wait for its end."""
         out, err = self.process.communicate(timeout=timeout)
         return Ran(self.process.returncode, out, out.encode(), err)
+
+
+class Etcdctl:
+    """`etcdctl lock NAME` at a terminal, of this machine or, without one, in the server's container."""
+
+    def __init__(self, server: EtcdServer, name: str) -> None:
+        self._terminal, inside = pty.openpty()
+        binary = find_binary("etcdctl")
+        self._in_container = binary is None
+        command = [binary, f"--endpoints={server.address}"] if binary else _in_container(server)
+        self._process = subprocess.Popen(
+            [*command, "lock", name], stdin=inside, stdout=inside, stderr=inside, start_new_session=True
+        )
+        os.close(inside)
+
+    def wait_held(self) -> None:
+        """Wait until it has the lock: it then shows its key."""
+        read_until(self._terminal, b"/lock/")
+
+    def interrupt(self) -> None:
+        """Press Ctrl-C, and wait until it has given the lock back."""
+        if self._in_container:
+            os.write(self._terminal, b"\x03")
+        else:
+            self._process.send_signal(signal.SIGINT)
+        self._process.wait(PATIENCE)
+
+    def close(self) -> None:
+        """End it in any case."""
+        if self._process.poll() is None:
+            self.interrupt()
+        os.close(self._terminal)
+
+
+def _in_container(server: EtcdServer) -> list[str]:
+    assert isinstance(server, EtcdContainer)
+    return ["docker", "exec", "-it", str(server.get_wrapped_container().id), "etcdctl"]
 
 
 def eventually(check: Callable[[], object], what: str) -> None:
