@@ -70,7 +70,7 @@ class RoundState:
         self._members: Final = {
             key[len(prefix) + 2 :]: item for key, item in items.items() if key[len(prefix) :][:2] == "m/"
         }
-        self._done: Final = {key[len(prefix) :] for key in items if key[len(prefix) :].startswith("done/")}
+        self.done: Final = {key[len(prefix) :] for key in items if key[len(prefix) :].startswith("done/")}
 
     @property
     def round(self) -> int | None:
@@ -89,7 +89,7 @@ class RoundState:
     @property
     def unfinished(self) -> list[str]:
         """The members of the round that have not said that they are done."""
-        return [number for number in self.roster.members if f"done/{self.round}/{number}" not in self._done]
+        return [number for number in self.roster.members if f"done/{self.round}/{number}" not in self.done]
 
     @property
     def waiting(self) -> list[tuple[str, Item, _Member]]:
@@ -103,7 +103,7 @@ class RoundState:
 
     def clearing(self, root: str) -> list[Op]:
         """What takes the round away: `ready` last, so that what one commit has no room for is taken by the next."""
-        return [*(Delete(root + key) for key in sorted(self._done)), Delete(f"{root}ready")]
+        return [*(Delete(root + key) for key in sorted(self.done)), Delete(f"{root}ready")]
 
 
 class DoubleBarrier(Enterable["BarrierStay"]):
@@ -232,9 +232,9 @@ class DoubleBarrier(Enterable["BarrierStay"]):
         while True:
             try:
                 state = RoundState((await self._connection.scan(self._root)).items, self._root)
-                if state.ready is None or state.survivors:
+                if state.survivors or not (state.ready or state.done):
                     return
-                ready = {f"{self._root}ready": state.ready.unchanged}
+                ready = {f"{self._root}ready": state.ready.unchanged if state.ready else ABSENT}
                 await self._connection.commit(self._clearing(state), ready)
                 continue
             except ConflictError:

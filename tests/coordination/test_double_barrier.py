@@ -182,6 +182,8 @@ async def test_a_round_that_somebody_removes_is_broken(world: World) -> None:
     for left in (leaving, second.leave()):
         with pytest.raises(BarrierBrokenError, match="removed"):
             await asyncio.wait_for(left, 5)
+    await asyncio.sleep(1)
+    assert world.keys() == []
 
 
 async def test_all_die_inside_and_the_next_round_begins_anew(world: World) -> None:
