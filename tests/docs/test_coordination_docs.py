@@ -68,7 +68,8 @@ async def world(osdisco_clock: object) -> Any:
 
 # Nothing lacks an example
 
-INTERNAL = {("DistributedLock", "hold"), ("DistributedLock", "try_hold"), ("Term", "on_change"), ("Term", "on_trouble")}
+INTERNAL = {("DistributedLock", "hold"), ("DistributedLock", "try_hold")}
+INTERNAL |= {(told, name) for told in ("Term", "StatusWatch") for name in ("on_change", "on_trouble")}
 """For what is built on them; users have other calls."""
 
 
@@ -256,6 +257,7 @@ COSTS: dict[str, Callable[[CoordinationService], Steps]] = {
     "`consensus().propose()`, a later one": lambda c: called(*2 * [lambda: c.consensus("a").propose(b"a")]),
     "`group().join()`": joined,
     "`membership.partition(8)`": divided,
+    "`status()`, and one request more for each session": lambda c: called(c.status),
 }
 
 
