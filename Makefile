@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test lint types suites unit cluster mutants pictures clean
+.PHONY: demo test lint types suites unit cluster mutants simulate pictures clean
 
 demo: .venv/.for-demo # the main job, on the store in memory
 	$(BIN)/osdisco demo
@@ -28,6 +28,11 @@ cluster: .venv/.for-test # the storms on clusters of three, with what they measu
 
 mutants: .venv/.for-test # known mistakes, each of which its test must notice
 	$(BIN)/python tests/mutants/run.py
+
+simulate: .venv/.for-test # every recipe by SEEDS seeds on all cores; keeps the result in docs/simulation.md and .json
+	$(BIN)/python tests/simulate.py --seeds $(SEEDS)
+
+SEEDS ?= 5000
 
 pictures: # docs/pictures, by Graphviz's `dot`
 	$(PYTHON) docs/pictures/draw.py

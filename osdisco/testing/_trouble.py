@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from osdisco.testing.simulation import Simulation
 
 Restart = Callable[["SimulatedProcess"], None]
+Victims = Callable[[], Iterable["SimulatedProcess"]]
 
 DRIFT: Final = 0.05
 """How far a clock's rate may be off. A session's deadline leaves a margin of 11 % at the short ttls used here."""
@@ -22,7 +23,7 @@ class Trouble:
     """Strikes one process at a time, and the store. Each run leaves out some kinds, so that others come thicker.
 
     `ttl` in seconds is what the lengths of pauses and outages are measured by. `also` are kinds of the scenario's own.
-    `lying`: renewals of dead leases are answered as good, too.
+    `victims` tells who is struck in half of all cases. `lying`: renewals of dead leases are answered as good, too.
     """
 
     def __init__(
@@ -32,12 +33,14 @@ class Trouble:
         *,
         restart: Restart | None,
         also: Mapping[str, Callable[[], object]],
+        victims: Victims,
         lying: bool,
     ) -> None:
         self._simulation = simulation
         self._chance = simulation.random
         self._ttl = ttl
         self._restart = restart
+        self._victims = victims
         kinds: dict[str, Callable[[], object]] = {
             "lost answers": self._lose_answers,
             "late": self._come_late,
@@ -68,7 +71,8 @@ class Trouble:
             self._simulation.seen[name] += 1
 
     def _some(self) -> SimulatedProcess:
-        return self._chance.choice(self._simulation.living)
+        victims = [process for process in self._victims() if process.alive] if self._chance.random() < 0.5 else []
+        return self._chance.choice(victims or self._simulation.living)
 
     def _later(self, seconds: float, what: Callable[[], object]) -> None:
         asyncio.get_running_loop().call_later(seconds, what)
@@ -96,7 +100,7 @@ class Trouble:
     def _slow_renewal_then_silence(self) -> None:
         """The answer to a renewal comes at the last moment, and it was the last one: who counts from it is too late."""
         process, timeout = self._some(), min(self._ttl / 6, 2.0)
-        slow = process.faults.delay("renew", answer=timeout * self._chance.uniform(0.7, 0.95))
+        slow = process.faults.delay("renew", answer=timeout * self._chance.uniform(0.7, 0.98))
 
         def silence() -> None:
             if slow.hits:
@@ -110,9 +114,8 @@ class Trouble:
     def _silence(self, process: SimulatedProcess) -> None:
         if self._simulation.over:
             return
-        rules = [process.faults.cut("renew"), process.faults.cut("watch")]
-        for rule in rules:
-            self._later(2 * self._ttl, rule.end)
+        rule = process.faults.cut(*self._chance.choice([("renew", "watch"), ()]))
+        self._later(2 * self._ttl, rule.end)
 
     def _cut_watches(self) -> None:
         self._some().faults.outage("watch", times=self._chance.randint(1, 2))
@@ -129,7 +132,7 @@ class Trouble:
             self._some().faults.resync()
 
     def _expire_late(self) -> None:
-        self._simulation.store.faults.expiry_factor = self._chance.choice([None, 1.2, 1.5, 2.0])
+        self._simulation.store.faults.expiry_factor = self._chance.choice([None, None, 1.2, 1.5, 2.0])
 
     def _length(self) -> float:
         if self._chance.random() < 0.5:

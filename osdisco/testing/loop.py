@@ -64,6 +64,11 @@ class _Task(asyncio.Task[Any]):
             options["name"] = f"task-{number}"  # asyncio counts through the whole process, over all loops
         super().__init__(coro, loop=loop, **options)
 
+    def set_name(self, value: object) -> None:
+        """Give it a name; no name, as some versions of asyncio do, is the one that it has."""
+        if value is not None:
+            super().set_name(value)
+
     def __hash__(self) -> int:
         return self._number
 

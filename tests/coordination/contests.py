@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 from worlds import NAMESPACE
 
-from osdisco.backend import Condition, Delete, Op, Put
+from osdisco.backend import Delete, Op
 from osdisco.errors import OsdiscoError
 from osdisco.testing import SimulatedProcess, Simulation
-
-RESOURCE = f"{NAMESPACE}/resource"
 
 STRIKES = dict.fromkeys(
     [
@@ -72,6 +70,7 @@ class Contest(ABC):
     """
 
     prefix: str
+    resources: Sequence[str] = ("resource",)
     ttl = 3.0
     seconds = 8.0
     rate = 4.0
@@ -82,7 +81,6 @@ class Contest(ABC):
         self.seen = simulation.seen
         self.operator = self.random.random() < 0.4 if operator is None else operator
         self.tokens: list[int] = []
-        self.written: dict[str, list[int]] = {}
         self.holders: dict[Any, tuple[SimulatedProcess, float]] = {}
         self.workers: dict[asyncio.Task[None], SimulatedProcess] = {}
 
@@ -92,12 +90,16 @@ class Contest(ABC):
 
     async def run(self, processes: int) -> None:
         """Play."""
-        self.record_writes()
         for _ in range(processes):
             self.start()
         also = self.operations() if self.operator else {}
         await self.simulation.trouble(
-            self.seconds, rate=self.rate, restart=self.restart, also=also, lying=self.operator
+            self.seconds,
+            rate=self.rate,
+            restart=self.restart,
+            also=also,
+            victims=lambda: [process for process, _ in self.holders.values()],
+            lying=self.operator,
         )
         await self.end()
 
@@ -166,19 +168,10 @@ class Contest(ABC):
         if not its.disturbed_since(since):
             assert is_told(other), f"{handle} while {its} was not told of the loss of {other}"
 
-    def record_writes(self) -> None:
-        """Keep what is written to the guarded resource, in its order."""
-        store = self.simulation.store
-        commit = store.commit
-
-        def recording(ops: Sequence[Op], expect: Mapping[str, Condition]) -> Mapping[str, int]:
-            revisions = commit(ops, expect)
-            for op in ops:
-                if isinstance(op, Put) and op.key.startswith(RESOURCE):
-                    self.written.setdefault(op.key, []).append(int(op.value))
-            return revisions
-
-        store.commit = recording  # type: ignore[method-assign]
+    def while_held(self) -> float:
+        """Return how long to hold it; now and then longer than a session lives that is not renewed."""
+        long = not self.simulation.over and self.random.random() < 0.15
+        return self.random.uniform(1, 3) * self.ttl if long else self.random.uniform(0, 1)
 
     def operations(self) -> dict[str, Callable[[], object]]:
         """What an operator does."""
@@ -200,15 +193,16 @@ class Contest(ABC):
         assert not waiting, f"{len(waiting)} of {len(self.workers)} still wait: {self.simulation.keys(self.prefix)}"
         for task in done:
             task.result()
-        for key, tokens in self.written.items():
+        for resource in self.resources:
+            tokens = [int(value) for value in self.simulation.written(resource)]
             self.seen["written"] += len(tokens)
-            self.check_written(key, tokens)
+            self.check_written(resource, tokens)
         left = await self.simulation.close()
         assert [key for key in left if not key.startswith("resource") and not key.endswith("/limit")] == []
 
-    def check_written(self, key: str, tokens: list[int]) -> None:
+    def check_written(self, resource: str, tokens: list[int]) -> None:
         """No older holder wrote after a newer one."""
-        assert tokens == sorted(tokens), f"an older holder wrote after a newer one: {key}: {tokens}"
+        assert tokens == sorted(tokens), f"an older holder wrote after a newer one: {resource}: {tokens}"
 
 
 def believes(handle: Any) -> bool:
@@ -247,7 +241,7 @@ class LockContest(Contest):
         heeds = self.random.random() < 0.7
         async with guard:
             for _ in range(self.random.randint(0, 2)):
-                await asyncio.sleep(self.random.uniform(0, 1))
+                await asyncio.sleep(self.while_held())
                 if heeds and guard.revoked.is_set():
                     self.seen["went when asked"] += 1
                     return

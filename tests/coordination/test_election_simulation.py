@@ -58,7 +58,7 @@ class Leading(Contest):
         with self.holding(term, process):
             async with term:
                 for _ in range(self.random.randint(0, 2)):
-                    await asyncio.sleep(self.random.uniform(0, 1))
+                    await asyncio.sleep(self.while_held())
                     await term.commit([Put("resource", b"%d" % term.token)])
                     await self._something(term)
 

@@ -41,6 +41,7 @@ class ReadWrite(LockContest):
     """Readers share, writers exclude everybody; a writer waits for all before it, and a reader for the writers."""
 
     prefix = "rw/"
+    resources = ("resource-True", "resource-False")
 
     def __init__(self, simulation: Simulation) -> None:
         super().__init__(simulation)
@@ -73,9 +74,10 @@ class ReadWrite(LockContest):
         before = [token for token in self.tokens if writes or self.writes[token]]
         assert not before or handle.token > max(before), f"{handle} came before its turn: {before}"
 
-    def check_written(self, key: str, tokens: list[int]) -> None:
-        if key.endswith("True"):
-            super().check_written(key, tokens)
+    def check_written(self, resource: str, tokens: list[int]) -> None:
+        """Readers write side by side, to show that they could."""
+        if resource == "resource-True":
+            super().check_written(resource, tokens)
 
 
 def believes_beside(other: Any, its: SimulatedProcess) -> bool:
@@ -95,6 +97,7 @@ class Permits(LockContest):
     def __init__(self, simulation: Simulation) -> None:
         super().__init__(simulation)
         self.limit = self.random.randint(1, 3)
+        self.check_commits()
 
     def locks(self, process: SimulatedProcess) -> list[Any]:
         return [CoordinationService(process.client).semaphore("merges", limit=self.limit)]
@@ -126,11 +129,11 @@ class Permits(LockContest):
             gone += 1
         assert len(others) - gone < self.limit, f"{handle} beside {others}, with {self.limit} permits"
 
-    def check_written(self, key: str, tokens: list[int]) -> None:
+    def check_written(self, resource: str, tokens: list[int]) -> None:
         """Holders write side by side."""
 
-    def record_writes(self) -> None:
-        super().record_writes()
+    def check_commits(self) -> None:
+        """Look at every commit."""
         store = self.simulation.store
         commit = store.commit
 
@@ -158,6 +161,7 @@ class Several(LockContest):
 
     prefix = "lock/"
     names = "abc"
+    resources = tuple(f"resource-{name}" for name in names)
 
     def __init__(self, simulation: Simulation) -> None:
         super().__init__(simulation)

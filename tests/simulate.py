@@ -1,0 +1,72 @@
+"""Runs every scenario of the recipes by many seeds and keeps what was seen in docs: `make simulate`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import sys
+import time
+from pathlib import Path
+
+from attrs import asdict
+
+from osdisco.testing.simulate import Report, first_seed, load, simulate
+from osdisco.testing.simulation import Scenario
+
+ROOT = Path(__file__).resolve().parents[1]
+DOCS = ROOT / "docs"
+BEGIN, END = "<!-- figures -->\n", "<!-- end of figures -->\n"
+STRUCK = ("lost answers", "late", "delayed", "refused", "partitioned", "slow renewal, then silence", "watch cut")
+STRUCK += ("resync", "paused", "suspended", "clock jumped", "clock drifts", "killed", "lease ended", "key removed")
+STRUCK += ("false renewals", "revoked")
+
+
+def scenarios() -> list[Scenario]:
+    """Return the scenarios of the recipes' tests."""
+    files = sorted((ROOT / "tests" / "coordination").glob("test_*.py"))
+    return [one for file in files if "\n@scenario(" in file.read_text() for one in load(str(file))]
+
+
+def kept(report: Report) -> dict[str, object]:
+    """Return what is kept of a report."""
+    result = asdict(report)
+    result["seen"] = dict(sorted(report.seen.items()))
+    result["failures"] = [{"seed": failure.seed, "error": failure.error} for failure in report.failures[:20]]
+    return {**result, "failed": len(report.failures), "seconds": round(report.seconds)}
+
+
+def table(reports: list[Report], minutes: float) -> str:
+    """Return the figures for people."""
+    lines = ["| scenario | seeds | virtual hours | steps | faults | failed |", "|---|--:|--:|--:|--:|--:|"]
+    for report in reports:
+        faults = sum(report.seen[what] for what in STRUCK)
+        figures = f"{report.seeds:,} | {report.seconds / 3600:.1f} | {report.steps:,} | {faults:,}"
+        lines.append(f"| {report.scenario} | {figures} | {len(report.failures)} |")
+    total = sum(report.seconds for report in reports) / 3600
+    machine = f"Python {platform.python_version()}, {os.cpu_count()} cores"
+    return "\n".join([*lines, "", f"{total:.0f} hours of virtual time in {minutes:.0f} minutes; {machine}."]) + "\n"
+
+
+def main() -> int:
+    """Return the exit code: 0 when all seeds were well."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seeds", type=int, default=5000)
+    count = parser.parse_args().seeds
+    first, reports, began = first_seed(), [], time.monotonic()
+    os.chdir(ROOT)
+    for scenario in scenarios():
+        reports.append(simulate(scenario, range(first, first + count), stop=False))
+        print(reports[-1], flush=True)
+        for failure in reports[-1].failures[:5]:
+            print(f"{failure.error}\nrun it again: {scenario.replay(failure.seed)}", flush=True)
+        (DOCS / "simulation.json").write_text(json.dumps([kept(report) for report in reports], indent=1) + "\n")
+    page = (DOCS / "simulation.md").read_text()
+    before, after = page[: page.index(BEGIN) + len(BEGIN)], page[page.index(END) :]
+    (DOCS / "simulation.md").write_text(before + table(reports, (time.monotonic() - began) / 60) + after)
+    return int(any(report.failures for report in reports))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
