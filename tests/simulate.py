@@ -17,6 +17,8 @@ from osdisco.testing.simulation import Scenario
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"
+PASS = 250
+"""Seeds of each scenario before the next one's turn: what was seen is kept after every pass, if it is broken off."""
 BEGIN, END = "<!-- figures -->\n", "<!-- end of figures -->\n"
 STRUCK = ("lost answers", "late", "delayed", "refused", "partitioned", "slow renewal, then silence", "watch cut")
 STRUCK += ("resync", "paused", "suspended", "clock jumped", "clock drifts", "killed", "lease ended", "key removed")
@@ -49,23 +51,42 @@ def table(reports: list[Report], minutes: float) -> str:
     return "\n".join([*lines, "", f"{total:.0f} hours of virtual time in {minutes:.0f} minutes; {machine}."]) + "\n"
 
 
+def keep(reports: list[Report], minutes: float) -> None:
+    """Write what was seen so far."""
+    (DOCS / "simulation.json").write_text(json.dumps([kept(report) for report in reports], indent=1) + "\n")
+    page = (DOCS / "simulation.md").read_text()
+    before, after = page[: page.index(BEGIN) + len(BEGIN)], page[page.index(END) :]
+    (DOCS / "simulation.md").write_text(before + table(reports, minutes) + after)
+
+
+def merged(report: Report, more: Report) -> Report:
+    """Return both as one; the seeds of the second follow those of the first."""
+    report.seeds += more.seeds
+    report.seconds += more.seconds
+    report.steps += more.steps
+    report.seen.update(more.seen)
+    report.failures += more.failures
+    return report
+
+
 def main() -> int:
     """Return the exit code: 0 when all seeds were well."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, default=5000)
     count = parser.parse_args().seeds
-    first, reports, began = first_seed(), [], time.monotonic()
     os.chdir(ROOT)
-    for scenario in scenarios():
-        reports.append(simulate(scenario, range(first, first + count), stop=False))
-        print(reports[-1], flush=True)
-        for failure in reports[-1].failures[:5]:
-            print(f"{failure.error}\nrun it again: {scenario.replay(failure.seed)}", flush=True)
-        (DOCS / "simulation.json").write_text(json.dumps([kept(report) for report in reports], indent=1) + "\n")
-    page = (DOCS / "simulation.md").read_text()
-    before, after = page[: page.index(BEGIN) + len(BEGIN)], page[page.index(END) :]
-    (DOCS / "simulation.md").write_text(before + table(reports, (time.monotonic() - began) / 60) + after)
-    return int(any(report.failures for report in reports))
+    first, began = first_seed(), time.monotonic()
+    reports = {scenario.name: Report(scenario.name, first) for scenario in scenarios()}
+    for start in range(first, first + count, PASS):
+        for scenario in scenarios():
+            seeds = range(start, min(start + PASS, first + count))
+            report = simulate(scenario, seeds, stop=False)
+            print(report, flush=True)
+            for failure in report.failures[:5]:
+                print(f"{failure.error}\nrun it again: {scenario.replay(failure.seed)}", flush=True)
+            merged(reports[scenario.name], report)
+        keep(list(reports.values()), (time.monotonic() - began) / 60)
+    return int(any(report.failures for report in reports.values()))
 
 
 if __name__ == "__main__":

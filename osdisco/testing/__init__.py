@@ -13,12 +13,13 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from osdisco.testing._weather import Weather
     from osdisco.testing.certs import Certificates, make_certificates
     from osdisco.testing.clock import VirtualClock
     from osdisco.testing.clusters import ConsulCluster, EtcdCluster
     from osdisco.testing.conformance import BackendSuite, Harness, UrlHarness
     from osdisco.testing.containers import ConsulContainer, EtcdContainer
-    from osdisco.testing.faulty import FaultyBackend, Weather
+    from osdisco.testing.faulty import FaultyBackend
     from osdisco.testing.loop import HangError, VirtualLoop, run
     from osdisco.testing.processes import ConsulProcess, EtcdProcess
     from osdisco.testing.servers import ApiError, ConsulServer, EtcdServer, Servers
@@ -77,7 +78,7 @@ _HOMES = {
     "UrlHarness": "conformance",
     "VirtualClock": "clock",
     "VirtualLoop": "loop",
-    "Weather": "faulty",
+    "Weather": "_weather",
     "make_certificates": "certs",
     "run": "loop",
     "run_seed": "simulation",

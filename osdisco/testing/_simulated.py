@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any, Final, ParamSpec, TypeVar
 from osdisco.client import Client
 from osdisco.runtime import Runtime
 from osdisco.testing._steps import HOST, Host
+from osdisco.testing._weather import Weather
 from osdisco.testing.clock import VirtualClock
-from osdisco.testing.faulty import FaultyBackend, NetworkFaults, Weather
+from osdisco.testing.faulty import FaultyBackend, NetworkFaults
 from osdisco.url import ClientOptions, Duration
 from osdisco_memory import MemoryBackend
 

@@ -36,8 +36,8 @@ from osdisco.backend import Condition, Op, Put
 from osdisco.errors import OsdiscoError
 from osdisco.testing._simulated import SimulatedProcess
 from osdisco.testing._trouble import DRIFT, Restart, Trouble, Victims
+from osdisco.testing._weather import Weather
 from osdisco.testing.clock import VirtualClock
-from osdisco.testing.faulty import Weather
 from osdisco.testing.loop import VirtualLoop
 from osdisco_memory import MemoryStore
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Awaitable, Callable
@@ -18,6 +19,7 @@ from osdisco.testing.simulate import load, simulate
 from osdisco.testing.simulation import outcome_of
 
 HERE = Path(__file__)
+RECIPES = HERE.parents[1] / "coordination"
 
 
 @scenario(often={"entered": 3})
@@ -67,17 +69,26 @@ async def ticking(process: SimulatedProcess, ticks: list[float]) -> None:
 
 
 def test_the_same_seed_gives_the_same_digest_in_two_processes() -> None:
-    def digest(hash_seed: str) -> str:
-        command = [sys.executable, "-m", "osdisco.testing.simulate", f"{HERE}:one_at_a_time", "--seed", "11"]
-        environ = {**os.environ, "PYTHONHASHSEED": hash_seed, "PYTHONPATH": os.pathsep.join(sys.path)}
-        done = subprocess.run(command, env=environ, capture_output=True, text=True, check=True)
-        return done.stdout
-
     here = outcome_of(one_at_a_time, 11)
     assert here.digest
-    first, second = digest("1"), digest("2")
+    address = f"{HERE}:one_at_a_time"
+    first, second = digests_of(address, seed=11, hash_seed=1), digests_of(address, seed=11, hash_seed=2)
+    assert first == second == [here.digest]
+
+
+def test_every_recipe_does_the_same_in_two_processes() -> None:
+    files = [str(file) for file in RECIPES.glob("test_*.py") if "\n@scenario(" in file.read_text()]
+    first, second = (digests_of(*files, seed=12, hash_seed=hash_seed) for hash_seed in (1, 2))
+    assert len(first) >= 12
     assert first == second
-    assert f"digest {here.digest}" in first
+
+
+def digests_of(*addresses: str, seed: int, hash_seed: int) -> list[str]:
+    """Run a seed of each scenario in a process of its own."""
+    command = [sys.executable, "-m", "osdisco.testing.simulate", *addresses, "--seed", str(seed)]
+    environ = {**os.environ, "PYTHONHASHSEED": str(hash_seed), "PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run(command, env=environ, capture_output=True, text=True, check=True)
+    return re.findall(r"digest (\w+)", done.stdout)
 
 
 def test_another_seed_gives_another_digest() -> None:
