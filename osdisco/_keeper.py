@@ -20,7 +20,7 @@ from osdisco._entries import Entry
 from osdisco._signal import Signal
 from osdisco._tasks import cancel
 from osdisco.client import Client
-from osdisco.errors import OsdiscoError
+from osdisco.errors import LostError, OsdiscoError
 from osdisco.session import Session
 from osdisco.view import View
 
@@ -83,6 +83,13 @@ class Keeper(ABC, Generic[T]):
     def session_is_lost(self) -> bool:
         """Whether the session of one's own is lost that it was to hang on, and it with it, for good."""
         return self._session is not None and self._session.lost.is_set()
+
+    def check_not_lost(self, what: str) -> None:
+        """Raise LostError when the place in `what` is lost for good."""
+        if self.superseded:
+            raise LostError(f"another process joined {what}")
+        if self.session_is_lost:
+            raise LostError(f"the session that was to hold {what} is lost; join again on another")
 
     @property
     def _over(self) -> bool:

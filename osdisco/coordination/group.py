@@ -18,7 +18,7 @@ from osdisco._signal import Signal
 from osdisco.backend import Item
 from osdisco.client import Client
 from osdisco.coordination._calls import checked_timeout
-from osdisco.errors import ClosedError, ConfigError, LostError, RecordError, TimedOutError, UnavailableError
+from osdisco.errors import ClosedError, ConfigError, RecordError, TimedOutError, UnavailableError
 from osdisco.session import Session
 from osdisco.view import View, Watch
 
@@ -292,19 +292,13 @@ class Membership:
         """
         if self._left or not self._started:
             raise ClosedError(f"not a member of the group {self.group!a}: join first")
-        self._check_not_lost()
+        self._place.check_not_lost(f"the group {self.group!a} as {self.member.id!a}")
         member = self.member
         member = member if weight is None else evolve(member, weight=weight)
         member = member if info is None else evolve(member, info=_copied(info))
         _check(member)
         self._place.desired = member
         self._changed.fire()
-
-    def _check_not_lost(self) -> None:
-        if self.superseded:
-            raise LostError(f"another process joined the group {self.group!a} as {self.member.id!a}")
-        if self._place.session_is_lost:
-            raise LostError(f"the session that the membership of {self.group!a} hung on is lost; join again on another")
 
     @property
     def over(self) -> bool:
@@ -322,7 +316,7 @@ class Membership:
         def done() -> bool:
             if self._left:
                 raise ClosedError(f"the group {self.group!a} was left")
-            self._check_not_lost()
+            self._place.check_not_lost(f"the group {self.group!a} as {self.member.id!a}")
             return self.joined
 
         try:
