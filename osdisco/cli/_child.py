@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Final
 
+from osdisco.cli._below import Descendant, descendants, send
 from osdisco.cli._errors import Exit, FailedError
 from osdisco.cli._running import Interrupts
 
@@ -22,7 +23,8 @@ _BY_TERMINAL: Final = {signal.SIGINT, signal.SIGQUIT}
 class Child:
     """One child process.
 
-    At a terminal it stays in our process group, so that it can use the terminal, which also gives it the interrupts.
+    At a terminal it stays in our process group, so that it can use the terminal, which also gives it the interrupts;
+    other signals are sent to it and, on Linux, to whatever it started.
     Elsewhere it leads a group of its own, so that signals reach whatever it started, and reads nothing unless told to:
     what a script reads line by line is not the command's.
     """
@@ -36,6 +38,7 @@ class Child:
         self._process: asyncio.subprocess.Process | None = None
         self._early: list[signal.Signals] = []
         self._kill_at: float | None = None
+        self._below: set[Descendant] = set()
 
     async def run(self, interrupts: Interrupts) -> int:
         """Run it, passing signals on; returns its exit code, 128 plus the signal that killed it.
@@ -72,8 +75,11 @@ class Child:
         if self._leads_group:
             with suppress(ProcessLookupError):
                 os.killpg(process.pid, number)
-        elif process.returncode is None:
+            return
+        if process.returncode is None:
+            self._below |= descendants(process.pid)  # before it ends: they are nobody's children then
             process.send_signal(number)
+        send(self._below, number)
 
     def ask_to_end(self, grace: float) -> None:
         """Send SIGTERM, once; `end` then kills it no later than `grace` seconds on."""

@@ -330,6 +330,23 @@ def test_at_a_terminal_the_command_gets_one_interrupt_and_may_read(tmp_path: Pat
     assert shown.count(b"interrupted") == 1
 
 
+@REAL
+def test_at_a_terminal_loss_ends_what_the_command_started_too(osdisco_url: str) -> None:
+    pid, terminal = pty.fork()
+    if pid == 0:  # the shell stays: with the leader of a session the terminal hangs up on everybody anyway
+        command = "sleep 300 & echo began $! ''xxx; (sleep 301; true); wait"
+        shell = ["sh", "-c", '"$@"; echo code $?; read line', "sh"]
+        os.execvp("sh", [*shell, *COMMAND, "--url", osdisco_url, "lock", "n", command])
+    grandchild = int(read_until(terminal, b"xxx").split()[1])
+    assert alive(grandchild)
+    revoke_holder(osdisco_url)
+    read_until(terminal, b"code 125")
+    eventually(lambda: not alive(grandchild), "the command's own child to end")
+    os.write(terminal, b"\n")
+    os.waitpid(pid, 0)
+    os.close(terminal)
+
+
 def contenders(url: str) -> list[osdisco.coordination.Contender]:
     async def ask() -> list[osdisco.coordination.Contender]:
         async with osdisco.connect(url) as client:
