@@ -157,6 +157,16 @@ def meanwhile(url: str, work: Callable[[Client], Coroutine[Any, Any, object]]) -
             working.result(2 * PATIENCE)
 
 
+def everything(url: str) -> list[str]:
+    """Return the keys of the namespace."""
+
+    async def ask() -> list[str]:
+        async with osdisco.connect(url) as client:
+            return list((await client.scan()).items)
+
+    return asyncio.run(ask())
+
+
 async def once_true(check: Callable[[], object]) -> None:
     """Wait until `check()` is true."""
     while not check():

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from cli_processes import Invoke, Running, alive, end_lease_of, eventually, meanwhile
+from cli_processes import Invoke, Running, alive, end_lease_of, eventually, everything, meanwhile
 
 import osdisco
 from osdisco.client import Client
@@ -161,13 +161,5 @@ def candidates(url: str) -> int:
     async def ask() -> int:
         async with osdisco.connect(url) as client:
             return len((await client.scan("election/n/q/")).items)
-
-    return asyncio.run(ask())
-
-
-def everything(url: str) -> list[str]:
-    async def ask() -> list[str]:
-        async with osdisco.connect(url) as client:
-            return list((await client.scan()).items)
 
     return asyncio.run(ask())

@@ -20,6 +20,7 @@ from cli_processes import (
     alive,
     end_lease_of,
     eventually,
+    everything,
     meanwhile,
     once_true,
     read_until,
@@ -351,14 +352,6 @@ def contenders(url: str) -> list[osdisco.coordination.Contender]:
     async def ask() -> list[osdisco.coordination.Contender]:
         async with osdisco.connect(url) as client:
             return await CoordinationService(client).lock("n").contenders()
-
-    return asyncio.run(ask())
-
-
-def everything(url: str) -> list[str]:
-    async def ask() -> list[str]:
-        async with osdisco.connect(url) as client:
-            return list((await client.scan()).items)
 
     return asyncio.run(ask())
 
