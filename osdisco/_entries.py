@@ -11,13 +11,13 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from math import inf
-from operator import attrgetter
 from typing import Final
-from weakref import WeakKeyDictionary
 
 from osdisco._connection import Connection, backoff
 from osdisco._feed import Feed
 from osdisco._keys import Keyspace
+from osdisco._living import PLACE, living
+from osdisco._signal import Once
 from osdisco._tasks import Errand
 from osdisco.backend import ABSENT, Condition, Delete, Item, Op, Put, Revision
 from osdisco.errors import (
@@ -32,8 +32,6 @@ from osdisco.session import Session
 
 TOMBSTONES: Final = "x"
 
-_PLACE: Final = attrgetter("created", "key")
-
 _NO_LEASE: Final = "the store no longer knows the session's lease"
 
 
@@ -44,7 +42,7 @@ class Entry:
         self.key: Final = keys.join(*segments)
         self.session: Final = session
         self.created = 0
-        self.gone: Final = asyncio.Event()
+        self.gone: Final = Once()
         self._tombstone = keys.join(TOMBSTONES, *segments)
         self._connection = connection
         self._living = living(connection)
@@ -67,7 +65,7 @@ class Entry:
             IndeterminateError: whether it was made stayed unknown; it is being removed.
         """
         self.session.check()
-        self._living[self.key] = self
+        self._living.add(self)
         ops: list[Op] = [Put(self.key, value, self.session.id)]
         expect: dict[str, Condition] = {self.key: ABSENT, self._tombstone: ABSENT}
         if instead_of is not None:
@@ -80,6 +78,7 @@ class Entry:
         try:
             await self._creating.wait()
             self._creating.task.result()
+            self._creating = None
         except BaseException:
             self.abandon()
             raise
@@ -108,7 +107,7 @@ class Entry:
 
     async def _attempt(self, ops: Sequence[Op], expect: Mapping[str, Condition]) -> bool:
         try:
-            self.created = (await self._connection.attempt(ops, expect))[self.key]
+            self._is_made((await self._connection.attempt(ops, expect))[self.key])
             return True
         except LeaseExpiredError as exc:
             self.session._lose(_NO_LEASE)
@@ -126,9 +125,13 @@ class Entry:
         item = await self._connection.get(self.key)
         if item is None or item.lease != self.session.id:
             return False
-        self.created = item.created
+        self._is_made(item.created)
         self._unaccounted = max(self._unaccounted - 1, 0)
         return True
+
+    def _is_made(self, created: int) -> None:
+        self.created = created
+        self._living.place(self)
 
     async def stands(self) -> bool:
         """Ask the store whether the entry is there as it was made."""
@@ -156,7 +159,7 @@ class Entry:
 
     def depart(self) -> None:
         """Take the entry for gone: whoever waits for it in this process looks again."""
-        self._living.pop(self.key, None)
+        self._living.remove(self)
         self.gone.set()
 
     def abandon(self) -> None:
@@ -223,14 +226,6 @@ class Entry:
         return (Put(self._tombstone, b"", self.session.id), Delete(self.key)), {self._tombstone: ABSENT}
 
 
-_LIVING: Final[WeakKeyDictionary[Connection, dict[str, Entry]]] = WeakKeyDictionary()
-
-
-def living(connection: Connection) -> dict[str, Entry]:
-    """Return the entries that this process has in the store, by key."""
-    return _LIVING.setdefault(connection, {})
-
-
 def in_order(items: Mapping[str, Item]) -> list[Item]:
     """Return entries in the order of the queue: the one that etcd's own tools use."""
-    return sorted(items.values(), key=_PLACE)
+    return sorted(items.values(), key=PLACE)

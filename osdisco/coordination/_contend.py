@@ -14,8 +14,9 @@ from typing import Any, Final, TypeVar
 from attrs import field, frozen
 
 from osdisco._connection import backoff
-from osdisco._entries import TOMBSTONES, Entry, in_order, living
+from osdisco._entries import TOMBSTONES, Entry, in_order
 from osdisco._feed import Change, Feed
+from osdisco._living import living
 from osdisco._records import decode, encode, encode_readable
 from osdisco._signal import Signal
 from osdisco.backend import Item
@@ -143,8 +144,18 @@ class Queue:
         """
         waits = Waits(self._client, self._prefix)
         async with entry.session.scope():
-            while ahead := await bridged(self._client, lambda: self.ahead(entry)):
+            while True:
+                while (nearer := self._ours_before(entry)) is not None:  # before that is gone there is nothing to see
+                    await nearer.gone.wait()
+                ahead = await bridged(self._client, lambda: self.ahead(entry))
+                if not ahead:
+                    return
                 await waits.until_one_is_gone(ahead)
+
+    def _ours_before(self, entry: Entry) -> Entry | None:
+        """Return the last of this process's own entries that must go before it can be the turn of this one."""
+        others = living(self._connection).before(entry)
+        return next((other for other in others if self._blocks(other.as_made())), None)
 
 
 def before(entry: Entry, queue: Sequence[Item]) -> Sequence[Item]:

@@ -144,6 +144,20 @@ async def test_one_release_wakes_one_of_a_hundred_waiters(world: World) -> None:
     assert sum(client.backend.calls["scan"] for client in others) == 100
 
 
+async def test_of_a_process_only_the_first_waiter_looks_at_the_queue_however_many_stand_in_it(world: World) -> None:
+    holder, crowd = world.process(), world.process()
+    guard = await lock_of(holder).acquire()
+    await crowd.shared_session()
+    crowd.backend.calls.clear()
+    tasks = [waiting(crowd) for _ in range(200)]
+    await queued(holder, 201)
+    assert (crowd.backend.calls["commit"], crowd.backend.calls["scan"]) == (200, 1)
+    await guard.release()
+    for task in tasks:
+        await (await task).release()
+    assert (crowd.backend.calls["commit"], crowd.backend.calls["scan"]) == (400, 201)
+
+
 async def test_a_process_has_one_watch_for_each_name_however_many_wait(world: World) -> None:
     holder, crowd = world.process(), world.process()
     guard = await lock_of(holder).acquire()

@@ -111,6 +111,18 @@ async def test_readers_and_writers_of_one_process_exclude_each_other_too(world: 
     await asyncio.gather(*(use(kind) for kind in ["read", "read", "write", "read", "write", "write", "read"] * 3))
 
 
+async def test_readers_of_one_process_wait_for_its_writer_and_then_hold_together(world: World) -> None:
+    client = world.process()
+    writer = await rw_of(client).write().acquire()
+    tasks = [reading(client) for _ in range(3)]
+    await asyncio.sleep(1)
+    assert not [task for task in tasks if task.done()]
+    await writer.release()
+    guards = await asyncio.wait_for(asyncio.gather(*tasks), 1)
+    for guard in guards:
+        await guard.release()
+
+
 async def test_waiters_of_one_process_never_have_more_than_two_watches_of_a_name(world: World) -> None:
     """However readers and writers of several processes are mixed."""
     holder, crowd, other = world.process(), world.process(), world.process()
