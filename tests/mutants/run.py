@@ -33,8 +33,9 @@ def main(names: list[str]) -> int:
     patches = [HERE / f"{name}.patch" for name in names] or sorted(HERE.glob("*.patch"))
     mutants = {patch: named_test(patch) for patch in patches}
     with tempfile.TemporaryDirectory(prefix="mutants-") as folder:
-        if run_tests(copied(folder, "whole"), *dict.fromkeys(mutants.values()), seeds=WHOLE).returncode != 0:
-            print("the tests fail without any mutant")
+        whole = run_tests(copied(folder, "whole"), *dict.fromkeys(mutants.values()), seeds=WHOLE, timeout=300)
+        if whole.returncode != 0:
+            print(whole.stdout, "the tests fail without any mutant")
             return 1
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             outcomes = list(pool.map(lambda mutant: noticed(*mutant, folder), mutants.items()))
@@ -84,11 +85,11 @@ def copied(folder: str, name: str) -> Path:
     return shutil.copytree(ROOT, Path(folder, name), ignore=LEFT_OUT)
 
 
-def run_tests(tree: Path, *tests: str, seeds: int = SEEDS) -> subprocess.CompletedProcess[str]:
+def run_tests(tree: Path, *tests: str, seeds: int = SEEDS, timeout: int = 60) -> subprocess.CompletedProcess[str]:
     """Run tests of a tree on the code of that tree, as pytest ended. Its output shows unless they fail, or simulate."""
     path = os.pathsep.join([str(tree), str(tree / "backends")])
     environ = {"PYTHONPATH": path, "OSDISCO_TEST_SEEDS": str(seeds), "OSDISCO_TEST_FIRST_SEED": "0"}
-    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "-o", "timeout=60", *tests]
+    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "-o", f"timeout={timeout}", *tests]
     done = subprocess.run(command, cwd=tree, env={**os.environ, **environ}, capture_output=True, text=True)
     if done.returncode != NOTICED and not told_seeds(done):
         print(done.stdout, done.stderr)
