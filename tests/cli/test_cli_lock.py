@@ -214,7 +214,7 @@ def test_loss_without_a_command_is_code_1(osdisco_url: str, start: Start) -> Non
 
 
 def test_signals_that_only_the_command_understands_are_passed_on(start: Start) -> None:
-    command = "trap 'echo one' USR1; trap 'exit 4' USR2; echo ready; for _ in $(seq 400); do sleep 0.05; done"
+    command = "trap 'echo one' USR1; trap 'exit 4' USR2; echo ready; while sleep 0.05 || true; do :; done"
     running = start("--url", "memory://", "lock", "n", command)
     assert running.line() == "ready"
     running.send(signal.SIGUSR1)
