@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test lint types suites unit cluster mutants simulate pictures clean
+.PHONY: demo test lint types suites unit cluster mutants simulate bench pictures clean
 
 demo: .venv/.for-demo # the main job, on the store in memory
 	$(BIN)/osdisco demo
@@ -34,6 +34,10 @@ simulate: .venv/.for-test # every recipe by SEEDS seeds on all cores; keeps the 
 
 SEEDS ?= 5000
 
+bench: .venv/.for-bench # a quarter of an hour on a quiet machine with etcd and Consul; keeps the figures in docs/benchmarks.*
+	$(BIN)/python -m benchmarks --start --json docs/benchmarks.json
+	$(BIN)/python -m benchmarks.report docs/benchmarks.json docs/benchmarks.md
+
 pictures: # docs/pictures, by Graphviz's `dot`
 	$(PYTHON) docs/pictures/draw.py
 
@@ -55,5 +59,9 @@ $(BIN)/python:
 	$(PIP) 'pip>=25.1' # the first that knows dependency groups
 	$(PIP) --editable '.[all]' --group dev
 	@touch $@ .venv/.for-demo
+
+.venv/.for-bench: .venv/.for-test
+	$(PIP) --group bench
+	@touch $@
 
 .NOTPARALLEL:

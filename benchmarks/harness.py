@@ -10,10 +10,14 @@ import os
 import platform
 import statistics
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from attrs import asdict, frozen
+
+from benchmarks.figures import Figure
 
 Call = Callable[[int], Awaitable[object]]
 
@@ -88,17 +92,40 @@ async def _round(call: Call, case: Case) -> float:
 
 
 def machine() -> dict[str, Any]:
-    """Return what the figures depend on."""
-    return {
+    """Return what the figures depend on, peers' versions and all."""
+    facts = {
+        "date": time.strftime("%Y-%m-%d"),
         "python": platform.python_version(),
         "system": f"{platform.system()} {platform.release()}",
+        "processor": _processor(),
         "cores": os.cpu_count(),
     }
+    for name in ("grpcio", "aiohttp", "aetcd", "tooz", "etcd3gw"):
+        with suppress(PackageNotFoundError):
+            facts[name] = version(name)
+    return facts
 
 
-def document(results: Sequence[Result]) -> dict[str, Any]:
+def load() -> str:
+    """Return how many processes wanted to run, on average of 1, 5 and 15 minutes."""
+    return " ".join(f"{average:.1f}" for average in os.getloadavg())
+
+
+def _processor() -> str:
+    with suppress(OSError), open("/proc/cpuinfo") as lines:
+        return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "unknown")
+    return platform.processor()
+
+
+def document(
+    results: Sequence[Result], figures: Sequence[Figure] = (), facts: Mapping[str, Any] = {}
+) -> dict[str, Any]:
     """Return the run as plain data."""
-    return {"machine": machine(), "results": [asdict(one) for one in results]}
+    return {
+        "machine": machine() | dict(facts),
+        "results": [asdict(one) for one in results],
+        "figures": [asdict(one) for one in figures],
+    }
 
 
 def table(results: Sequence[Result]) -> str:
