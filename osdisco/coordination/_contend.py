@@ -224,7 +224,7 @@ async def until_gone(client: Client, items: Sequence[Item], *, within: str | Non
     try:
         await bell.wait_for(lambda: _is_gone(feed, items))
     finally:
-        await client._feeds.unsubscribe(feed, bell)
+        client._feeds.leave(feed, bell)
 
 
 def _is_gone(feed: Feed, items: Sequence[Item]) -> bool:

@@ -60,8 +60,7 @@ class Requests:
         """Listen no more."""
         feed, self._feed = self._feed, None
         if feed is not None:
-            leaving = self._client._feeds.unsubscribe(feed, self)
-            self._client._connection.finishing.spawn(leaving, "listen to no revocations")
+            self._client._feeds.leave(feed, self)
 
     def on_change(self, change: Change) -> None:
         """Take a difference from the feed."""
