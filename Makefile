@@ -27,12 +27,13 @@ cluster: .venv/.for-test # the storms on clusters of three, with what they measu
 	$(BIN)/pytest tests/cluster -rP --show-capture=stdout
 
 mutants: .venv/.for-test # known mistakes, each of which its test must notice
-	$(BIN)/python tests/mutants/run.py
+	OSDISCO_MUTANT_SEEDS=$(OSDISCO_MUTANT_SEEDS) $(BIN)/python tests/mutants/run.py
 
 simulate: .venv/.for-test # every recipe by SEEDS seeds on all cores; keeps the result in docs/simulation.md and .json
 	$(BIN)/python tests/simulate.py --seeds $(SEEDS)
 
 SEEDS ?= 5000
+OSDISCO_MUTANT_SEEDS ?= 1000
 
 bench: .venv/.for-bench # a quarter of an hour on a quiet machine with etcd and Consul; keeps the figures in docs/benchmarks.*
 	$(BIN)/python -m benchmarks --start --json docs/benchmarks.json

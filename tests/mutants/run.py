@@ -4,7 +4,8 @@
 
 A mutant is a patch whose head, above the diff, says in a line `Test: tests/…::test_…` which test must fail. A line
 `Simulation: tests/…::test_…` names a simulation that is run, too, to see how many seeds it needs; so is told for a test
-that is a simulation itself. Their seeds are the same in each run.
+that is a simulation itself. Their seeds are the same in each run. `OSDISCO_MUTANT_SEEDS` sets how many are tried where
+that is only told.
 """
 
 from __future__ import annotations
@@ -23,7 +24,9 @@ ROOT = HERE.parents[1]
 LEFT_OUT = shutil.ignore_patterns(".git", ".venv", ".servers", ".*_cache", "__pycache__", "*.egg-info", ".hypothesis")
 NOTICED = 1  # pytest's exit code when tests ran and failed
 SEEDS = 1000
-"""How many seeds a simulation may need."""
+"""How many seeds a simulation may need where it is the test of a mutant."""
+ASKED = int(os.environ.get("OSDISCO_MUTANT_SEEDS", SEEDS))
+"""How many seeds one may take that is only asked how many it needs."""
 WHOLE = 50
 """Seeds for the tree without mistakes."""
 
@@ -64,20 +67,21 @@ def noticed(patch: Path, test: str, folder: str) -> bool:
     applied = subprocess.run(["git", "apply", str(patch)], cwd=tree, env=alone).returncode == 0
     done = run_tests(tree, test) if applied else None
     simulation = head_line(patch, "Simulation: ")
-    simulated = run_tests(tree, simulation) if simulation and applied else done
+    simulated = run_tests(tree, simulation, seeds=ASKED) if simulation and applied else done
     shutil.rmtree(tree)
     code = None if done is None else done.returncode
     said = {NOTICED: "noticed", 0: "NOT NOTICED", None: "DOES NOT APPLY"}
-    print(f"{patch.stem}: {said.get(code, f'BROKEN: pytest ended with {code}')}{told_seeds(simulated)}", flush=True)
+    told = told_seeds(simulated, ASKED if simulation else SEEDS)
+    print(f"{patch.stem}: {said.get(code, f'BROKEN: pytest ended with {code}')}{told}", flush=True)
     return code == NOTICED
 
 
-def told_seeds(done: subprocess.CompletedProcess[str] | None) -> str:
+def told_seeds(done: subprocess.CompletedProcess[str] | None, seeds: int) -> str:
     """Return how many seeds a simulation needed; nothing if it was none."""
     output = done.stdout if done is not None else ""
     if needed := re.search(r"noticed after (\d+) seeds", output):
         return f", in simulation after {needed[1]} seeds"
-    return f", in simulation not in {SEEDS} seeds" if "= simulated =" in output else ""
+    return f", in simulation not in {seeds} seeds" if "= simulated =" in output else ""
 
 
 def copied(folder: str, name: str) -> Path:
@@ -91,7 +95,7 @@ def run_tests(tree: Path, *tests: str, seeds: int = SEEDS, timeout: int = 60) ->
     environ = {"PYTHONPATH": path, "OSDISCO_TEST_SEEDS": str(seeds), "OSDISCO_TEST_FIRST_SEED": "0"}
     command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "-o", f"timeout={timeout}", *tests]
     done = subprocess.run(command, cwd=tree, env={**os.environ, **environ}, capture_output=True, text=True)
-    if done.returncode != NOTICED and not told_seeds(done):
+    if done.returncode != NOTICED and not told_seeds(done, seeds):
         print(done.stdout, done.stderr)
     return done
 
