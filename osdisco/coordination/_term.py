@@ -37,6 +37,7 @@ class Term(Handle):
         self._board = board
         self._on_turn = on_turn
         self._has_said = False
+        self._leaving = False
         self._feed: Feed | None = None
         super().__init__(client, f"the leadership of {board.name!a}", tenure)
         self._feed = client._feeds.subscribe(board.prefix, self)
@@ -121,11 +122,18 @@ class Term(Handle):
         done = await self._tenure.end()
         if await self._tenure.surely_stands():
             self._tenure.heir = None
+            if self._leaving:
+                await self._end()
+                raise CoordinationError(f"the candidate {candidate_id!a} has left; {self._what} is nobody's now")
             self._resume()
             raise CoordinationError(f"the candidate {candidate_id!a} has left; {self._what} is still ours")
         if not done:
             self._lose(self._tenure.session.lost.reason or "its entry in the store was gone when it was handed over")
         self._finish()
+
+    async def _given_up(self) -> bool:
+        self._leaving = True  # should a handover under way fail, nobody is there any more to lead
+        return await super()._given_up()
 
     def _resume(self) -> None:
         self._ending = None

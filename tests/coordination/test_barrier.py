@@ -314,6 +314,7 @@ async def holding_and_passing(simulation: Simulation) -> None:
     await simulation.trouble(12, restart=lambda dead: start(works[dead]))
     holders = [process for process in simulation.living if works[process] is hold]
     await asyncio.wait([task for process in holders for task in process.tasks])
+    await asyncio.sleep(12)  # until no hold can arrive any more that a killed holder has sent: nobody would undo it
     held_since = inf  # a holder that was killed has left it up
     await holders[0].call(barrier_of(holders[0].client).release())
     await simulation.finish(60)

@@ -120,6 +120,25 @@ async def test_a_resignation_whose_answer_was_lost_is_one(world: World, lost: st
         await asyncio.sleep(1)
 
 
+async def test_a_transfer_that_fails_when_its_leader_has_gone_keeps_the_lead_for_nobody(world: World) -> None:
+    """Whether it applied stayed unknown for longer than the leader waited, and the heir had left by then."""
+    client, other, third = world.process(timeout=1), world.process(), world.process()
+    async with election_of(client).campaign(5) as term:
+        heir = standing(other, "heir")
+        await queued(world, 1)
+        silence = client.backend.faults.drop("commit", key="/leader")
+        with pytest.raises(IndeterminateError):
+            await term.transfer("heir")
+        heir.cancel()
+        await queued(world, 0)
+    assert len(world.keys("election/e/leader")) == 1
+    silence.end()
+    newer = await elected(standing(third, "third"), within=5)
+    assert newer.token > term.token
+    assert term.over.is_set()
+    await newer.resign()
+
+
 @pytest.mark.parametrize("lost", ["drop", "drop_answer", "late"])
 async def test_a_transfer_whose_answer_was_lost_is_one(world: World, lost: str) -> None:
     client = world.process()

@@ -301,7 +301,8 @@ class Shares:
     async def _look(self) -> None:
         """What is believed in is asked of each by its own clock, those that are paused or were killed included."""
         while True:
-            owned = sorted(number for worker in self.workers.values() for number in worker.owned)
+            owned = [number for worker in self.workers.values() for number in range(COUNT) if number in worker.owned]
+            assert sorted(owned) == spread(*self.workers.values())
             assert len(owned) == len(set(owned)), f"owned twice: {self.workers}"
             self.simulation.seen["owned"] += len(owned)
             await asyncio.sleep(0.1)

@@ -48,6 +48,8 @@ def main(names: list[str]) -> int:
 
 def named_test(patch: Path) -> str:
     """Return the test of the patch's head."""
+    if not patch.exists():
+        raise SystemExit(f"there is no mutant {patch.stem!r}; all of them: run without a name")
     test = head_line(patch, "Test: ")
     if test is None:
         raise SystemExit(f"{patch.name} names no test")

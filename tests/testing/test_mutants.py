@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -33,10 +34,10 @@ def project(folder: Path, **patches: str) -> Path:
     return Path(shutil.copy(RUNNER, mutants))
 
 
-def run(runner: Path) -> subprocess.CompletedProcess[str]:
-    """Run the mutants."""
+def run(runner: Path, *names: str) -> subprocess.CompletedProcess[str]:
+    """Run the mutants, or those named."""
     environ = {**os.environ, "PYTEST_ADDOPTS": "-p no:hypothesispytest"}  # its import takes longer than all else here
-    return subprocess.run([sys.executable, str(runner)], env=environ, capture_output=True, text=True)
+    return subprocess.run([sys.executable, str(runner), *names], env=environ, capture_output=True, text=True)
 
 
 def test_a_mutant_that_its_test_notices_is_well(tmp_path: Path) -> None:
@@ -59,3 +60,34 @@ def test_a_mutant_whose_test_is_missing_or_unnamed_fails_the_run(tmp_path: Path)
     done = run(project(tmp_path / "other", unnamed="It says nothing."))
     assert done.returncode == 1
     assert "unnamed.patch names no test" in done.stderr
+
+
+def test_one_may_be_named_and_what_is_not_there_is_said(tmp_path: Path) -> None:
+    test = "Test: tests/test_answer.py::test_careful"
+    runner = project(tmp_path, seen=test, unseen="Test: tests/test_answer.py::test_careless")
+    done = run(runner, "seen")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "1 mutants, 0 not noticed" in done.stdout
+    assert "there is no mutant 'gone'" in run(runner, "gone").stderr
+
+
+SIMULATION = """
+from osdisco.testing import scenario
+
+@scenario()
+async def counting(simulation):
+    from answer import ANSWER
+    assert ANSWER == 42 or simulation.seed < 5
+
+def test_counting(osdisco_simulate):
+    osdisco_simulate(counting)
+"""
+
+
+def test_the_seeds_that_a_simulation_needs_are_told(tmp_path: Path) -> None:
+    head = "Test: tests/test_answer.py::test_careful\nSimulation: tests/test_simulated.py::test_counting"
+    runner = project(tmp_path, seen=head)
+    (tmp_path / "tests" / "test_simulated.py").write_text(SIMULATION)
+    done = run(runner)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert re.search(r"seen: noticed, in simulation after [67] seeds", done.stdout)
