@@ -204,6 +204,22 @@ async def test_what_comes_late_after_leaving_never_comes_to_be(world: World) -> 
     assert world.keys("part/") == []
 
 
+async def test_what_is_given_up_late_spares_its_next_owner(world: World) -> None:
+    """A removal whose answer was lost is sent again, and the first arrives when another owns the partition."""
+    leaving, staying = Worker(world.process(), "a"), Worker(world.process(), "b")
+    await asyncio.sleep(5)
+    assert leaving.owned
+    leaving.client.backend.faults.late("commit", after=3, times=len(leaving.owned), key="/part/")
+    await leaving.stop()
+    while len(staying.owned) < COUNT:
+        await asyncio.sleep(0.05)
+    owned = dict(staying.owned)
+    await asyncio.sleep(5)
+    assert dict(staying.owned) == owned
+    assert len(world.keys("part/")) == COUNT
+    await staying.stop()
+
+
 async def test_a_callback_that_fails_stops_nothing(world: World) -> None:
     async def released(partition: int, token: int) -> None:
         raise ValueError("mine")
