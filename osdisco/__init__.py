@@ -36,7 +36,9 @@ if TYPE_CHECKING:
         connect as connect,
     )
     from osdisco.coordination import (
+        BarrierStatus as BarrierStatus,
         BarrierStay as BarrierStay,
+        CandidateStatus as CandidateStatus,
         ConsensusRegister as ConsensusRegister,
         Contender as Contender,
         CoordinationService as CoordinationService,
@@ -48,8 +50,11 @@ if TYPE_CHECKING:
         DistributedReadWriteLock as DistributedReadWriteLock,
         DistributedSemaphore as DistributedSemaphore,
         DoubleBarrier as DoubleBarrier,
+        DoubleBarrierStatus as DoubleBarrierStatus,
+        ElectionStatus as ElectionStatus,
         Fence as Fence,
         Group as Group,
+        GroupStatus as GroupStatus,
         Leader as Leader,
         LeaderElection as LeaderElection,
         LeadershipListener as LeadershipListener,
@@ -60,9 +65,14 @@ if TYPE_CHECKING:
         Membership as Membership,
         MultiLock as MultiLock,
         MultiLockGuard as MultiLockGuard,
+        NamespaceStatus as NamespaceStatus,
         Partitioning as Partitioning,
         Partitions as Partitions,
+        QueueStatus as QueueStatus,
+        RevocationRequest as RevocationRequest,
+        SessionStatus as SessionStatus,
         SharedValue as SharedValue,
+        StatusWatch as StatusWatch,
         Term as Term,
     )
     from osdisco.discovery import (
@@ -119,11 +129,12 @@ _HOMES = {
     ),
     "osdisco.client": "Client connect",
     "osdisco.coordination": (
-        "BarrierStay ConsensusRegister Contender CoordinationService DistributedBarrier "
-        "DistributedBarrierManager DistributedCounter DistributedLock DistributedLockManager "
-        "DistributedReadWriteLock DistributedSemaphore DoubleBarrier Fence Group Leader LeaderElection "
-        "LeadershipListener LockGuard Member "
-        "MemberEvent Members Membership MultiLock MultiLockGuard Partitioning Partitions SharedValue Term"
+        "BarrierStatus BarrierStay CandidateStatus ConsensusRegister Contender CoordinationService "
+        "DistributedBarrier DistributedBarrierManager DistributedCounter DistributedLock DistributedLockManager "
+        "DistributedReadWriteLock DistributedSemaphore DoubleBarrier DoubleBarrierStatus ElectionStatus Fence "
+        "Group GroupStatus Leader LeaderElection LeadershipListener LockGuard Member MemberEvent Members "
+        "Membership MultiLock MultiLockGuard NamespaceStatus Partitioning Partitions QueueStatus "
+        "RevocationRequest SessionStatus SharedValue StatusWatch Term"
     ),
     "osdisco.discovery": (
         "DiscoveryListener DiscoveryService EndpointInfo ExtensionEvent ExtensionInfo ExtensionStatus Extensions"

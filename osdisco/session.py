@@ -257,6 +257,12 @@ class Session:
         left = max(0.0, self._deadline - self._now())
         self._alarm = asyncio.get_running_loop().call_later(min(left, LOOK_EVERY), self._ring)
 
+    def look_in_time(self) -> None:
+        """Look at the clock when the deadline comes, though the machine was suspended since the next look was set."""
+        if self._alarm is not None and self._state is not SessionState.LOST:
+            self._alarm.cancel()
+            self._set_alarm()
+
     def _ring(self) -> None:
         if self._state is SessionState.LOST:
             return

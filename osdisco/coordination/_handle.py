@@ -43,6 +43,7 @@ class Handle:
         self._scope: Scope | None = None
         self._ending: Errand[None] | None = None
         self._forget = self._entry.session.lost.call(self._lose)
+        self._entry.session.look_in_time()  # whoever was suspended just before it got this must be told in time
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__}: {self._what}, token {self.token}{', lost' if self.lost.is_set() else ''}>"

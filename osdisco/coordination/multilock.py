@@ -88,6 +88,7 @@ class MultiLock(Acquirable[MultiLockGuard]):
             else:
                 if self._client.runtime.clock.now() - began > WATCH_AFTER:
                     await bridged(self._client, partial(_check_stand, entries.values()))
+                session.check()  # after the wait, as for each of them
                 return MultiLockGuard(self._client, self._what, entries)
         except BaseException:
             self._give_back(session, entries)

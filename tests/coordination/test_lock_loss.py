@@ -128,6 +128,19 @@ async def test_a_watch_that_shows_the_time_before_the_lock_is_no_loss(world: Wor
     await (await asyncio.wait_for(waiter, 5)).release()
 
 
+async def test_who_was_suspended_just_before_it_got_the_lock_is_told_in_time(world: World) -> None:
+    """The next look at the clock was set before that, for a time when the deadline has long passed."""
+    client = world.process()
+    session = await client.shared_session()
+    client.backend.faults.outage("renew")
+    await asyncio.sleep(0.05)
+    world.clock.jump(session.deadline - world.clock.now() - 0.2)
+    guard = await lock_of(client).acquire()
+    await asyncio.sleep(0.25)
+    assert guard.lost.is_set()
+    client.backend.faults.clear()
+
+
 async def test_trying_takes_no_lock_of_a_lease_that_ran_out_meanwhile(world: World) -> None:
     client = world.process()
     await client.shared_session()

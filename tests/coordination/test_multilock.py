@@ -186,6 +186,24 @@ async def test_an_outage_when_all_are_held_at_last_is_waited_out(world: World) -
     await (await asyncio.wait_for(task, 5)).release()
 
 
+async def test_the_last_look_of_a_lease_that_ran_out_unnoticed_gives_nothing(world: World) -> None:
+    """The store still has the entries, and would soon give the locks to others."""
+    world.store.faults.expiry_factor = 3.0
+    holder, client = world.process(), world.process()
+    guard = await lock_of(holder, "b").acquire()
+    task = asyncio.ensure_future(locks_of(client, "a", "b").acquire().__aenter__())
+    await queued(holder, 2, "b")
+    await asyncio.sleep(2)
+    away = client.backend.faults.outage("renew", "get", "revoke", "commit")
+    await guard.release()
+    await asyncio.sleep(world.ttl + 1)
+    assert len(world.keys("lock/")) == 2
+    away.end()
+    with pytest.raises(LostError):
+        await asyncio.wait_for(task, 5)
+    await asyncio.sleep(3 * world.ttl)
+
+
 async def test_a_session_that_is_lost_between_two_of_them_gives_nothing(world: World) -> None:
     """Never one lock on the old session and one on the next."""
     holder, client = world.process(), world.process()
