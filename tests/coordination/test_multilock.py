@@ -12,12 +12,16 @@ from worlds import World
 
 from osdisco.backend import Delete, Put
 from osdisco.client import Client
-from osdisco.coordination import CoordinationService, MultiLock
+from osdisco.coordination import CoordinationService, MultiLock, MultiLockGuard
 from osdisco.errors import ConfigError, InvalidNameError, LostError, TimedOutError
 
 
 def locks_of(client: Client, *names: str) -> MultiLock:
     return CoordinationService(client).multilock(names)
+
+
+async def acquired(client: Client, *names: str) -> MultiLockGuard:
+    return await locks_of(client, *names).acquire()
 
 
 async def test_all_are_held_with_a_token_each_and_none_stays(world: World) -> None:
@@ -191,7 +195,7 @@ async def test_the_last_look_of_a_lease_that_ran_out_unnoticed_gives_nothing(wor
     world.store.faults.expiry_factor = 3.0
     holder, client = world.process(), world.process()
     guard = await lock_of(holder, "b").acquire()
-    task = asyncio.ensure_future(locks_of(client, "a", "b").acquire().__aenter__())
+    task = asyncio.ensure_future(acquired(client, "a", "b"))
     await queued(holder, 2, "b")
     await asyncio.sleep(2)
     away = client.backend.faults.outage("renew", "get", "revoke", "commit")
