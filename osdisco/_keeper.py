@@ -17,12 +17,12 @@ from weakref import WeakKeyDictionary
 
 from osdisco._connection import Connection, backoff
 from osdisco._entries import Entry
+from osdisco._follower import Follower
 from osdisco._signal import Signal
 from osdisco._tasks import cancel
 from osdisco.client import Client
 from osdisco.errors import LostError, OsdiscoError
 from osdisco.session import Session
-from osdisco.view import View
 
 T = TypeVar("T")
 
@@ -41,7 +41,7 @@ class Keeper(ABC, Generic[T]):
     desired: T
 
     def __init__(
-        self, client: Client, view: View, changed: Signal, *place: str, session: Session | None = None
+        self, client: Client, view: Follower, changed: Signal, *place: str, session: Session | None = None
     ) -> None:
         self.superseded = False
         self.error: OsdiscoError | None = None
@@ -55,7 +55,6 @@ class Keeper(ABC, Generic[T]):
         self._session = session
         self._numbers = count(1)
         self._entry: Entry | None = None
-        self._name = ""  # of the entry
         self._published: T | None = None
         self._leaving = False
         self._task: asyncio.Task[None] | None = None
@@ -164,7 +163,7 @@ class Keeper(ABC, Generic[T]):
             return self._over or not self.registered
 
         def shown() -> bool:
-            return self._name in self._view
+            return self._entry is not None and self._view.shows(self._entry.key)
 
         asked = 2
         while self._entry is not None and not needed():
@@ -183,10 +182,9 @@ class Keeper(ABC, Generic[T]):
             await old.end()  # for good: no late create of it may come after the next one
             old = self._entry = None
         desired, keys = self.desired, self._client._keys
-        segments = *self._place, f"{self.process}.{next(self._numbers)}"
-        entry = Entry(self._client._connection, keys, session, *segments)
+        entry = Entry(self._client._connection, keys, session, *self._place, f"{self.process}.{next(self._numbers)}")
         await entry.create(self._record(desired), instead_of=old)
-        self._entry, self._name, self._published = entry, "/".join(segments), desired
+        self._entry, self._published = entry, desired
         self.incarnation = self.incarnation or entry.created
         self._forget()
         self._forget = session.lost.call(lambda _: self._changed.fire())

@@ -11,6 +11,7 @@ from typing import Self
 
 from osdisco._connection import PAUSE_MIN, Connection
 from osdisco._feed import Feeds
+from osdisco._follower import Follower, Take
 from osdisco._keys import Keyspace, as_bytes
 from osdisco._plugins import load_backend
 from osdisco._tasks import Supervisor
@@ -218,6 +219,10 @@ class Client:
     def _view_of(self, target: str) -> View:
         """Return a view of one of the store's own keys, or of a prefix of them."""
         return View(self._feeds, self._connection, self._keys, target)
+
+    def _follow(self, target: str, take: Take) -> Follower:
+        """Return what hands on the changes of one of the store's own prefixes, and keeps no items of its own."""
+        return Follower(self._feeds, self._connection, target, take)
 
     def watch(self, prefix: str = "") -> Watch:
         """Return `async with` around an iterator of Change; the first holds what is there."""

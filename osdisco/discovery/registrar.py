@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from attrs import evolve
 
+from osdisco._follower import Follower
 from osdisco._keeper import Keeper
 from osdisco._records import decode, encode
 from osdisco._signal import Signal
 from osdisco.client import Client
 from osdisco.discovery.extension import ExtensionInfo, ExtensionStatus
-from osdisco.discovery.table import PREFIX, Extensions, Registration
+from osdisco.discovery.table import PREFIX, Folded, Registration
 from osdisco.errors import DiscoveryError, RecordError
-from osdisco.view import View
 
 
 class Registrar(Keeper[ExtensionInfo]):
@@ -21,7 +21,7 @@ class Registrar(Keeper[ExtensionInfo]):
         DiscoveryError: the extension holds what cannot be registered.
     """
 
-    def __init__(self, client: Client, extension: ExtensionInfo, view: View, changed: Signal) -> None:
+    def __init__(self, client: Client, extension: ExtensionInfo, view: Follower, changed: Signal) -> None:
         _check(extension)
         super().__init__(client, view, changed, PREFIX, extension.id)
         self.desired = extension
@@ -36,9 +36,9 @@ class Registrar(Keeper[ExtensionInfo]):
         self.desired = extension
         self._changed.fire()
 
-    def look(self, extensions: Extensions) -> None:
+    def look(self, table: Folded[ExtensionInfo]) -> None:
         """Find out whether another process has the id by now."""
-        self.yield_to(extensions.rival(self.desired.id, self.ours))
+        self.yield_to(table.rival(self.desired.id, self.ours))
 
     async def leave(self) -> None:
         """Say STOPPING before going, so that nobody takes the end for a crash. Waits as long as one operation may."""

@@ -15,7 +15,7 @@ from osdisco.client import Client
 from osdisco.discovery.extension import ExtensionInfo, ExtensionStatus
 from osdisco.discovery.listeners import Dispatcher, ExtensionEvent, Listener
 from osdisco.discovery.registrar import Registrar
-from osdisco.discovery.table import PREFIX, Extensions, fold
+from osdisco.discovery.table import EXTENSIONS, PREFIX, Extensions, Folded, fold
 from osdisco.errors import ClosedError, DiscoveryError, OsdiscoError, TimedOutError
 
 
@@ -32,8 +32,9 @@ class DiscoveryService:
     def __init__(self, client: Client, extension: ExtensionInfo | None = None) -> None:
         self._client = client
         self._changed = Signal()
-        self._view = client._view_of(client._keys.join(PREFIX) + "/")
-        self._extensions = Extensions(self._view)
+        self._table = Folded(EXTENSIONS, client._keys, PREFIX)
+        self._view = client._follow(self._table.target, self._on_change)
+        self._extensions = Extensions(self._table, self._view)
         self._dispatcher = Dispatcher(client._connection.supervisor)
         self._registrar = None if extension is None else Registrar(client, extension, self._view, self._changed)
         self._started = self._stopped = False
@@ -73,7 +74,6 @@ class DiscoveryService:
             raise ClosedError("a DiscoveryService is started once; make a new one")
         if not self._started:
             self._started = True
-            self._view.add_listener(self._on_change)
             self._view.start()
             if self._registrar is not None:
                 self._registrar.start()
@@ -161,7 +161,8 @@ class DiscoveryService:
 
     async def discover_extensions(self) -> list[ExtensionInfo]:
         """Ask the store which extensions there are. Linearizable."""
-        return list(fold((await self._client.scan(f"{PREFIX}/")).items).values())
+        self._client._connection.check_open()
+        return list(fold(self._client._keys, await self._client._connection.scan(self._table.target)).values())
 
     def find_by_capability(self, capability: str) -> list[ExtensionInfo]:
         """Return the extensions of the local view that have a capability."""
@@ -175,9 +176,9 @@ class DiscoveryService:
         present = [ExtensionEvent(old=None, new=extension) for extension in self._extensions.values()]
         return self._dispatcher.add(listener, present)
 
-    def _on_change(self, change: Change) -> None:
-        if events := self._extensions.apply(change):
+    def _on_change(self, change: Change, first: bool) -> None:
+        if events := [ExtensionEvent(old, new) for old, new in self._table.apply(change)]:
             self._dispatcher.tell(events)
         if self._registrar is not None:
-            self._registrar.look(self._extensions)
+            self._registrar.look(self._table)
         self._changed.fire()

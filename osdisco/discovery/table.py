@@ -1,24 +1,166 @@
-"""The live table of extensions: records of the store, one per process, folded to one extension per id."""
+"""Live tables of records that processes keep in the store, folded to the newest process for each id."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping, Set
-from typing import Final
+from collections.abc import Callable, Collection, Iterator, Mapping, Set
+from typing import Final, Generic, TypeVar
 
 from attrs import frozen
 
 from osdisco._feed import Change
+from osdisco._follower import Follower
+from osdisco._keeper import process_of
+from osdisco._keys import Keyspace
 from osdisco._records import decode
-from osdisco.backend import Item
+from osdisco.backend import Item, Snapshot
 from osdisco.discovery.extension import ExtensionInfo
-from osdisco.discovery.listeners import ExtensionEvent
-from osdisco.errors import RecordError
-from osdisco.view import View
+from osdisco.errors import InvalidNameError, RecordError
+from osdisco.names import escape, unescape
+
+R = TypeVar("R")
 
 log = logging.getLogger("osdisco")
 
 PREFIX: Final = "ext"
+
+
+@frozen
+class Kind(Generic[R]):
+    """What a table holds.
+
+    Args:
+        what: one of them, for the log.
+        read: turns a value of the store into a record and its incarnation; raises RecordError.
+        id_of: returns a record's id.
+    """
+
+    what: str
+    read: Callable[[bytes], tuple[R, int]]
+    id_of: Callable[[R], str]
+
+
+@frozen
+class _Standing(Generic[R]):
+    """A record as it stands in the store under one process's key. `incarnation` is never 0 here."""
+
+    key: str
+    record: R
+    incarnation: int
+    created: int
+
+    @property
+    def rank(self) -> tuple[int, int]:
+        return self.incarnation, self.created
+
+
+class Folded(Mapping[str, R]):
+    """Records under `<place…>/<id>/<process>.<n>` by id: of several processes with one id the newest incarnation's.
+
+    It takes the store's own keys, as a Follower hands them on.
+    """
+
+    def __init__(self, kind: Kind[R], keys: Keyspace, *place: str) -> None:
+        self.target: Final = keys.join(*place) + "/"
+        self._kind = kind
+        self._keys = keys
+        self._best: dict[str, _Standing[R]] = {}
+        self._rest: dict[str, dict[str, _Standing[R]]] = {}  # of ids that several processes have; by key
+        self._skipped: dict[str, str] = {}
+
+    def __getitem__(self, id_: str) -> R:
+        return self._best[id_].record
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._best)
+
+    def __len__(self) -> int:
+        return len(self._best)
+
+    @property
+    def skipped(self) -> Mapping[str, str]:
+        """The names of the keys that hold no good record now, and why."""
+        return {self._name(key): why for key, why in self._skipped.items()}
+
+    def rival(self, id_: str, ours: Set[str]) -> int:
+        """Return the incarnation of the newest process with this id that is not ours; 0 when there is none."""
+        others = (one for one in self._standing(id_) if process_of(one.key) not in ours)
+        return max((one.incarnation for one in others), default=0)
+
+    def apply(self, change: Change) -> list[tuple[R | None, R | None]]:
+        """Take a change of the records; returns what was and what is, for each id for which that differs, in order."""
+        before: dict[str, R | None] = {}
+        for key in change.deletes:
+            self._remove(key, before)
+        for key, item in change.puts.items():
+            self._remove(key, before)
+            self._add(item, before)
+        pairs = ((before[id_], self.get(id_)) for id_ in sorted(before))
+        return [(old, new) for old, new in pairs if old != new]
+
+    def clear(self) -> None:
+        """Forget all, because what comes next is everything."""
+        self._best.clear()
+        self._rest.clear()
+        self._skipped.clear()
+
+    def _add(self, item: Item, before: dict[str, R | None]) -> None:
+        try:
+            new = self._read(item)
+        except RecordError as exc:
+            self._skipped[item.key] = str(exc)
+            log.warning("skipped the %s at %r: %s", self._kind.what, self._name(item.key), exc)
+            return
+        id_ = self._kind.id_of(new.record)
+        best = self._best.get(id_)
+        before.setdefault(id_, None if best is None else best.record)
+        self._settle(id_, [new] if best is None else [*self._standing(id_), new])
+
+    def _remove(self, key: str, before: dict[str, R | None]) -> None:
+        self._skipped.pop(key, None)
+        id_ = _id_in(self._place_of(key))
+        best = self._best.get(id_)
+        if best is None:
+            return
+        before.setdefault(id_, best.record)
+        self._settle(id_, [one for one in self._standing(id_) if one.key != key])
+
+    def _standing(self, id_: str) -> Collection[_Standing[R]]:
+        best = self._best.get(id_)
+        return () if best is None else (best, *self._rest.get(id_, {}).values())
+
+    def _settle(self, id_: str, standing: Collection[_Standing[R]]) -> None:
+        """Let these be all records of an id."""
+        self._rest.pop(id_, None)
+        if not standing:
+            self._best.pop(id_, None)
+            return
+        best = max(standing, key=lambda one: one.rank)
+        self._best[id_] = best
+        if len(standing) > 1:
+            self._rest[id_] = {one.key: one for one in standing if one is not best}
+
+    def _read(self, item: Item) -> _Standing[R]:
+        if self._keys.name(item.key) is None:
+            raise RecordError("the key is none that osdisco writes")
+        record, incarnation = self._kind.read(item.value)
+        if escape(self._kind.id_of(record)) != self._place_of(item.key):
+            raise RecordError("the id in it is not the one in its key")
+        return _Standing(item.key, record, incarnation or item.created, item.created)
+
+    def _place_of(self, key: str) -> str:
+        return key[len(self.target) : key.rfind("/")]
+
+    def _name(self, key: str) -> str:
+        return self._keys.name(key) or key
+
+
+def _id_in(place: str) -> str:
+    """Return the id that a key tells of; for a foreign writer's key a text that no id is."""
+    try:
+        return unescape(place)
+    except InvalidNameError:
+        return ""
 
 
 @frozen
@@ -33,44 +175,36 @@ class Registration:
     incarnation: int = 0
 
 
-@frozen
-class _Record:
-    extension: ExtensionInfo
-    rank: tuple[int, int]
+def _registration(value: bytes) -> tuple[ExtensionInfo, int]:
+    registration = decode(value, Registration)
+    return registration.extension, registration.incarnation
 
 
-def fold(items: Mapping[str, Item]) -> dict[str, ExtensionInfo]:
+EXTENSIONS: Final = Kind("registration", _registration, lambda extension: extension.id)
+
+
+def fold(keys: Keyspace, snapshot: Snapshot) -> dict[str, ExtensionInfo]:
     """Return the extension that counts for each id: the newest incarnation."""
-    best: dict[str, _Record] = {}
-    for item in items.values():
-        try:
-            record = _read(item)
-        except RecordError as exc:
-            _report(item, exc)
-            continue
-        id_ = record.extension.id
-        if id_ not in best or record.rank > best[id_].rank:
-            best[id_] = record
-    return {id_: record.extension for id_, record in sorted(best.items())}
+    folded = Folded(EXTENSIONS, keys, PREFIX)
+    folded.apply(Change(snapshot.items, {}, snapshot.revision))
+    return dict(sorted(folded.items()))
 
 
 class Extensions(Mapping[str, ExtensionInfo]):
     """The live local view: extensions by id. Losing the store keeps the last known, `stale` and with its `age`."""
 
-    def __init__(self, view: View) -> None:
-        self._view = view
-        self._records: dict[str, dict[str, _Record]] = {}
-        self._current: dict[str, ExtensionInfo] = {}
-        self._skipped: dict[str, str] = {}
+    def __init__(self, table: Folded[ExtensionInfo], follower: Follower) -> None:
+        self._table = table
+        self._follower = follower
 
     def __getitem__(self, id_: str) -> ExtensionInfo:
-        return self._current[id_]
+        return self._table[id_]
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._current)
+        return iter(self._table)
 
     def __len__(self) -> int:
-        return len(self._current)
+        return len(self._table)
 
     def __repr__(self) -> str:
         return f"<{len(self)} extensions, {'stale' if self.stale else 'fresh'}>"
@@ -78,65 +212,14 @@ class Extensions(Mapping[str, ExtensionInfo]):
     @property
     def stale(self) -> bool:
         """Whether the store may know better by now."""
-        return self._view.stale
+        return self._follower.stale
 
     @property
     def age(self) -> float:
         """Seconds since the store last spoke; infinite before it ever did."""
-        return self._view.age
+        return self._follower.age
 
     @property
     def skipped(self) -> Mapping[str, str]:
         """The keys that hold no good record now, and why."""
-        return dict(self._skipped)
-
-    def rival(self, id_: str, ours: Set[str]) -> int:
-        """Return the incarnation of the newest process with this id that is not ours; 0 when there is none."""
-        records = self._records.get(id_, {}).items()
-        return max((record.rank[0] for key, record in records if _process_of(key) not in ours), default=0)
-
-    def apply(self, change: Change) -> list[ExtensionEvent]:
-        """Take a change of the records; returns what it means, extension by extension."""
-        touched = change.deletes.keys() | change.puts.keys()
-        for key in touched:
-            self._records.get(_id_of(key), {}).pop(key, None)
-            self._skipped.pop(key, None)
-        for key, item in change.puts.items():
-            try:
-                self._records.setdefault(_id_of(key), {})[key] = _read(item)
-            except RecordError as exc:
-                self._skipped[key] = str(exc)
-                _report(item, exc)
-        ids = sorted({_id_of(key) for key in touched})
-        return [event for id_ in ids if (event := self._settle(id_)) is not None]
-
-    def _settle(self, id_: str) -> ExtensionEvent | None:
-        records = self._records.get(id_)
-        old = self._current.get(id_)
-        new = max(records.values(), key=lambda record: record.rank).extension if records else None
-        if new is None:
-            self._records.pop(id_, None)
-            self._current.pop(id_, None)
-        else:
-            self._current[id_] = new
-        return None if old == new else ExtensionEvent(old=old, new=new)
-
-
-def _read(item: Item) -> _Record:
-    """Read one record. Raises RecordError for what another writer put there and is none."""
-    registration = decode(item.value, Registration)
-    if registration.extension.id != _id_of(item.key):
-        raise RecordError("the id in it is not the one in its key")
-    return _Record(registration.extension, (registration.incarnation or item.created, item.created))
-
-
-def _report(item: Item, why: RecordError) -> None:
-    log.warning("skipped the registration at %r: %s", item.key, why)
-
-
-def _id_of(name: str) -> str:
-    return name.removeprefix(f"{PREFIX}/").rpartition("/")[0]
-
-
-def _process_of(name: str) -> str:
-    return name.rpartition("/")[2].partition(".")[0]
+        return self._table.skipped

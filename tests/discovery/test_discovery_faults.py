@@ -14,7 +14,8 @@ import pytest
 from extensions import Diary, info, observer, registered, until
 from worlds import Suspensions, World, lease_of
 
-from osdisco.backend import Condition, Delete, Item, Op
+from osdisco._keys import Keyspace
+from osdisco.backend import Condition, Delete, Item, Limits, Op
 from osdisco.client import Client
 from osdisco.discovery import DiscoveryService, ExtensionInfo, ExtensionStatus
 from osdisco.discovery.table import fold
@@ -22,6 +23,8 @@ from osdisco.errors import OsdiscoError
 from osdisco.testing import run
 
 HEALTHY, DEGRADED = ExtensionStatus.HEALTHY, ExtensionStatus.DEGRADED
+
+LIMITS = Limits(ttl_min=1, ttl_max=60, expiry_factor=1)
 
 
 class History:
@@ -44,15 +47,10 @@ class History:
 
     def _recording(self, after: Mapping[str, Item | None]) -> None:
         self._write(after)
-        items = self._world.store.scan("ns/ext/").items
-        now = fold({key.removeprefix("ns/"): _named(item) for key, item in items.items()}).get("geo")
+        now = fold(Keyspace("ns/", LIMITS), self._world.store.scan("ns/ext/")).get("geo")
         if now is not None and now != self._last:
             self.shown.append(now)
         self._last = now
-
-
-def _named(item: Item) -> Item:
-    return Item(item.key.removeprefix("ns/"), item.value, item.created, item.revision, item.lease)
 
 
 # Lost answers

@@ -1,0 +1,131 @@
+"""Following a target: what views and tables have in common. Losing the store takes nothing away; it is told how old."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Generator
+from types import TracebackType
+from typing import Final, Self
+
+from osdisco._connection import Connection
+from osdisco._feed import Change, Feed, Feeds
+from osdisco._signal import Signal
+from osdisco.backend import WATCH_SILENCE
+from osdisco.errors import ClosedError, DeniedError, OsdiscoError, TimedOutError, UnavailableError
+
+log = logging.getLogger("osdisco")
+
+Take = Callable[[Change, bool], None]
+"""Takes a change, in the store's own keys, and whether it is the first since the start: that one holds everything."""
+
+
+class Follower:
+    """Follows a target, survives outages of the store, and hands every change to `take`. Enter, await or start it."""
+
+    def __init__(self, feeds: Feeds, connection: Connection, target: str, take: Take) -> None:
+        self._feeds: Final = feeds
+        self._connection: Final = connection
+        self._target: Final = target
+        self._take: Final = take
+        self._feed: Feed | None = None
+        self._known = False
+        self._signal: Final = Signal()
+
+    @property
+    def known(self) -> bool:
+        """Whether the store was seen at all; before that there is nothing because nothing is known."""
+        return self._known
+
+    @property
+    def revision(self) -> int:
+        """The revision of the state shown; 0 before anything is known."""
+        return 0 if self._feed is None or self._feed.revision is None else self._feed.revision
+
+    @property
+    def contact(self) -> float | None:
+        """When the store last spoke on this watch, by the runtime's clock; None before it ever did, and when closed."""
+        return self._feed.contact if self._feed else None
+
+    @property
+    def age(self) -> float:
+        """Seconds since the store last spoke on this watch; infinite before it ever did."""
+        return float("inf") if self.contact is None else self._connection.runtime.clock.now() - self.contact
+
+    @property
+    def error(self) -> OsdiscoError | None:
+        """What interrupted the watch last; None while it runs."""
+        return self._feed.error if self._feed else None
+
+    @property
+    def stale(self) -> bool:
+        """Whether the store may hold something else by now: the watch is interrupted or silent for too long."""
+        return self._feed is None or self.error is not None or self.age > WATCH_SILENCE
+
+    def shows(self, key: str) -> bool:
+        """Return whether one of the store's own keys is there, as far as this watch knows."""
+        return self._feed is not None and key in self._feed.items
+
+    def start(self) -> None:
+        """Begin without waiting for the store: nothing is known, and all is stale, until it is reached."""
+        if self._feed is None:
+            self._known = False
+            self._feed = self._feeds.subscribe(self._target, self)
+
+    async def aclose(self) -> None:
+        """Stop following. What was shown stays readable, and stale."""
+        if (feed := self._feed) is not None:
+            self._feed = None
+            self._signal.fire()
+            await self._feeds.unsubscribe(feed, self)
+
+    def __await__(self) -> Generator[object, None, Self]:
+        return self._open().__await__()
+
+    async def __aenter__(self) -> Self:
+        return await self._open()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    async def _open(self) -> Self:
+        """Start, and wait for the first state as long as one operation may take."""
+        self.start()
+        try:
+            await self._wait(
+                lambda: self._known or isinstance(self.error, DeniedError), self._connection.options.timeout
+            )
+            if not self._known and self.error is not None:
+                raise self.error
+        except BaseException as exc:
+            why = self.error
+            await self.aclose()
+            if isinstance(exc, TimedOutError):
+                raise why or UnavailableError(f"the store did not show {self._target} in time") from None
+            raise
+        return self
+
+    async def _wait(self, done: Callable[[], object], timeout: float | None) -> None:
+        def closed_or_done() -> object:
+            if self._feed is None or isinstance(self.error, ClosedError):
+                raise ClosedError(f"the view of {self._target} is closed")
+            return done()
+
+        try:
+            await self._signal.wait_for(closed_or_done, timeout)
+        except TimeoutError:
+            raise TimedOutError(f"nothing fitting came under {self._target} within {timeout} s") from None
+
+    def on_change(self, change: Change) -> None:
+        """Take a difference from the feed, which others follow, too: a mistake in handling it is not theirs."""
+        first, self._known = not self._known, True
+        try:
+            self._take(change, first)
+        except Exception:
+            log.exception("a change of %s could not be taken; what follows is", self._target)
+        self._signal.fire()
+
+    def on_trouble(self, error: OsdiscoError) -> None:
+        """Learn that the feed was interrupted."""
+        self._signal.fire()
