@@ -78,11 +78,14 @@ if TYPE_CHECKING:
     from osdisco.discovery import (
         DiscoveryListener as DiscoveryListener,
         DiscoveryService as DiscoveryService,
+        Drain as Drain,
         EndpointInfo as EndpointInfo,
         ExtensionEvent as ExtensionEvent,
         ExtensionInfo as ExtensionInfo,
         Extensions as Extensions,
         ExtensionStatus as ExtensionStatus,
+        Leaving as Leaving,
+        LeavingPhase as LeavingPhase,
     )
     from osdisco.errors import (
         BarrierBrokenError as BarrierBrokenError,
@@ -137,7 +140,8 @@ _HOMES = {
         "RevocationRequest SessionStatus SharedValue StatusWatch Term"
     ),
     "osdisco.discovery": (
-        "DiscoveryListener DiscoveryService EndpointInfo ExtensionEvent ExtensionInfo ExtensionStatus Extensions"
+        "DiscoveryListener DiscoveryService Drain EndpointInfo ExtensionEvent ExtensionInfo ExtensionStatus Extensions "
+        "Leaving LeavingPhase"
     ),
     "osdisco.errors": (
         "BarrierBrokenError ClosedError ConfigError ConflictError CoordinationError DeniedError "

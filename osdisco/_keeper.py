@@ -116,17 +116,22 @@ class Keeper(ABC, Generic[T]):
         """Publish what is desired last, then remove it. Waits as long as one operation may."""
         assert self._task is not None
         self._leaving = True
-        if not self.incarnation:
-            self._given_up.add(self.process)
         self._changed.fire()
         try:
             if self._stands:
                 await asyncio.wait([self._task], timeout=self._client.options.timeout)
         finally:
-            if self._entry is not None:
-                self._entry.abandon()
-            self._forget()
-            await cancel(self._task)
+            await self.abandon()
+
+    async def abandon(self) -> None:
+        """Keep it no longer, and let it be removed behind one's back."""
+        assert self._task is not None
+        if not self.incarnation:
+            self._given_up.add(self.process)
+        if self._entry is not None:
+            self._entry.abandon()
+        self._forget()
+        await cancel(self._task)
 
     async def _run(self) -> None:
         failures = 0

@@ -25,6 +25,7 @@ class Registrar(Keeper[ExtensionInfo]):
         _check(extension)
         super().__init__(client, view, changed, PREFIX, extension.id)
         self.desired = extension
+        self._ending = False
 
     def desire(self, extension: ExtensionInfo) -> None:
         """Let `extension` be what stands in the store. Raises DiscoveryError, rather now than later to nobody."""
@@ -32,6 +33,8 @@ class Registrar(Keeper[ExtensionInfo]):
             raise DiscoveryError(
                 f"the extension {extension.id!a} was registered anew by another process; this one is out"
             )
+        if self._ending:
+            raise DiscoveryError(f"the extension {extension.id!a} is leaving: it stays as it is, STOPPING")
         _check(extension)
         self.desired = extension
         self._changed.fire()
@@ -40,9 +43,15 @@ class Registrar(Keeper[ExtensionInfo]):
         """Find out whether another process has the id by now."""
         self.yield_to(table.rival(self.desired.id, self.ours))
 
+    def announce_end(self) -> None:
+        """Let it be STOPPING from now on, whatever others want it to be."""
+        self._ending = True
+        self.desired = evolve(self.desired, status=ExtensionStatus.STOPPING)
+        self._changed.fire()
+
     async def leave(self) -> None:
         """Say STOPPING before going, so that nobody takes the end for a crash. Waits as long as one operation may."""
-        self.desired = evolve(self.desired, status=ExtensionStatus.STOPPING)
+        self.announce_end()
         await super().leave()
 
     def _record(self, desired: ExtensionInfo) -> bytes:

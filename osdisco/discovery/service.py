@@ -13,6 +13,7 @@ from osdisco._feed import Change
 from osdisco._signal import Signal
 from osdisco.client import Client
 from osdisco.discovery.extension import ExtensionInfo, ExtensionStatus
+from osdisco.discovery.leaving import Drain, InFlight, Leaving
 from osdisco.discovery.listeners import Dispatcher, ExtensionEvent, Listener
 from osdisco.discovery.registrar import Registrar
 from osdisco.discovery.table import EXTENSIONS, PREFIX, Extensions, Folded, fold
@@ -25,11 +26,14 @@ class DiscoveryService:
     The store is not needed to start: the latest record is put into it as soon, and again as often, as it can be. When
     another process registers the same id later, this one withdraws, and `superseded` is set.
 
+    Args:
+        drain: how long `stop` waits; by default not at all, or as `Drain()` says once `in_flight` was used.
+
     Raises:
         DiscoveryError: the extension holds what cannot be registered.
     """
 
-    def __init__(self, client: Client, extension: ExtensionInfo | None = None) -> None:
+    def __init__(self, client: Client, extension: ExtensionInfo | None = None, *, drain: Drain | None = None) -> None:
         self._client = client
         self._changed = Signal()
         self._table = Folded(EXTENSIONS, client._keys, PREFIX)
@@ -37,7 +41,10 @@ class DiscoveryService:
         self._extensions = Extensions(self._table, self._view)
         self._dispatcher = Dispatcher(client._connection.supervisor)
         self._registrar = None if extension is None else Registrar(client, extension, self._view, self._changed)
-        self._started = self._stopped = False
+        self._leaving = Leaving(
+            self._registrar, self._changed, client.runtime.clock, timeout=client.options.timeout, drain=drain
+        )
+        self._started = self._stopped = self._closed = False
 
     @property
     def _own(self) -> Registrar:
@@ -68,6 +75,20 @@ class DiscoveryService:
         """Whether another process registered this id later; this one is then out for good."""
         return self._registrar is not None and self._registrar.superseded
 
+    @property
+    def draining(self) -> bool:
+        """Whether `stop` has begun: take on no more work than what still comes, and no work of long life."""
+        return self._leaving.begun
+
+    @property
+    def leaving(self) -> Leaving:
+        """How far `stop` has come, and how much work is in flight."""
+        return self._leaving
+
+    def in_flight(self) -> InFlight:
+        """Return `async with`: work that `stop` waits for. It is counted also after `stop` has begun."""
+        return InFlight(self._leaving)
+
     async def start(self) -> Self:
         """Begin to observe and to register; does not wait for the store. Raises ClosedError after `stop`."""
         if self._stopped:
@@ -79,18 +100,27 @@ class DiscoveryService:
                 self._registrar.start()
         return self
 
-    async def stop(self) -> None:
-        """Publish STOPPING, deregister, and stop observing."""
-        if self._stopped or not self._started:
+    async def stop(self, *, now: bool = False) -> None:
+        """Publish STOPPING, wait as `drain` says, deregister, and stop observing.
+
+        A second call waits for the first. With `now` neither waits for work that is in flight.
+        """
+        if not self._started:
+            return
+        if now:
+            self._leaving.hurry()
+        if self._stopped:
+            await self._changed.wait_for(lambda: self._closed)
             return
         self._stopped = True
         self._changed.fire()
         try:
-            if self._registrar is not None:
-                await self._registrar.leave()
+            await self._leaving.leave()
         finally:
             await self._dispatcher.aclose()
             await self._view.aclose()
+            self._closed = True
+            self._changed.fire()
 
     async def __aenter__(self) -> Self:
         return await self.start()
