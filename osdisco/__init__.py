@@ -107,6 +107,11 @@ if TYPE_CHECKING:
         TimedOutError as TimedOutError,
         UnavailableError as UnavailableError,
     )
+    from osdisco.metrics import (
+        Metrics as Metrics,
+        OpenTelemetryMetrics as OpenTelemetryMetrics,
+        PrometheusMetrics as PrometheusMetrics,
+    )
     from osdisco.runtime import (
         Clock as Clock,
         Credentials as Credentials,
@@ -149,6 +154,7 @@ _HOMES = {
         "LimitError LostError OsdiscoError RecordError StaleTokenError TimedOutError "
         "UnavailableError"
     ),
+    "osdisco.metrics": "Metrics OpenTelemetryMetrics PrometheusMetrics",
     "osdisco.runtime": "Clock Credentials Runtime Secret SystemClock",
     "osdisco.session": "Session SessionState",
     "osdisco.url": "StoreURL",

@@ -14,6 +14,7 @@ from osdisco._connection import LASTING, Connection, backoff
 from osdisco._tasks import cancel
 from osdisco.backend import Batch, Item, Snapshot
 from osdisco.errors import ClosedError, OsdiscoError, UnavailableError
+from osdisco.metrics._catalog import WATCH_INTERRUPTIONS
 
 log = logging.getLogger("osdisco")
 
@@ -103,6 +104,7 @@ class Feed:
 
     def _trouble(self, error: OsdiscoError) -> None:
         self.error = error
+        self._connection.runtime.metrics.count(WATCH_INTERRUPTIONS)
         log.info("watch of %s interrupted, what is known stays: %s", self.target, error)
         for subscriber in list(self._subscribers.values()):
             subscriber.on_trouble(error)

@@ -22,6 +22,7 @@ from osdisco._signal import Signal
 from osdisco._tasks import cancel
 from osdisco.client import Client
 from osdisco.errors import LostError, OsdiscoError
+from osdisco.metrics._catalog import REGISTRATIONS
 from osdisco.session import Session
 
 T = TypeVar("T")
@@ -190,6 +191,8 @@ class Keeper(ABC, Generic[T]):
         entry = Entry(self._client._connection, keys, session, *self._place, f"{self.process}.{next(self._numbers)}")
         await entry.create(self._record(desired), instead_of=old)
         self._entry, self._published = entry, desired
+        how = "update" if old else "again" if self.incarnation else "first"
+        self._client.runtime.metrics.count(REGISTRATIONS, self._place[0], how)
         self.incarnation = self.incarnation or entry.created
         self._forget()
         self._forget = session.lost.call(lambda _: self._changed.fire())

@@ -29,6 +29,7 @@ from osdisco.backend import (
     check_commit,
 )
 from osdisco.errors import ConfigError, ConflictError, InvalidCommitError
+from osdisco.metrics._hooks import Metrics
 from osdisco.runtime import Clock, CredentialProvider, Runtime, default_name
 from osdisco.session import Session
 from osdisco.url import ClientOptions, StoreURL
@@ -44,6 +45,7 @@ def connect(
     clock: Clock | None = None,
     random: random.Random | None = None,
     credentials: CredentialProvider | None = None,
+    metrics: Metrics | None = None,
 ) -> Client:
     """Return a client of the store at `url`. Does no network I/O; the first operation does.
 
@@ -52,13 +54,14 @@ def connect(
         name: the identity that others are shown as the owner of locks; `host:pid` when None.
         clock, random: sources of time and randomness, for tests.
         credentials: called whenever the store wants credentials, so that they can be rotated.
+        metrics: who counts what happens, such as `PrometheusMetrics()`; nobody when None.
 
     Raises:
         ConfigError: no URL at all, an unknown scheme or option, or a driver that is not installed.
     """
     parsed = url if isinstance(url, StoreURL) else StoreURL.parse(_url_or_environment(url))
     options = parsed.structure(ClientOptions, known=False)
-    given = {"clock": clock, "random": random, "credentials": credentials}
+    given = {"clock": clock, "random": random, "credentials": credentials, "metrics": metrics}
     runtime = Runtime(name=name or default_name(), **{k: v for k, v in given.items() if v is not None})  # type: ignore[arg-type]
     backend = load_backend(parsed.scheme).from_url(parsed, runtime)
     return Client(backend, runtime, options=options, namespace=parsed.namespace, url=parsed)

@@ -14,6 +14,8 @@ from typing import NoReturn, Protocol
 
 from attrs import Factory, field, frozen
 
+from osdisco.metrics._hooks import NONE, Metrics
+
 
 class Clock(Protocol):
     """A source of time. Timers belong to the event loop; a clock only tells."""
@@ -104,6 +106,7 @@ class Runtime:
     random: random.Random = Factory(random.SystemRandom)
     name: str = Factory(default_name)
     credentials: CredentialProvider | None = None
+    metrics: Metrics = NONE
 
     def unique(self) -> str:
         """Return 32 hex digits that nothing else has: the id of one attempt, entry or session."""

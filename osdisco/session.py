@@ -30,6 +30,7 @@ from osdisco.errors import (
     OsdiscoError,
     UnavailableError,
 )
+from osdisco.metrics._catalog import RENEWAL_SECONDS, RENEWALS, SESSION_LOSSES, SESSIONS
 from osdisco.runtime import Runtime
 
 log = logging.getLogger("osdisco")
@@ -213,6 +214,7 @@ class Session:
             self.lost.raise_if_set()
         self._extend(sent, lease.ttl)
         self._move(SessionState.CONNECTED)
+        self._runtime.metrics.count(SESSIONS)
         spawn = self._connection.supervisor.spawn
         self._tasks = [spawn(self._renew(), f"renew {lease.id}"), spawn(self._guard(lease), f"guard {lease.id}")]
 
@@ -238,6 +240,8 @@ class Session:
     def _lose(self, reason: str, *, revoke: bool = True) -> None:
         if self._state is SessionState.LOST:
             return
+        if reason != CLOSED and self._state is not SessionState.NEW:
+            self._runtime.metrics.count(SESSION_LOSSES)
         self._move(SessionState.LOST, reason)
         if self._alarm is not None:
             self._alarm.cancel()
@@ -282,6 +286,7 @@ class Session:
             except LeaseExpiredError:
                 self._lose("the store no longer knows the lease: it expired or was revoked")
             except OsdiscoError as exc:
+                self._runtime.metrics.count(RENEWALS, "failed")
                 if not self.lost.is_set():
                     self._move(SessionState.SUSPENDED, str(exc))
                 left = self._deadline - self._now()  # an outage that ends before it must not lose the session
@@ -293,6 +298,8 @@ class Session:
         lease = self._granted
         sent = self._now()
         ttl = await self._backend.renew(lease, timeout=min(lease.ttl / 6, 2.0))
+        self._runtime.metrics.count(RENEWALS, "ok")
+        self._runtime.metrics.time(RENEWAL_SECONDS, self._now() - sent)
         if self.lost.is_set():
             return
         if self._now() >= self._deadline:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from types import TracebackType
 from typing import Any, Self
 
@@ -12,6 +13,7 @@ from attrs import evolve
 from osdisco._feed import Change
 from osdisco._signal import Signal
 from osdisco.client import Client
+from osdisco.discovery._gauges import gauges
 from osdisco.discovery.extension import ExtensionInfo, ExtensionStatus
 from osdisco.discovery.leaving import Drain, InFlight, Leaving
 from osdisco.discovery.listeners import Dispatcher, ExtensionEvent, Listener
@@ -45,6 +47,7 @@ class DiscoveryService:
             self._registrar, self._changed, client.runtime.clock, timeout=client.options.timeout, drain=drain
         )
         self._started = self._stopped = self._closed = False
+        self._unfollow: Callable[[], None] = lambda: None
 
     @property
     def _own(self) -> Registrar:
@@ -96,6 +99,10 @@ class DiscoveryService:
         if not self._started:
             self._started = True
             self._view.start()
+            namespace = self._client._keys.root.rstrip("/")
+            self._unfollow = self._client.runtime.metrics.follow(
+                partial(gauges, namespace, self._extensions, self._registrar)
+            )
             if self._registrar is not None:
                 self._registrar.start()
         return self
@@ -114,6 +121,7 @@ class DiscoveryService:
             return
         self._stopped = True
         self._changed.fire()
+        self._unfollow()
         try:
             await self._leaving.leave()
         finally:

@@ -1,0 +1,29 @@
+"""What a discovery service shows to metrics."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from math import isfinite
+from typing import TYPE_CHECKING
+
+from osdisco.discovery.extension import ExtensionStatus
+from osdisco.metrics._catalog import EXTENSIONS, REGISTERED, VIEW_AGE, VIEW_SKIPPED, VIEW_STALE
+from osdisco.metrics._hooks import Sample
+
+if TYPE_CHECKING:
+    from osdisco.discovery.registrar import Registrar
+    from osdisco.discovery.table import Extensions
+
+
+def gauges(namespace: str, extensions: Extensions, registrar: Registrar | None) -> Iterator[Sample]:
+    """Yield how the view is, and whether this process's own extension is registered."""
+    found = Counter(extension.status for extension in list(extensions.values()))
+    for status in ExtensionStatus:
+        yield Sample(EXTENSIONS, found[status], (namespace, status.value))
+    yield Sample(VIEW_STALE, extensions.stale, (namespace,))
+    if isfinite(age := extensions.age):
+        yield Sample(VIEW_AGE, age, (namespace,))
+    yield Sample(VIEW_SKIPPED, len(extensions.skipped), (namespace,))
+    if registrar is not None:
+        yield Sample(REGISTERED, registrar.registered, (namespace, registrar.desired.id))

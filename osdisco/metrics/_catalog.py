@@ -1,0 +1,75 @@
+"""Every metric there is. Labels hold only what is bounded: no keys, no ids of others, no messages."""
+
+from __future__ import annotations
+
+import enum
+from typing import Final
+
+from attrs import frozen
+
+
+class Kind(enum.Enum):
+    """How a metric behaves."""
+
+    COUNTER = "counter"  # only rises
+    GAUGE = "gauge"  # as it is at present
+    DURATION = "duration"  # seconds, spread over buckets
+
+
+@frozen
+class Metric:
+    """A metric; `name` as Prometheus writes it, to which that adds `_total` for a counter."""
+
+    name: str
+    kind: Kind
+    help: str
+    labels: tuple[str, ...] = ()
+
+
+_C, _G, _D = Kind.COUNTER, Kind.GAUGE, Kind.DURATION
+
+EXTENSIONS: Final = Metric("osdisco_extensions", _G, "Extensions in the live view, by status.", ("namespace", "status"))
+VIEW_STALE: Final = Metric(
+    "osdisco_view_stale", _G, "1 while the store may know better than the live view.", ("namespace",)
+)
+VIEW_AGE: Final = Metric(
+    "osdisco_view_age_seconds", _G, "Seconds since the store last spoke; absent before it ever did.", ("namespace",)
+)
+VIEW_SKIPPED: Final = Metric(
+    "osdisco_view_skipped_records", _G, "Records in the store that are none of ours and are not shown.", ("namespace",)
+)
+REGISTERED: Final = Metric(
+    "osdisco_registered",
+    _G,
+    "1 while the latest record of this process's extension stands in the store.",
+    ("namespace", "extension"),
+)
+REGISTRATIONS: Final = Metric(
+    "osdisco_registrations",
+    _C,
+    "Records put into the store, by what (ext: extensions) and how: first, update, or again after they were lost.",
+    ("what", "how"),
+)
+SESSIONS: Final = Metric("osdisco_sessions_opened", _C, "Leases that were granted.")
+SESSION_LOSSES: Final = Metric(
+    "osdisco_session_losses", _C, "Sessions that ended otherwise than by closing them: their keys are gone."
+)
+RENEWALS: Final = Metric("osdisco_renewals", _C, "Renewals of leases, by result: ok or failed.", ("result",))
+RENEWAL_SECONDS: Final = Metric("osdisco_renewal_seconds", _D, "Seconds that an answered renewal took.")
+WATCH_INTERRUPTIONS: Final = Metric(
+    "osdisco_watch_interruptions", _C, "Watches that broke, and were opened again with what was missed."
+)
+
+METRICS: Final = (
+    EXTENSIONS,
+    VIEW_STALE,
+    VIEW_AGE,
+    VIEW_SKIPPED,
+    REGISTERED,
+    REGISTRATIONS,
+    SESSIONS,
+    SESSION_LOSSES,
+    RENEWALS,
+    RENEWAL_SECONDS,
+    WATCH_INTERRUPTIONS,
+)
