@@ -214,7 +214,6 @@ class Session:
             self.lost.raise_if_set()
         self._extend(sent, lease.ttl)
         self._move(SessionState.CONNECTED)
-        self._runtime.metrics.count(SESSIONS)
         spawn = self._connection.supervisor.spawn
         self._tasks = [spawn(self._renew(), f"renew {lease.id}"), spawn(self._guard(lease), f"guard {lease.id}")]
 
@@ -235,13 +234,15 @@ class Session:
         expected = state is SessionState.CONNECTED or reason == CLOSED or self._state is SessionState.NEW
         level = logging.INFO if expected else logging.WARNING
         log.log(level, "session %s: %s -> %s: %s", self.uid, self._state.value, state.value, reason or "renewed")
+        if self._state is SessionState.NEW and state is SessionState.CONNECTED:
+            self._runtime.metrics.count(SESSIONS)
+        elif state is SessionState.LOST and not expected:
+            self._runtime.metrics.count(SESSION_LOSSES)
         self._state = state
 
     def _lose(self, reason: str, *, revoke: bool = True) -> None:
         if self._state is SessionState.LOST:
             return
-        if reason != CLOSED and self._state is not SessionState.NEW:
-            self._runtime.metrics.count(SESSION_LOSSES)
         self._move(SessionState.LOST, reason)
         if self._alarm is not None:
             self._alarm.cancel()
@@ -281,7 +282,10 @@ class Session:
             await asyncio.sleep(self._next_renewal - self._now())
             self._warn_if_late()
             try:
+                begun = self._now()
                 await self._renew_once()
+                self._runtime.metrics.count(RENEWALS, "ok")
+                self._runtime.metrics.time(RENEWAL_SECONDS, self._now() - begun)
                 failures = 0
             except LeaseExpiredError:
                 self._lose("the store no longer knows the lease: it expired or was revoked")
@@ -298,8 +302,6 @@ class Session:
         lease = self._granted
         sent = self._now()
         ttl = await self._backend.renew(lease, timeout=min(lease.ttl / 6, 2.0))
-        self._runtime.metrics.count(RENEWALS, "ok")
-        self._runtime.metrics.time(RENEWAL_SECONDS, self._now() - sent)
         if self.lost.is_set():
             return
         if self._now() >= self._deadline:
