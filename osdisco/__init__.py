@@ -86,6 +86,7 @@ if TYPE_CHECKING:
         ExtensionStatus as ExtensionStatus,
         Leaving as Leaving,
         LeavingPhase as LeavingPhase,
+        Publication as Publication,
     )
     from osdisco.errors import (
         BarrierBrokenError as BarrierBrokenError,
@@ -146,7 +147,7 @@ _HOMES = {
     ),
     "osdisco.discovery": (
         "DiscoveryListener DiscoveryService Drain EndpointInfo ExtensionEvent ExtensionInfo ExtensionStatus Extensions "
-        "Leaving LeavingPhase"
+        "Leaving LeavingPhase Publication"
     ),
     "osdisco.errors": (
         "BarrierBrokenError ClosedError ConfigError ConflictError CoordinationError DeniedError "

@@ -3,6 +3,7 @@
 from osdisco.discovery.extension import EndpointInfo, ExtensionInfo, ExtensionStatus
 from osdisco.discovery.leaving import Drain, Leaving, LeavingPhase
 from osdisco.discovery.listeners import DiscoveryListener, ExtensionEvent
+from osdisco.discovery.publication import Publication
 from osdisco.discovery.service import DiscoveryService
 from osdisco.discovery.table import Extensions
 
@@ -17,4 +18,5 @@ __all__ = [
     "Extensions",
     "Leaving",
     "LeavingPhase",
+    "Publication",
 ]

@@ -12,11 +12,14 @@ from osdisco.metrics._catalog import EXTENSIONS, REGISTERED, VIEW_AGE, VIEW_SKIP
 from osdisco.metrics._hooks import Sample
 
 if TYPE_CHECKING:
+    from osdisco.discovery.publication import Publishers
     from osdisco.discovery.registrar import Registrar
     from osdisco.discovery.table import Extensions
 
 
-def gauges(namespace: str, extensions: Extensions, registrar: Registrar | None) -> Iterator[Sample]:
+def gauges(
+    namespace: str, extensions: Extensions, registrar: Registrar | None, publishers: Publishers
+) -> Iterator[Sample]:
     """Yield how the view is, and whether this process's own extension is registered."""
     found = Counter(extension.status for extension in list(extensions.values()))
     for status in ExtensionStatus:
@@ -27,3 +30,4 @@ def gauges(namespace: str, extensions: Extensions, registrar: Registrar | None) 
     yield Sample(VIEW_SKIPPED, len(extensions.skipped), (namespace,))
     if registrar is not None:
         yield Sample(REGISTERED, registrar.registered, (namespace, registrar.desired.id))
+    yield from publishers.gauges(namespace)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
 from types import TracebackType
@@ -17,6 +17,7 @@ from osdisco.discovery._gauges import gauges
 from osdisco.discovery.extension import ExtensionInfo, ExtensionStatus
 from osdisco.discovery.leaving import Drain, InFlight, Leaving
 from osdisco.discovery.listeners import Dispatcher, ExtensionEvent, Listener
+from osdisco.discovery.publication import Publication, Publishers
 from osdisco.discovery.registrar import Registrar
 from osdisco.discovery.table import EXTENSIONS, PREFIX, Extensions, Folded, fold
 from osdisco.errors import ClosedError, DiscoveryError, OsdiscoError, TimedOutError
@@ -30,12 +31,20 @@ class DiscoveryService:
 
     Args:
         drain: how long `stop` waits; by default not at all, or as `Drain()` says once `in_flight` was used.
+        publish: other catalogs that show the extension, too.
 
     Raises:
         DiscoveryError: the extension holds what cannot be registered.
     """
 
-    def __init__(self, client: Client, extension: ExtensionInfo | None = None, *, drain: Drain | None = None) -> None:
+    def __init__(
+        self,
+        client: Client,
+        extension: ExtensionInfo | None = None,
+        *,
+        drain: Drain | None = None,
+        publish: Sequence[Publication] = (),
+    ) -> None:
         self._client = client
         self._changed = Signal()
         self._table = Folded(EXTENSIONS, client._keys, PREFIX)
@@ -46,6 +55,7 @@ class DiscoveryService:
         self._leaving = Leaving(
             self._registrar, self._changed, client.runtime.clock, timeout=client.options.timeout, drain=drain
         )
+        self._publishers = Publishers(client._connection, publish, self._registrar, self._changed)
         self._started = self._stopped = self._closed = False
         self._unfollow: Callable[[], None] = lambda: None
 
@@ -101,10 +111,11 @@ class DiscoveryService:
             self._view.start()
             namespace = self._client._keys.root.rstrip("/")
             self._unfollow = self._client.runtime.metrics.follow(
-                partial(gauges, namespace, self._extensions, self._registrar)
+                partial(gauges, namespace, self._extensions, self._registrar, self._publishers)
             )
             if self._registrar is not None:
                 self._registrar.start()
+            self._publishers.start()
         return self
 
     async def stop(self, *, now: bool = False) -> None:
@@ -125,6 +136,7 @@ class DiscoveryService:
         try:
             await self._leaving.leave()
         finally:
+            await self._publishers.stop()
             await self._dispatcher.aclose()
             await self._view.aclose()
             self._closed = True

@@ -56,6 +56,15 @@ SESSION_LOSSES: Final = Metric(
 )
 RENEWALS: Final = Metric("osdisco_renewals", _C, "Renewals of leases, by result: ok or failed.", ("result",))
 RENEWAL_SECONDS: Final = Metric("osdisco_renewal_seconds", _D, "Seconds that an answered renewal took.")
+PUBLISHED: Final = Metric(
+    "osdisco_published",
+    _G,
+    "1 while another catalog shows this extension as it is.",
+    ("namespace", "catalog"),
+)
+PUBLICATION_FAILURES: Final = Metric(
+    "osdisco_publication_failures", _C, "Attempts to publish into another catalog that failed.", ("catalog",)
+)
 WATCH_INTERRUPTIONS: Final = Metric(
     "osdisco_watch_interruptions", _C, "Watches that broke, and were opened again with what was missed."
 )
@@ -71,5 +80,7 @@ METRICS: Final = (
     SESSION_LOSSES,
     RENEWALS,
     RENEWAL_SECONDS,
+    PUBLISHED,
+    PUBLICATION_FAILURES,
     WATCH_INTERRUPTIONS,
 )
