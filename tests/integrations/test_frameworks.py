@@ -28,12 +28,18 @@ from aiohttp import web
 from osdisco.discovery import Drain, ExtensionInfo
 from osdisco.integrations.aiohttp import DISCOVERY, count_in_flight, discovery_ctx
 
+finished = asyncio.Event()
+
 async def slow(request):
-    await asyncio.sleep(float(request.query["seconds"]))
-    return web.Response(text="done" if request.app[DISCOVERY].draining else "not draining")
+    await finished.wait()
+    return web.Response(text="done")
+
+async def finish(request):
+    finished.set()
+    return web.Response(text=str(request.app[DISCOVERY].draining))
 
 app = web.Application(middlewares=[count_in_flight])
-app.router.add_get("/slow", slow)
+app.add_routes([web.get("/slow", slow), web.get("/finish", finish)])
 me = ExtensionInfo(id="geo", name="geo", version="1", host="127.0.0.1", port=int(sys.argv[1]))
 app.cleanup_ctx.append(discovery_ctx(None, me, drain=Drain(propagation=0.3, grace=30)))
 web.run_app(app, host="127.0.0.1", port=me.port, print=None)
@@ -47,18 +53,25 @@ from starlette.routing import Route
 from osdisco.discovery import Drain, ExtensionInfo
 from osdisco.integrations.starlette import CountInFlight, discovery_lifespan
 
+finished = asyncio.Event()
+
 async def slow(request):
-    await asyncio.sleep(float(request.query_params["seconds"]))
-    return PlainTextResponse("done" if request.app.state.discovery.draining else "not draining")
+    await finished.wait()
+    return PlainTextResponse("done")
+
+async def finish(request):
+    finished.set()
+    return PlainTextResponse(str(request.app.state.discovery.draining))
 
 me = ExtensionInfo(id="geo", name="geo", version="1", host="127.0.0.1", port=int(sys.argv[1]))
 app = Starlette(
-    routes=[Route("/slow", slow)],
+    routes=[Route("/slow", slow), Route("/finish", finish)],
     lifespan=discovery_lifespan(None, me, drain=Drain(propagation=0.3, grace=30)),
     middleware=[Middleware(CountInFlight)],
 )
 uvicorn.run(app, host="127.0.0.1", port=me.port, log_level="error")
 """
+PROPAGATION = 0.3
 each_framework = pytest.mark.parametrize(
     ("code", "exits_with"), [(AIOHTTP, 0), (STARLETTE, -signal.SIGTERM)], ids=["aiohttp", "starlette"]
 )
@@ -72,22 +85,33 @@ async def application(code: str, url: str) -> AsyncGenerator[tuple[asyncio.subpr
         sys.executable, "-c", code, str(port), env={**os.environ, "OSDISCO_URL": url}
     )
     try:
-        yield process, f"http://127.0.0.1:{port}/slow"
+        yield process, f"http://127.0.0.1:{port}"
     finally:
         if process.returncode is None:
             process.kill()
         await process.wait()
 
 
-async def get(url: str, seconds: float) -> str:
-    """Ask once, as soon as it listens."""
-    async with aiohttp.ClientSession() as session:
-        while True:
-            try:
-                async with session.get(url, params={"seconds": seconds}) as response:
-                    return await response.text()
-            except aiohttp.ClientConnectorError:
-                await asyncio.sleep(0.02)
+async def get(url: str) -> str:
+    async with aiohttp.ClientSession() as session, session.get(url) as response:
+        return await response.text()
+
+
+async def until_listening(url: str) -> None:
+    while True:
+        try:
+            await get(f"{url}/none")
+            return
+        except aiohttp.ClientConnectorError:
+            await asyncio.sleep(0.02)
+
+
+async def until_in_flight(url: str) -> asyncio.Task[str]:
+    """Start a slow request; returns when the server has surely begun with it: one that came later is answered."""
+    request = asyncio.get_running_loop().create_task(get(f"{url}/slow"))
+    await asyncio.sleep(0.1)
+    await get(f"{url}/none")
+    return request
 
 
 @each_framework
@@ -107,20 +131,19 @@ async def test_a_request_in_flight_ends_before_the_registration_goes(
         application(code, osdisco_url) as (process, url),
     ):
         discovery.add_listener(tell)
-        assert await get(url, 0) == "not draining"
-        request = asyncio.ensure_future(get(url, 1))
-        request.add_done_callback(lambda _: story.append("answered"))
-        await asyncio.sleep(0.2)
+        await until_listening(url)
+        request = await until_in_flight(url)
         process.send_signal(signal.SIGTERM)
         while "stopping" not in story:
             await asyncio.sleep(0.01)
-        late = asyncio.ensure_future(get(url, 0.1))  # of somebody who picked it just before
+        await asyncio.sleep(2 * PROPAGATION)
+        assert [one.status for one in await discovery.discover_extensions()] == [ExtensionStatus.STOPPING]
+        assert await get(f"{url}/finish") == "True"  # of somebody who picked it just before
         assert await request == "done"
-        assert await late == "done"
         assert await process.wait() == exits_with
         while "gone" not in story:
             await asyncio.sleep(0.01)
-    assert story == ["starting", "stopping", "answered", "gone"]
+    assert story == ["starting", "stopping", "gone"]
 
 
 @pytest.mark.osdisco("etcd")
@@ -132,9 +155,8 @@ async def test_a_second_signal_ends_the_wait(osdisco_url: str) -> None:
         DiscoveryService(client) as discovery,
         application(AIOHTTP, osdisco_url) as (process, url),
     ):
-        await get(url, 0)
-        request = asyncio.ensure_future(get(url, 3600))
-        await asyncio.sleep(0.2)
+        await until_listening(url)
+        request = await until_in_flight(url)
         process.send_signal(signal.SIGTERM)
         while [one.status for one in await discovery.discover_extensions()] != [ExtensionStatus.STOPPING]:
             await asyncio.sleep(0.02)
