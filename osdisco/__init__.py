@@ -76,6 +76,10 @@ if TYPE_CHECKING:
         Term as Term,
     )
     from osdisco.discovery import (
+        Check as Check,
+        CheckFailedError as CheckFailedError,
+        CheckState as CheckState,
+        CheckStatus as CheckStatus,
         DiscoveryListener as DiscoveryListener,
         DiscoveryService as DiscoveryService,
         Drain as Drain,
@@ -84,9 +88,15 @@ if TYPE_CHECKING:
         ExtensionInfo as ExtensionInfo,
         Extensions as Extensions,
         ExtensionStatus as ExtensionStatus,
+        FunctionCheck as FunctionCheck,
+        Health as Health,
+        HttpCheck as HttpCheck,
         Leaving as Leaving,
         LeavingPhase as LeavingPhase,
+        PolledCheck as PolledCheck,
         Publication as Publication,
+        TcpCheck as TcpCheck,
+        TtlCheck as TtlCheck,
     )
     from osdisco.errors import (
         BarrierBrokenError as BarrierBrokenError,
@@ -146,8 +156,9 @@ _HOMES = {
         "RevocationRequest SessionStatus SharedValue StatusWatch Term"
     ),
     "osdisco.discovery": (
-        "DiscoveryListener DiscoveryService Drain EndpointInfo ExtensionEvent ExtensionInfo ExtensionStatus Extensions "
-        "Leaving LeavingPhase Publication"
+        "Check CheckFailedError CheckState CheckStatus DiscoveryListener DiscoveryService Drain EndpointInfo "
+        "ExtensionEvent ExtensionInfo ExtensionStatus Extensions FunctionCheck Health HttpCheck Leaving "
+        "LeavingPhase PolledCheck Publication TcpCheck TtlCheck"
     ),
     "osdisco.errors": (
         "BarrierBrokenError ClosedError ConfigError ConflictError CoordinationError DeniedError "

@@ -1,6 +1,9 @@
 """Discovery: extensions register, see each other, and are seen to go."""
 
+from osdisco.discovery._watching import CheckState, CheckStatus
+from osdisco.discovery.checks import Check, CheckFailedError, FunctionCheck, HttpCheck, PolledCheck, TcpCheck, TtlCheck
 from osdisco.discovery.extension import EndpointInfo, ExtensionInfo, ExtensionStatus
+from osdisco.discovery.health import Health
 from osdisco.discovery.leaving import Drain, Leaving, LeavingPhase
 from osdisco.discovery.listeners import DiscoveryListener, ExtensionEvent
 from osdisco.discovery.publication import Publication
@@ -8,6 +11,10 @@ from osdisco.discovery.service import DiscoveryService
 from osdisco.discovery.table import Extensions
 
 __all__ = [
+    "Check",
+    "CheckFailedError",
+    "CheckState",
+    "CheckStatus",
     "DiscoveryListener",
     "DiscoveryService",
     "Drain",
@@ -16,7 +23,13 @@ __all__ = [
     "ExtensionInfo",
     "ExtensionStatus",
     "Extensions",
+    "FunctionCheck",
+    "Health",
+    "HttpCheck",
     "Leaving",
     "LeavingPhase",
+    "PolledCheck",
     "Publication",
+    "TcpCheck",
+    "TtlCheck",
 ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from functools import partial
 from types import TracebackType
@@ -14,7 +14,9 @@ from osdisco._feed import Change
 from osdisco._signal import Signal
 from osdisco.client import Client
 from osdisco.discovery._gauges import gauges
+from osdisco.discovery.checks import Check
 from osdisco.discovery.extension import ExtensionInfo, ExtensionStatus
+from osdisco.discovery.health import Health, Monitor
 from osdisco.discovery.leaving import Drain, InFlight, Leaving
 from osdisco.discovery.listeners import Dispatcher, ExtensionEvent, Listener
 from osdisco.discovery.publication import Publication, Publishers
@@ -30,11 +32,14 @@ class DiscoveryService:
     another process registers the same id later, this one withdraws, and `superseded` is set.
 
     Args:
+        checks: what decides how the own extension is: STARTING until all have passed, then HEALTHY, DEGRADED or
+            UNHEALTHY. Without any only `set_status` changes it.
         drain: how long `stop` waits; by default not at all, or as `Drain()` says once `in_flight` was used.
         publish: other catalogs that show the extension, too.
 
     Raises:
-        DiscoveryError: the extension holds what cannot be registered.
+        DiscoveryError: the extension holds what cannot be registered, or there are checks and no extension.
+        ConfigError: two checks of one name, or something that is no check.
     """
 
     def __init__(
@@ -42,6 +47,7 @@ class DiscoveryService:
         client: Client,
         extension: ExtensionInfo | None = None,
         *,
+        checks: Iterable[Check] = (),
         drain: Drain | None = None,
         publish: Sequence[Publication] = (),
     ) -> None:
@@ -51,7 +57,13 @@ class DiscoveryService:
         self._view = client._follow(self._table.target, self._on_change)
         self._extensions = Extensions(self._table, self._view)
         self._dispatcher = Dispatcher(client._connection.supervisor)
-        self._registrar = None if extension is None else Registrar(client, extension, self._view, self._changed)
+        self._monitor = Monitor(checks, client.runtime, client._connection.supervisor, self._assess)
+        self._registrar: Registrar | None = None
+        if extension is not None:
+            checked = len(self.health) > 0
+            self._registrar = Registrar(client, extension, self._view, self._changed, checked=checked)
+        elif self.health:
+            raise DiscoveryError("checks are of the own extension; give an ExtensionInfo, too")
         self._leaving = Leaving(
             self._registrar, self._changed, client.runtime.clock, timeout=client.options.timeout, drain=drain
         )
@@ -89,6 +101,14 @@ class DiscoveryService:
         return self._registrar is not None and self._registrar.superseded
 
     @property
+    def health(self) -> Health:
+        """The checks of the own extension by name, each with its state, its reason and since when; and their sum."""
+        return self._monitor.health
+
+    def _assess(self, status: ExtensionStatus) -> None:
+        self._own.assess(status)
+
+    @property
     def draining(self) -> bool:
         """Whether `stop` has begun: take on no more work than what still comes, and no work of long life."""
         return self._leaving.begun
@@ -116,6 +136,7 @@ class DiscoveryService:
             if self._registrar is not None:
                 self._registrar.start()
             self._publishers.start()
+            self._monitor.start()
         return self
 
     async def stop(self, *, now: bool = False) -> None:
@@ -137,6 +158,7 @@ class DiscoveryService:
             await self._leaving.leave()
         finally:
             await self._publishers.stop()
+            await self._monitor.aclose()
             await self._dispatcher.aclose()
             await self._view.aclose()
             self._closed = True
@@ -184,12 +206,14 @@ class DiscoveryService:
             raise TimedOutError(f"{what} within {timeout} s: {why() or 'the store is slow'}") from None
 
     async def set_status(self, status: ExtensionStatus) -> None:
-        """Change the own status.
+        """Say how the own extension is. STOPPING is final.
+
+        With checks the worse of both stands: HEALTHY takes back what was said, and hides no check that fails.
 
         Waits until it is published, at most as long as one operation may take; it will be in any case, as soon as the
         store can be reached.
         """
-        await self._desire(evolve(self.extension, status=status))
+        await self._desire(evolve(self._own.said, status=status))
 
     async def update(self, **changes: Any) -> None:
         """Change fields of the own extension; `metadata` is merged. The id stays. Waits as `set_status` does.
@@ -200,8 +224,8 @@ class DiscoveryService:
         if "id" in changes:
             raise DiscoveryError("an extension keeps its id; register another one instead")
         if "metadata" in changes:
-            changes["metadata"] = {**self.extension.metadata, **changes["metadata"]}
-        await self._desire(evolve(self.extension, **changes))
+            changes["metadata"] = {**self._own.said.metadata, **changes["metadata"]}
+        await self._desire(evolve(self._own.said, **changes))
 
     async def _desire(self, extension: ExtensionInfo) -> None:
         self._own.desire(extension)
