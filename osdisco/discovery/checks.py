@@ -254,7 +254,8 @@ def cannot_connect(exc: OSError) -> str:
     """Return the reason, without the address, which asyncio puts into its own."""
     if isinstance(exc, socket.gaierror):
         return NO_ADDRESS
-    return f"cannot connect: {os.strerror(exc.errno) if (exc.errno or 0) > 0 else type(exc).__name__}"
+    number = exc.errno or 0
+    return f"cannot connect: {os.strerror(number) if number > 0 else type(exc).__name__}"
 
 
 def _located(where: str, parse: Callable[[], T]) -> T:
