@@ -24,6 +24,10 @@ class CutOffError(Exception):
     """The connection ended under a request. No kind of aiohttp's own errors, because it sends again on those."""
 
 
+class UnknownServiceError(OsdiscoError):
+    """The agent has no such service, or no such check of one."""
+
+
 @frozen
 class _Rule:
     """An answer with this status and text proves that nothing was applied."""
@@ -42,6 +46,9 @@ _ANSWERS = (
     _Rule(401, "", DeniedError),
     _Rule(403, "", DeniedError, "check the token and its policies"),
     _Rule(404, "Session id", LeaseExpiredError),
+    _Rule(404, "unknown service ID", UnknownServiceError),
+    _Rule(404, "Unknown service", UnknownServiceError),
+    _Rule(404, "Unknown check", UnknownServiceError),
     _Rule(413, "", LimitError, "write less in one commit"),
     _Rule(429, "", UnavailableError),
     _Rule(500, "Invalid Session TTL", LimitError),
@@ -50,6 +57,7 @@ _ANSWERS = (
     _Rule(500, "No path to datacenter", UnavailableError, "check dc="),
     _Rule(500, "Permission denied", DeniedError, "check the token and its policies"),
     _Rule(500, "ACL not found", DeniedError, "check the token"),
+    _Rule(500, "does not have associated TTL", UnknownServiceError),
     _Rule(503, "", UnavailableError),
 )
 

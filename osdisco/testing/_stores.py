@@ -270,6 +270,11 @@ class ConsulServer(Server):
         """The URL."""
         return self.access.url([self.address])
 
+    @property
+    @abstractmethod
+    def dns_address(self) -> str:
+        """`host:port` of its DNS, over TCP."""
+
     def open(self, api: Api) -> None:
         """Open a session; the first time, make the ACL tokens if they are wanted."""
         self.access.open(api)

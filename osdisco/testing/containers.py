@@ -30,6 +30,7 @@ from osdisco.testing._stores import (
 ETCD_IMAGE: Final = "quay.io/coreos/etcd:v3.5.24"
 CONSUL_IMAGE: Final = "hashicorp/consul:1.20"
 
+DNS: Final = 8600
 TLS: Final = "/tmp/tls"  # noqa: S108 - inside of the container, where nothing else is
 DATA: Final = "/tmp/data"  # noqa: S108
 
@@ -103,11 +104,14 @@ class ServerContainer(DockerContainer, Server):
     def _publish(self) -> None:
         """Choose the port ourselves: one that Docker chooses changes at each start."""
         mode = self.get_docker_client().get_connection_mode()
-        if mode is ConnectionMode.bridge_ip:
-            return
-        self._published = free_port()
-        binding = (self._host_address(mode), self._published)
-        self.ports[f"{self._port}/tcp"] = cast(Any, binding)  # the library's type knows only numbers, Docker takes both
+        if mode is not ConnectionMode.bridge_ip:
+            self._published = self._publish_port(self._port, mode)
+
+    def _publish_port(self, port: int, mode: ConnectionMode) -> int:
+        published = free_port()
+        binding = (self._host_address(mode), published)
+        self.ports[f"{port}/tcp"] = cast(Any, binding)  # the library's type knows only numbers, Docker takes both
+        return published
 
     def _host_address(self, mode: ConnectionMode) -> str:
         """Return the narrowest address of Docker's machine on which tests reach the port."""
@@ -196,6 +200,17 @@ class ConsulContainer(ServerContainer, ConsulServer):
         super().__init__(image, 8501 if access.tls else 8500)
         self.access = access
         self._config = config or {}
+        self._dns = DNS
+
+    @property
+    def dns_address(self) -> str:
+        """`host:port` of its DNS, over TCP."""
+        return f"{self.address.rpartition(':')[0]}:{self._dns}"
+
+    def _publish(self) -> None:
+        super()._publish()
+        if self._published:
+            self._dns = self._publish_port(DNS, self.get_docker_client().get_connection_mode())
 
     def _configure(self) -> None:
         for transfer in self._certificates():

@@ -177,15 +177,20 @@ class ConsulProcess(LocalServer, ConsulServer):
     def __init__(self, *, tls: bool = False, acl: bool = False, config: dict[str, Any] | None = None) -> None:
         super().__init__("consul")
         self.access = ConsulAccess(tls=tls, acl=acl)
-        self._ports = {"server": free_port(), "serf_lan": free_port()}
+        self._ports = {"server": free_port(), "serf_lan": free_port(), "dns": free_port()}
         self._config = config or {}
+
+    @property
+    def dns_address(self) -> str:
+        """`host:port` of its DNS, over TCP."""
+        return f"127.0.0.1:{self._ports['dns']}"
 
     def command(self) -> list[str]:
         """Return the arguments."""
         folder = self.access.folder
         config = consul_config(self.access, data=str(folder / "data"), tls_folder=str(folder / "tls"))
         http, https = (-1, self._port) if self.access.tls else (self._port, -1)
-        off = {"dns": -1, "grpc": -1, "serf_wan": -1}
+        off = {"grpc": -1, "serf_wan": -1}
         config |= {"ports": {"http": http, "https": https, **off, **self._ports}}
         config |= {"node_name": "n1", "bootstrap_expect": 1, "bind_addr": "127.0.0.1"}
         return ["agent", f"-hcl={json.dumps(config | self._config)}"]
