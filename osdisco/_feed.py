@@ -52,6 +52,7 @@ class Feed:
         self.items: dict[str, Item] = {}
         self.revision: int | None = None  # of the last frame; None before the first
         self.contact: float | None = None
+        self.contact_before: float | None = None
         self.error: OsdiscoError | None = None
         self._connection = connection
         self._subscribers: dict[int, Subscriber] = {}
@@ -111,7 +112,7 @@ class Feed:
 
     def _fold(self, frame: Snapshot | Batch) -> None:
         first = self.revision is None
-        self.contact = self._connection.runtime.clock.now()
+        self.contact_before, self.contact = self.contact, self._connection.runtime.clock.now()
         self.error = None
         change = self._replace(frame) if isinstance(frame, Snapshot) else self._apply(frame)
         self.revision = frame.revision

@@ -29,6 +29,7 @@ class Follower:
         self._take: Final = take
         self._feed: Feed | None = None
         self._known = False
+        self._seen: float | None = None  # when it was closed
         self._signal: Final = Signal()
 
     @property
@@ -42,14 +43,24 @@ class Follower:
         return 0 if self._feed is None or self._feed.revision is None else self._feed.revision
 
     @property
-    def contact(self) -> float | None:
-        """When the store last spoke on this watch, by the runtime's clock; None before it ever did, and when closed."""
-        return self._feed.contact if self._feed else None
-
-    @property
     def age(self) -> float:
         """Seconds since the store last spoke on this watch; infinite before it ever did."""
-        return float("inf") if self.contact is None else self._connection.runtime.clock.now() - self.contact
+        contact = self._feed.contact if self._feed else None
+        return float("inf") if contact is None else self._connection.runtime.clock.now() - contact
+
+    @property
+    def seen(self) -> float | None:
+        """When the store last spoke on this watch, in seconds since the epoch; None before it ever did."""
+        return self._wall(self._feed.contact) if self._feed else self._seen
+
+    @property
+    def seen_before(self) -> float | None:
+        """The same, without the frame that is being taken: what it shows to be gone was last known then."""
+        return self._wall(self._feed.contact_before) if self._feed else self._seen
+
+    def _wall(self, at: float | None) -> float | None:
+        clock = self._connection.runtime.clock
+        return None if at is None else clock.wall() - (clock.now() - at)
 
     @property
     def error(self) -> OsdiscoError | None:
@@ -74,6 +85,7 @@ class Follower:
     async def aclose(self) -> None:
         """Stop following. What was shown stays readable, and stale."""
         if (feed := self._feed) is not None:
+            self._seen = self.seen
             self._feed = None
             self._signal.fire()
             await self._feeds.unsubscribe(feed, self)

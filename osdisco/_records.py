@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, get_args, get_origin
 
 import attrs
 
-from osdisco.errors import RecordError
+from osdisco.errors import OsdiscoError, RecordError
 
 if TYPE_CHECKING:
     from cattrs import Converter
@@ -90,7 +90,7 @@ def parse(data: bytes) -> Any:
 def _shown(exc: BaseException, kind: type | None) -> str:
     if isinstance(exc, KeyError):
         return f"required field {exc} is missing"
-    return str(exc) if isinstance(exc, _Misfit) else f"not a {getattr(kind, '__name__', kind)}"
+    return str(exc) if isinstance(exc, _Misfit | OsdiscoError) else f"not a {getattr(kind, '__name__', kind)}"
 
 
 class _Misfit(ValueError):

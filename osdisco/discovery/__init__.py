@@ -3,12 +3,12 @@
 from osdisco.discovery._watching import CheckState, CheckStatus
 from osdisco.discovery.checks import Check, CheckFailedError, FunctionCheck, HttpCheck, PolledCheck, TcpCheck, TtlCheck
 from osdisco.discovery.extension import EndpointInfo, ExtensionInfo, ExtensionStatus
+from osdisco.discovery.extensions import Extensions
 from osdisco.discovery.health import Health
 from osdisco.discovery.leaving import Drain, Leaving, LeavingPhase
 from osdisco.discovery.listeners import DiscoveryListener, ExtensionEvent
 from osdisco.discovery.publication import Publication
 from osdisco.discovery.service import DiscoveryService
-from osdisco.discovery.table import Extensions
 
 __all__ = [
     "Check",

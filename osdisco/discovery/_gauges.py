@@ -12,9 +12,9 @@ from osdisco.metrics._catalog import EXTENSIONS, REGISTERED, VIEW_AGE, VIEW_SKIP
 from osdisco.metrics._hooks import Sample
 
 if TYPE_CHECKING:
+    from osdisco.discovery.extensions import Extensions
     from osdisco.discovery.publication import Publishers
     from osdisco.discovery.registrar import Registrar
-    from osdisco.discovery.table import Extensions
 
 
 def gauges(

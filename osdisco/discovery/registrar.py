@@ -11,7 +11,8 @@ from osdisco._signal import Signal
 from osdisco.client import Client
 from osdisco.discovery.extension import ExtensionInfo, ExtensionStatus
 from osdisco.discovery.health import worse
-from osdisco.discovery.table import PREFIX, Folded, Registration
+from osdisco.discovery.registration import PREFIX, Registration
+from osdisco.discovery.table import Folded
 from osdisco.errors import DiscoveryError, RecordError
 
 HEALTHY, STOPPING = ExtensionStatus.HEALTHY, ExtensionStatus.STOPPING

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from types import TracebackType
@@ -10,18 +10,18 @@ from typing import Any, Self
 
 from attrs import evolve
 
-from osdisco._feed import Change
 from osdisco._signal import Signal
 from osdisco.client import Client
 from osdisco.discovery._gauges import gauges
 from osdisco.discovery.checks import Check
 from osdisco.discovery.extension import ExtensionInfo, ExtensionStatus
+from osdisco.discovery.extensions import Extensions, Pair
 from osdisco.discovery.health import Health, Monitor
 from osdisco.discovery.leaving import Drain, InFlight, Leaving
 from osdisco.discovery.listeners import Dispatcher, ExtensionEvent, Listener
 from osdisco.discovery.publication import Publication, Publishers
 from osdisco.discovery.registrar import Registrar
-from osdisco.discovery.table import EXTENSIONS, PREFIX, Extensions, Folded, fold
+from osdisco.discovery.registration import fold
 from osdisco.errors import ClosedError, DiscoveryError, OsdiscoError, TimedOutError
 
 
@@ -53,9 +53,8 @@ class DiscoveryService:
     ) -> None:
         self._client = client
         self._changed = Signal()
-        self._table = Folded(EXTENSIONS, client._keys, PREFIX)
-        self._view = client._follow(self._table.target, self._on_change)
-        self._extensions = Extensions(self._table, self._view)
+        self._extensions = Extensions(client, self._on_change)
+        self._view = self._extensions._follower
         self._dispatcher = Dispatcher(client._connection.supervisor)
         self._monitor = Monitor(checks, client.runtime, client._connection.supervisor, self._assess)
         self._registrar: Registrar | None = None
@@ -235,12 +234,33 @@ class DiscoveryService:
 
     async def discover_extensions(self) -> list[ExtensionInfo]:
         """Ask the store which extensions there are. Linearizable."""
-        self._client._connection.check_open()
-        return list(fold(self._client._keys, await self._client._connection.scan(self._table.target)).values())
+        client, asked = self._client, self._client.runtime.clock.wall()
+        client._connection.check_open()
+        snapshot = await client._connection.scan(self._extensions._table.target)
+        return list(fold(client._keys, snapshot, asked).values())
 
     def find_by_capability(self, capability: str) -> list[ExtensionInfo]:
         """Return the extensions of the local view that have a capability."""
-        return [extension for extension in self._extensions.values() if capability in extension.capabilities]
+        return self._extensions.find_by_capability(capability)
+
+    def find(
+        self,
+        *,
+        name: str | None = None,
+        version: str | None = None,
+        status: ExtensionStatus | None = None,
+        capability: str | None = None,
+        metadata: Mapping[str, str] | None = None,
+        zone: str | None = None,
+    ) -> list[ExtensionInfo]:
+        """Return the extensions of the local view that are all of what is asked for; see `Extensions.find`.
+
+        Raises:
+            DiscoveryError: a version specifier or another argument that is none, and what is allowed.
+        """
+        return self._extensions.find(
+            name=name, version=version, status=status, capability=capability, metadata=metadata, zone=zone
+        )
 
     def add_listener(self, listener: Listener) -> Callable[[], None]:
         """Tell a listener (methods of DiscoveryListener, or a function of ExtensionEvent) what is there and changes.
@@ -250,9 +270,9 @@ class DiscoveryService:
         present = [ExtensionEvent(old=None, new=extension) for extension in self._extensions.values()]
         return self._dispatcher.add(listener, present)
 
-    def _on_change(self, change: Change, first: bool) -> None:
-        if events := [ExtensionEvent(old, new) for old, new in self._table.apply(change)]:
-            self._dispatcher.tell(events)
+    def _on_change(self, pairs: Sequence[Pair]) -> None:
+        if pairs:
+            self._dispatcher.tell([ExtensionEvent(old, new) for old, new in pairs])
         if self._registrar is not None:
-            self._registrar.look(self._table)
+            self._registrar.look(self._extensions._table)
         self._changed.fire()

@@ -9,20 +9,15 @@ from typing import Final, Generic, TypeVar
 from attrs import frozen
 
 from osdisco._feed import Change
-from osdisco._follower import Follower
 from osdisco._keeper import process_of
 from osdisco._keys import Keyspace
-from osdisco._records import decode
-from osdisco.backend import Item, Snapshot
-from osdisco.discovery.extension import ExtensionInfo
+from osdisco.backend import Item
 from osdisco.errors import InvalidNameError, RecordError
 from osdisco.names import escape, unescape
 
 R = TypeVar("R")
 
 log = logging.getLogger("osdisco")
-
-PREFIX: Final = "ext"
 
 
 @frozen
@@ -161,65 +156,3 @@ def _id_in(place: str) -> str:
         return unescape(place)
     except InvalidNameError:
         return ""
-
-
-@frozen
-class Registration:
-    """What stands in the store under `ext/<id>/<process>.<number>`.
-
-    `incarnation` is the creation revision of the process's first record; 0 in that very record, whose own then counts.
-    It is kept over every re-registration, so that an old process that returns after an outage never wins back.
-    """
-
-    extension: ExtensionInfo
-    incarnation: int = 0
-
-
-def _registration(value: bytes) -> tuple[ExtensionInfo, int]:
-    registration = decode(value, Registration)
-    return registration.extension, registration.incarnation
-
-
-EXTENSIONS: Final = Kind("registration", _registration, lambda extension: extension.id)
-
-
-def fold(keys: Keyspace, snapshot: Snapshot) -> dict[str, ExtensionInfo]:
-    """Return the extension that counts for each id: the newest incarnation."""
-    folded = Folded(EXTENSIONS, keys, PREFIX)
-    folded.apply(Change(snapshot.items, {}, snapshot.revision))
-    return dict(sorted(folded.items()))
-
-
-class Extensions(Mapping[str, ExtensionInfo]):
-    """The live local view: extensions by id. Losing the store keeps the last known, `stale` and with its `age`."""
-
-    def __init__(self, table: Folded[ExtensionInfo], follower: Follower) -> None:
-        self._table = table
-        self._follower = follower
-
-    def __getitem__(self, id_: str) -> ExtensionInfo:
-        return self._table[id_]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._table)
-
-    def __len__(self) -> int:
-        return len(self._table)
-
-    def __repr__(self) -> str:
-        return f"<{len(self)} extensions, {'stale' if self.stale else 'fresh'}>"
-
-    @property
-    def stale(self) -> bool:
-        """Whether the store may know better by now."""
-        return self._follower.stale
-
-    @property
-    def age(self) -> float:
-        """Seconds since the store last spoke; infinite before it ever did."""
-        return self._follower.age
-
-    @property
-    def skipped(self) -> Mapping[str, str]:
-        """The keys that hold no good record now, and why."""
-        return self._table.skipped

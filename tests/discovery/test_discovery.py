@@ -302,7 +302,7 @@ BAD_CHANGES = [
     {"metadata": {"a": "\ud800"}},
     {"metadata": {"a": "x" * 70_000}},
     {"endpoints": {"rest": {"protocol": "http", "port": 1}}},
-    {"endpoints": {"rest": EndpointInfo(5, 1)}},
+    {"endpoints": [EndpointInfo("http", 1)]},
     {"host": None},
 ]
 

@@ -18,7 +18,7 @@ from osdisco._keys import Keyspace
 from osdisco.backend import Condition, Delete, Item, Limits, Op
 from osdisco.client import Client
 from osdisco.discovery import DiscoveryService, ExtensionInfo, ExtensionStatus
-from osdisco.discovery.table import fold
+from osdisco.discovery.registration import fold
 from osdisco.errors import OsdiscoError
 from osdisco.testing import run
 

@@ -11,7 +11,7 @@ from worlds import World
 from osdisco._records import encode
 from osdisco.backend import Delete, Put
 from osdisco.discovery import EndpointInfo
-from osdisco.discovery.table import Registration
+from osdisco.discovery.registration import Registration
 
 BAD = {
     "empty": b"",

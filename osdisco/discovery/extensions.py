@@ -1,0 +1,157 @@
+"""The live local view of all extensions, indexed by what one looks for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Final
+
+from osdisco._feed import Change
+from osdisco.client import Client
+from osdisco.discovery.extension import ExtensionInfo, ExtensionStatus, check_metadata, copied
+from osdisco.discovery.registration import PREFIX, kind
+from osdisco.discovery.table import Folded
+from osdisco.discovery.versions import specifier
+from osdisco.errors import DiscoveryError
+
+Pair = tuple[ExtensionInfo | None, ExtensionInfo | None]
+"""What an extension was, and what it is."""
+
+_NONE: Final[Mapping[str, ExtensionInfo]] = {}
+
+
+class Extensions(Mapping[str, ExtensionInfo]):
+    """The live local view: extensions by id. Losing the store keeps the last known, `stale` and with its `age`."""
+
+    def __init__(self, client: Client, told: Callable[[Sequence[Pair]], None] = lambda pairs: None) -> None:
+        self._follower: Final = client._follow(f"{client._keys.join(PREFIX)}/", self._take)
+        self._table: Final = Folded(kind(self._follower), client._keys, PREFIX)
+        self._index: Final = Index()
+        self._told = told
+
+    def __getitem__(self, id_: str) -> ExtensionInfo:
+        return self._table[id_]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._table)
+
+    def __len__(self) -> int:
+        return len(self._table)
+
+    def __repr__(self) -> str:
+        return f"<{len(self)} extensions, {'stale' if self.stale else 'fresh'}>"
+
+    @property
+    def stale(self) -> bool:
+        """Whether the store may know better by now."""
+        return self._follower.stale
+
+    @property
+    def age(self) -> float:
+        """Seconds since the store last spoke; infinite before it ever did."""
+        return self._follower.age
+
+    @property
+    def skipped(self) -> Mapping[str, str]:
+        """The keys that hold no good record now, and why."""
+        return self._table.skipped
+
+    def find_by_capability(self, capability: str) -> list[ExtensionInfo]:
+        """Return the extensions that have a capability."""
+        return list(self._index.capable.get(_text("a capability", capability), _NONE).values())
+
+    def find(
+        self,
+        *,
+        name: str | None = None,
+        version: str | None = None,
+        status: ExtensionStatus | None = None,
+        capability: str | None = None,
+        metadata: Mapping[str, str] | None = None,
+        zone: str | None = None,
+    ) -> list[ExtensionInfo]:
+        """Return the extensions that are all of what is asked for, without I/O.
+
+        Args:
+            version: a specifier such as `>=1.2,<2`; see `osdisco.discovery.versions`.
+            metadata: entries that it must have.
+            zone: the same as `metadata={"zone": zone}`.
+
+        Raises:
+            DiscoveryError: a version specifier or another argument that is none, and what is allowed.
+        """
+        versions = None if version is None else specifier(version)
+        wanted = _wanted(metadata, zone)
+        if status is not None and not isinstance(status, ExtensionStatus):
+            raise DiscoveryError(f"a status is one of ExtensionStatus, not {type(status).__name__}")
+        return [
+            one
+            for one in self._candidates(name, capability)
+            if (name is None or one.name == name)
+            and (status is None or one.status is status)
+            and wanted.items() <= one.metadata.items()
+            and (versions is None or versions.matches(one.version))
+        ]
+
+    def _candidates(self, name: str | None, capability: str | None) -> Iterable[ExtensionInfo]:
+        """Return few extensions that have all that will do; those of a capability have it."""
+        if capability is not None:
+            return self._index.capable.get(_text("a capability", capability), _NONE).values()
+        if name is not None:
+            return self._index.named.get(_text("a name", name), _NONE).values()
+        return self.values()
+
+    def _take(self, change: Change, first: bool) -> None:
+        if first:
+            self._table.clear()
+            self._index.clear()
+        pairs = self._table.apply(change)
+        seen = self._follower.seen_before
+        for old, new in pairs:
+            if old is not None:
+                old._see(seen)
+            self._index.replace(old, new)
+        self._told(pairs)
+
+
+class Index:
+    """Extensions by capability and by name."""
+
+    def __init__(self) -> None:
+        self.capable: Final[dict[str, dict[str, ExtensionInfo]]] = {}
+        self.named: Final[dict[str, dict[str, ExtensionInfo]]] = {}
+
+    def clear(self) -> None:
+        """Forget all."""
+        self.capable.clear()
+        self.named.clear()
+
+    def replace(self, old: ExtensionInfo | None, new: ExtensionInfo | None) -> None:
+        """Let `new` stand where `old` stood."""
+        if old is not None:
+            kept = () if new is None else new.capabilities
+            _leave(self.capable, old.id, [one for one in old.capabilities if one not in kept])
+            _leave(self.named, old.id, [old.name] if new is None or new.name != old.name else [])
+        if new is not None:
+            for capability in new.capabilities:
+                self.capable.setdefault(capability, {})[new.id] = new
+            self.named.setdefault(new.name, {})[new.id] = new
+
+
+def _leave(index: dict[str, dict[str, ExtensionInfo]], id_: str, keys: Iterable[str]) -> None:
+    for key in keys:
+        if (there := index.get(key)) is not None:
+            there.pop(id_, None)
+            if not there:
+                del index[key]
+
+
+def _text(what: str, value: object) -> str:
+    if isinstance(value, str):
+        return value
+    raise DiscoveryError(f"{what} is text, not {type(value).__name__}")
+
+
+def _wanted(metadata: Mapping[str, str] | None, zone: str | None) -> Mapping[str, str]:
+    wanted = dict(copied(metadata or {})) | ({} if zone is None else {"zone": zone})
+    check_metadata(wanted)
+    return wanted
