@@ -1,4 +1,4 @@
-"""Runs every scenario of the recipes by many seeds and keeps what was seen in docs: `make simulate`."""
+"""Runs every scenario of recipes and discovery by many seeds and keeps what was seen in docs: `make simulate`."""
 
 from __future__ import annotations
 
@@ -17,17 +17,18 @@ from osdisco.testing.simulation import Scenario
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"
+PARTS = ("coordination", "discovery")
 PASS = 250
 """Seeds of each scenario before the next one's turn: what was seen is kept after every pass, if it is broken off."""
 BEGIN, END = "<!-- figures -->\n", "<!-- end of figures -->\n"
 STRUCK = ("lost answers", "late", "delayed", "refused", "partitioned", "slow renewal, then silence", "watch cut")
 STRUCK += ("resync", "paused", "suspended", "clock jumped", "clock drifts", "killed", "lease ended", "key removed")
-STRUCK += ("false renewals", "revoked")
+STRUCK += ("false renewals", "revoked", "record deleted")
 
 
 def scenarios() -> list[Scenario]:
-    """Return the scenarios of the recipes' tests."""
-    files = sorted((ROOT / "tests" / "coordination").glob("test_*.py"))
+    """Return the scenarios of the tests."""
+    files = [file for part in PARTS for file in sorted((ROOT / "tests" / part).glob("test_*.py"))]
     return [one for file in files if "\n@scenario(" in file.read_text() for one in load(str(file))]
 
 

@@ -4,35 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+from strikes import STRIKES
 from worlds import NAMESPACE
 
 from osdisco.backend import Delete, Op
 from osdisco.errors import OsdiscoError
 from osdisco.testing import SimulatedProcess, Simulation
-
-STRIKES = dict.fromkeys(
-    [
-        "lost answers",
-        "late",
-        "delayed",
-        "refused",
-        "partitioned",
-        "slow renewal, then silence",
-        "watch cut",
-        "resync",
-        "late expiry",
-        "paused",
-        "suspended",
-        "clock jumped",
-        "clock drifts",
-    ],
-    0.4,
-)
-"""How often each must have struck in a seed, on average, for the seeds to mean something."""
 
 OFTEN = {
     **STRIKES,
@@ -46,20 +27,6 @@ OFTEN = {
     "LostError": 0.4,
 }
 """The same for contests."""
-
-
-async def trouble_among(
-    simulation: Simulation, work: Callable[[SimulatedProcess], Coroutine[Any, Any, None]], processes: int
-) -> None:
-    """Make trouble for some processes that do the same, and for those that take the place of killed ones."""
-
-    def start(_: SimulatedProcess | None = None) -> None:
-        process = simulation.process()
-        process.start(work(process))
-
-    for _ in range(processes):
-        start()
-    await simulation.trouble(12, restart=start)
 
 
 class Contest(ABC):

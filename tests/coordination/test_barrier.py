@@ -8,7 +8,7 @@ from math import inf
 from typing import Any
 
 import pytest
-from contests import STRIKES
+from strikes import STRIKES
 from worlds import Suspensions, World, connect
 
 from osdisco.client import Client

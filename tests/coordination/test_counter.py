@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable
 
 import pytest
-from contests import STRIKES, trouble_among
+from strikes import STRIKES, trouble_among
 from worlds import Suspensions, World, connect
 
 from osdisco.backend import Put

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 
 import pytest
-from contests import STRIKES
+from strikes import STRIKES
 from worlds import Suspensions, World, connect, lease_of, process_of
 
 from osdisco.backend import Condition, Delete, Item, Op, Put

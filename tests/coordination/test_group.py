@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from contests import STRIKES, trouble_among
+from strikes import STRIKES, trouble_among
 from worlds import Suspensions, World, connect, lease_of
 
 from osdisco.backend import Delete, Lease

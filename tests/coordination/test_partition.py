@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 
 import pytest
-from contests import STRIKES
+from strikes import STRIKES
 from worlds import Suspensions, World, connect, lease_of
 
 from osdisco.backend import ABSENT, Condition, Delete, Op, Put

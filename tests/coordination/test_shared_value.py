@@ -8,7 +8,7 @@ from math import inf, nan
 from typing import Any
 
 import pytest
-from contests import STRIKES, trouble_among
+from strikes import STRIKES, trouble_among
 from worlds import Suspensions, World, connect
 
 from osdisco.client import Client

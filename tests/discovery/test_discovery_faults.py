@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
-import os
-import random
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from itertools import count
 
@@ -271,100 +267,6 @@ def test_cancelled_anywhere_it_leaves_nothing(fault: Callable[[Client], None]) -
             if not run(main(first, more)):
                 break
         assert first > 4
-
-
-# Many at once
-
-
-SEEDS = int(os.environ.get("OSDISCO_TEST_SEEDS", "100"))
-CHAOS = 15.0
-OFTEN = {"changed": 8, "lost answers": 4, "late": 1.5, "cut off": 2, "lease ended": 1, "record deleted": 1}
-
-
-class Simulation:
-    """One extension that changes all the time, and two observers, under faults. `n` in its metadata only rises."""
-
-    def __init__(self, seed: int, seen: Counter[str]) -> None:
-        self.world = World(seed=seed, ttl=4.0)
-        self.random = random.Random(seed)
-        self.seen = seen
-        self.number = 0
-
-    async def run(self) -> None:
-        self.world.store.faults.conflate = self.random.random() < 0.5
-        self.history = History(self.world)
-        self.client = self.world.process(timeout=2)
-        async with DiscoveryService(self.client, info()) as self.discovery:
-            seers = [await observer(self.world.process()) for _ in range(2)]
-            while self.world.clock.now() < CHAOS:
-                await asyncio.sleep(self.random.expovariate(3))
-                await self.random.choice(self._troubles())()
-            self.client.backend.faults.clear()
-            await self._change()
-            await self.discovery.wait_registered(timeout=30)
-            await asyncio.sleep(10)
-            assert self.discovery.registered
-            assert len(self.world.keys("ext/")) == 1
-            for seer in [self.discovery, *seers]:
-                assert dict(seer.extensions) == {"geo": self.discovery.extension}
-        assert self.history.numbers == sorted(self.history.numbers)
-        assert max(self.history.numbers) == self.number
-        assert self.world.keys("ext/") == []
-        await self.world.aclose()
-
-    def _troubles(self) -> list[Callable[[], object]]:
-        return [
-            self._change,
-            self._change,
-            self._lose_answers,
-            self._come_late,
-            self._cut_off,
-            self._end_lease,
-            self._delete,
-        ]
-
-    async def _change(self) -> None:
-        self.number += 1
-        await self.discovery.update(metadata={"n": str(self.number)})
-        self.seen["changed"] += 1
-
-    async def _lose_answers(self) -> None:
-        faults = self.client.backend.faults
-        self.random.choice([faults.drop, faults.drop_answer])("commit", times=self.random.randint(1, 3), key="ext/")
-        self.seen["lost answers"] += 1
-
-    async def _come_late(self) -> None:
-        self.client.backend.faults.late("commit", after=self.random.uniform(0, 6), times=1, key="ext/")
-        self.seen["late"] += 1
-
-    async def _cut_off(self) -> None:
-        rule = self.client.backend.faults.outage(*self.random.choice([(), ("renew",), ("watch",), ("commit",)]))
-        asyncio.get_running_loop().call_later(self.random.uniform(0, 6), rule.end)
-        self.seen["cut off"] += 1
-
-    async def _end_lease(self) -> None:
-        session = self.client._sessions._shared
-        if session is not None and self.world.store.faults.end_lease(session.id):
-            self.seen["lease ended"] += 1
-
-    async def _delete(self) -> None:
-        if keys := self.world.keys("ext/"):
-            self.world.store.commit([Delete(f"ns/{key}") for key in keys], {})
-            self.seen["record deleted"] += 1
-
-
-def test_whatever_happens(request: pytest.FixtureRequest, caplog: pytest.LogCaptureFixture) -> None:
-    """The latest stands in the end, and nobody ever reads an older record after a newer one."""
-
-    async def simulate(seed: int) -> None:
-        await Simulation(seed, seen).run()
-
-    caplog.set_level(logging.ERROR, "osdisco")
-    one = request.config.getoption("--osdisco-seed")
-    seen: Counter[str] = Counter()
-    for seed in range(SEEDS) if one is None else [one]:
-        run(simulate(seed), seed=seed, limit=10_000)
-    assert one is not None or all(seen[what] >= SEEDS * often for what, often in OFTEN.items()), seen
 
 
 async def test_a_lease_that_ends_between_two_updates_costs_no_change(world: World) -> None:
