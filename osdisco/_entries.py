@@ -13,6 +13,8 @@ from contextlib import suppress
 from math import inf
 from typing import Final
 
+from attrs import evolve
+
 from osdisco._connection import Connection, backoff
 from osdisco._feed import Feed
 from osdisco._keys import Keyspace
@@ -52,8 +54,13 @@ class Entry:
         self._removed = False
         self._shown = False
 
-    async def create(self, value: bytes, *, instead_of: Entry | None = None, within: float = inf) -> None:
-        """Put the entry into the store, in one commit with the removal of the entry `instead_of`.
+    @property
+    def may_still_come(self) -> bool:
+        """Whether a create of it may still be under way."""
+        return self._unaccounted > 0
+
+    async def create(self, value: bytes, *, instead_of: Sequence[Entry] = (), within: float = inf) -> None:
+        """Put the entry into the store, in one commit with the removal of the entries `instead_of`, for good.
 
         The mutation runs in a task of the client, so that cancelling the caller never cuts it on the wire; whoever is
         cancelled or fails leaves the removal behind as a task that the session waits for. While the outcome is unknown
@@ -68,9 +75,9 @@ class Entry:
         self._living.add(self)
         ops: list[Op] = [Put(self.key, value, self.session.id)]
         expect: dict[str, Condition] = {self.key: ABSENT, self._tombstone: ABSENT}
-        if instead_of is not None:
-            last, held = instead_of._last_words()
-            ops += last
+        for entry in instead_of:
+            last, held = entry._last_words()
+            ops += (evolve(op, lease=self.session.id) if isinstance(op, Put) else op for op in last)
             expect |= held
         deadline = self._connection.runtime.clock.now() + within
         work = self._create(ops, expect, deadline)
@@ -82,8 +89,8 @@ class Entry:
         except BaseException:
             self.abandon()
             raise
-        if instead_of is not None:
-            instead_of.depart()
+        for entry in instead_of:
+            entry.depart()
 
     async def _create(self, ops: Sequence[Op], expect: Mapping[str, Condition], deadline: float) -> None:
         failures = 0

@@ -9,7 +9,8 @@ from __future__ import annotations
 import asyncio
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Set
+from collections import deque
+from collections.abc import Callable, Sequence, Set
 from contextlib import suppress
 from itertools import count
 from typing import Final, Generic, TypeVar
@@ -28,6 +29,9 @@ from osdisco.session import Session
 T = TypeVar("T")
 
 log = logging.getLogger("osdisco")
+
+UNDECIDED_MAX: Final = 8
+"""Records that may still come in sessions that were lost; what is left of older sessions is over by then."""
 
 
 class Keeper(ABC, Generic[T]):
@@ -56,6 +60,7 @@ class Keeper(ABC, Generic[T]):
         self._session = session
         self._numbers = count(1)
         self._entry: Entry | None = None
+        self._undecided: deque[Entry] = deque(maxlen=UNDECIDED_MAX)
         self._published: T | None = None
         self._leaving = False
         self._task: asyncio.Task[None] | None = None
@@ -184,18 +189,28 @@ class Keeper(ABC, Generic[T]):
     async def _publish(self) -> None:
         session = self._session or await self._client.shared_session()
         old = self._entry
-        if old is not None and (old.session is not session or old.gone.is_set()):
+        if old is not None and old.session is session and old.gone.is_set():
             await old.end()  # for good: no late create of it may come after the next one
             old = self._entry = None
         desired, keys = self.desired, self._client._keys
         entry = Entry(self._client._connection, keys, session, *self._place, f"{self.process}.{next(self._numbers)}")
-        await entry.create(self._record(desired), instead_of=old)
+        await self._replace([*self._undecided, *([old] if old else ())], entry, self._record(desired))
         self._entry, self._published = entry, desired
-        how = "update" if old else "again" if self.incarnation else "first"
+        how = "update" if old and old.session is session else "again" if self.incarnation else "first"
         self._client.runtime.metrics.count(REGISTRATIONS, self._place[0], how)
         self.incarnation = self.incarnation or entry.created
         self._forget()
         self._forget = session.lost.call(lambda _: self._changed.fire())
+
+    async def _replace(self, before: Sequence[Entry], entry: Entry, record: bytes) -> None:
+        """Create an entry, and let none of those before come or stay: the store may keep lost sessions' for long."""
+        try:
+            await entry.create(record, instead_of=before)
+        except OsdiscoError:
+            if entry.may_still_come:
+                self._undecided.append(entry)
+            raise
+        self._undecided.clear()
 
 
 _GIVEN_UP: Final[WeakKeyDictionary[Connection, set[str]]] = WeakKeyDictionary()

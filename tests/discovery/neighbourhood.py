@@ -17,6 +17,7 @@ from attrs import define, field
 from extensions import info
 from worlds import NAMESPACE
 
+from osdisco._feed import Change
 from osdisco.backend import Delete, Item
 from osdisco.discovery import DiscoveryListener, DiscoveryService, ExtensionEvent, ExtensionInfo, ExtensionStatus
 from osdisco.errors import DiscoveryError
@@ -106,8 +107,14 @@ class Witness(DiscoveryListener):
         service.add_listener(self)
 
     def follow(self) -> None:
-        """Look at the view from now on, after it has told its service."""
-        self.service._view.add_listener(lambda _: self.look())
+        """Look at the view from now on, whenever it has changed."""
+        take = self.service._view.on_change
+
+        def take_and_look(change: Change) -> None:
+            take(change)
+            self.look()
+
+        self.service._view.on_change = take_and_look  # type: ignore[method-assign]
         self.look()
 
     def look(self) -> None:
@@ -164,6 +171,11 @@ class Resident:
     witness: Witness | None = None
     numbers: Any = field(factory=lambda: count(2))
 
+    @property
+    def acknowledged(self) -> bool:
+        """Whether it was registered at all, as far as it knows."""
+        return self.service._own.incarnation > 0
+
 
 class Neighbourhood:
     """All of them. `residents` are the latest of each process."""
@@ -184,9 +196,14 @@ class Neighbourhood:
         process.start(self._live(process, id_) if id_ else self._look(process))
 
     def restart(self, dead: SimulatedProcess) -> None:
-        """A process was killed: another one takes its place and its id."""
-        self.residents.pop(dead, None)
-        self.start(self._ids[dead])
+        """A process was killed: another one takes its place and its id.
+
+        The first record of one that was never acknowledged may still come, and would then be the newer one: it is for
+        the network's delays, and not for us, to keep them apart. The next one takes another id.
+        """
+        resident = self.residents.pop(dead, None)
+        id_ = self._ids[dead]
+        self.start(id_ if not id_ or (resident and resident.acknowledged) else f"{id_}-{next(self._numbers)}")
 
     async def _look(self, process: SimulatedProcess) -> None:
         seer = Resident(process, "", "seer", DiscoveryService(process.client))
@@ -229,7 +246,7 @@ class Neighbourhood:
     async def _stay(self, resident: Resident) -> None:
         """Change now and then; leave after a while, or when the faults are over with all that is to be seen of it."""
         until = self.simulation.clock.now() + self.random.choice([2.0, 4.0, 100.0])
-        while not self.simulation.over and self.simulation.clock.now() < until:
+        while not self.simulation.over and not (self.simulation.clock.now() > until and resident.acknowledged):
             await asyncio.sleep(self.random.uniform(0, 1))
             await self._change(resident)
         if self.simulation.over:

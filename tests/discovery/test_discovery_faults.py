@@ -37,10 +37,6 @@ class History:
     def statuses(self) -> list[str]:
         return [extension.status.value for extension in self.shown]
 
-    @property
-    def numbers(self) -> list[int]:
-        return [int(extension.metadata.get("n", 0)) for extension in self.shown]
-
     def _recording(self, after: Mapping[str, Item | None]) -> None:
         self._write(after)
         now = fold(Keyspace("ns/", LIMITS), self._world.store.scan("ns/ext/")).get("geo")
@@ -105,6 +101,27 @@ async def test_an_update_that_is_deleted_before_its_lost_answer_was_found_out_is
     await discovery.wait_registered(1)
     await asyncio.sleep(10)
     assert [extension.status for extension in await discovery.discover_extensions()] == [HEALTHY]
+
+
+@pytest.mark.parametrize("first", [False, True])
+async def test_what_a_lost_session_has_sent_never_comes_after_what_stands_in_the_next(world: World, first: bool) -> None:
+    """The store keeps the lost one for long, and would still take a create in it: an update's, or the very first."""
+    world.store.faults.expiry_factor = 3.0
+    history = History(world)
+    client = world.process()
+    discovery = await (DiscoveryService(client, info()).start() if first else registered(client))
+    late = client.backend.faults.late("commit", after=2 * world.ttl, times=1, key="ext/")
+    changing = asyncio.ensure_future(discovery.set_status(HEALTHY))
+    await until(lambda: late.hits)
+    with client.backend.faults.outage("commit", "get", "renew", "revoke"):
+        await asyncio.sleep(1.2 * world.ttl)
+    await discovery.set_status(DEGRADED)
+    await discovery.wait_registered(5)
+    assert len(world.keys("ext/")) == 1
+    await asyncio.sleep(2 * world.ttl)
+    assert history.statuses == (["degraded"] if first else ["starting", "degraded"])
+    await changing
+    await discovery.stop()
 
 
 async def test_leaving_with_lost_answers_leaves_nothing(world: World) -> None:
