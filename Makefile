@@ -29,7 +29,7 @@ cluster: .venv/.for-test # the storms on clusters of three, with what they measu
 mutants: .venv/.for-test # known mistakes, each of which its test must notice
 	OSDISCO_MUTANT_SEEDS=$(OSDISCO_MUTANT_SEEDS) $(BIN)/python tests/mutants/run.py
 
-simulate: .venv/.for-test # every recipe by SEEDS seeds on all cores; keeps the result in docs/simulation.md and .json
+simulate: .venv/.for-test # recipes and discovery by SEEDS seeds on all cores; keeps the result in docs/simulation.md and .json
 	$(BIN)/python tests/simulate.py --seeds $(SEEDS)
 
 SEEDS ?= 5000

@@ -104,7 +104,9 @@ async def test_an_update_that_is_deleted_before_its_lost_answer_was_found_out_is
 
 
 @pytest.mark.parametrize("first", [False, True])
-async def test_what_a_lost_session_has_sent_never_comes_after_what_stands_in_the_next(world: World, first: bool) -> None:
+async def test_what_a_lost_session_has_sent_never_comes_after_what_stands_in_the_next(
+    world: World, first: bool
+) -> None:
     """The store keeps the lost one for long, and would still take a create in it: an update's, or the very first."""
     world.store.faults.expiry_factor = 3.0
     history = History(world)

@@ -14,7 +14,7 @@ SECONDS = 8.0
 """Of trouble in a seed."""
 
 
-@scenario(often={**STRIKES, "killed": 0.4, "changed": 20, "left": 0.5, "acknowledged": 2})
+@scenario(often={**STRIKES, "killed": 0.4, "changed": 10, "left": 0.2, "acknowledged": 1})
 async def neighbours(simulation: Simulation) -> None:
     """Each has an id of its own. The process that replaces a killed one takes it over while the old record stands."""
     neighbourhood = Neighbourhood(simulation)
@@ -27,7 +27,7 @@ async def neighbours(simulation: Simulation) -> None:
 OPERATOR = {"lease ended": 0.4, "record deleted": 0.4, "false renewals": 0.2}
 
 
-@scenario(often={**STRIKES, **OPERATOR, "killed": 0.4, "changed": 20, "left": 0.5, "superseded": 0.5})
+@scenario(often={**STRIKES, **OPERATOR, "killed": 0.4, "changed": 10, "left": 0.2, "superseded": 0.5})
 async def namesakes(simulation: Simulation) -> None:
     """Processes with one id supersede each other, while an operator removes what they have in the store."""
     neighbourhood = Neighbourhood(simulation)
