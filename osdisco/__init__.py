@@ -123,6 +123,16 @@ if TYPE_CHECKING:
         OpenTelemetryMetrics as OpenTelemetryMetrics,
         PrometheusMetrics as PrometheusMetrics,
     )
+    from osdisco.registry import (
+        Registration as Registration,
+        ServiceDefinition as ServiceDefinition,
+        ServiceEndpoint as ServiceEndpoint,
+        ServiceEvent as ServiceEvent,
+        ServiceEventKind as ServiceEventKind,
+        ServiceRegistry as ServiceRegistry,
+        ServiceView as ServiceView,
+        ServiceWatch as ServiceWatch,
+    )
     from osdisco.runtime import (
         Clock as Clock,
         Credentials as Credentials,
@@ -167,6 +177,10 @@ _HOMES = {
         "UnavailableError"
     ),
     "osdisco.metrics": "Metrics OpenTelemetryMetrics PrometheusMetrics",
+    "osdisco.registry": (
+        "Registration ServiceDefinition ServiceEndpoint ServiceEvent ServiceEventKind ServiceRegistry ServiceView "
+        "ServiceWatch"
+    ),
     "osdisco.runtime": "Clock Credentials Runtime Secret SystemClock",
     "osdisco.session": "Session SessionState",
     "osdisco.url": "StoreURL",

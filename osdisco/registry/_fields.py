@@ -34,7 +34,7 @@ _VISIBLE = re.compile(r"[!-~]+\Z")
 
 def refuse(field: str, why: str) -> DiscoveryError:
     """Return the error for a field."""
-    return DiscoveryError(f"the field {field} of a service: {why}")
+    return DiscoveryError(f"the field {field} of a service {why}")
 
 
 def check_name(field: str, value: object) -> None:
@@ -44,7 +44,7 @@ def check_name(field: str, value: object) -> None:
     try:
         escape(value)
     except InvalidNameError as exc:
-        raise refuse(field, str(exc)) from None
+        raise refuse(field, f"is no name: {exc}") from None
 
 
 def check_text(field: str, value: object, most: int = TEXT_MAX) -> None:
@@ -60,7 +60,7 @@ def check_weight(field: str, value: object) -> None:
     if isinstance(value, bool) or not isinstance(value, int):
         raise refuse(field, f"must be a whole number, not {type(value).__name__}")
     if not 0 <= value <= WEIGHT_MAX:
-        raise refuse(field, f"{value} is not from 0 (nothing new is sent there) to {WEIGHT_MAX}")
+        raise refuse(field, f"is {value}; from 0 (nothing new is sent there) to {WEIGHT_MAX} is allowed")
 
 
 def check_metadata(field: str, value: object) -> None:
@@ -100,9 +100,9 @@ def _check_host(field: str, host: str) -> None:
     if address is None and not _HOSTNAME.match(host):
         raise refuse(field, "has no host name or address before its port; write an IPv6 address in brackets")
     if address is not None and address.is_unspecified:
-        raise refuse(field, f"{host} is where a server listens, not where others reach it; write the host's address")
+        raise refuse(field, f"says {host}, where a server listens, not where others reach it; write the host's address")
     if address is not None and address.is_multicast:
-        raise refuse(field, f"{host} is a multicast address, to which nobody can connect")
+        raise refuse(field, f"says {host}, a multicast address, to which nobody can connect")
 
 
 def _ip(field: str, host: str) -> IPv4Address | IPv6Address | None:
@@ -112,7 +112,7 @@ def _ip(field: str, host: str) -> IPv4Address | IPv6Address | None:
             return IPv6Address(host[1:-1])
         return IPv4Address(host) if _NUMERIC.match(host) else None
     except AddressValueError:
-        raise refuse(field, f"{host!a:.60} is not an IP address") from None
+        raise refuse(field, f"says {host!a:.60}, which looks like an IP address and is none") from None
 
 
 def check_url(field: str, value: object) -> None:

@@ -72,7 +72,7 @@ BAD = [
     ("address", "geo -x:80", "host"),
     ("address", f"{'a' * 254}:80", "host"),
     ("address", "\ud800:80", "host"),
-    ("weight", -1, "-1 is not"),
+    ("weight", -1, "is -1"),
     ("weight", 65_536, "65535"),
     ("weight", True, "whole number"),
     ("weight", 1.0, "whole number"),
@@ -128,7 +128,7 @@ def test_a_change_is_held_against_the_same_rules(name: str, value: object, why: 
 
 def test_an_address_may_come_later_but_not_after_the_registration() -> None:
     """Who serves at port 0 learns the address when it listens."""
-    with pytest.raises(DiscoveryError, match="address: is missing"):
+    with pytest.raises(DiscoveryError, match="field address of a service is missing"):
         definition(address=None).endpoint(ExtensionStatus.HEALTHY)
 
 

@@ -1,0 +1,107 @@
+"""The registry of services: instances register, and others find them by the service's name."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from osdisco.client import Client
+from osdisco.discovery.extension import ExtensionStatus
+from osdisco.discovery.leaving import Drain
+from osdisco.errors import ConfigError
+from osdisco.registry.definition import ServiceDefinition, ServiceEndpoint
+from osdisco.registry.registration import Registration
+from osdisco.registry.roster import Rosters, endpoints_of, folded
+from osdisco.registry.view import ServiceView
+from osdisco.registry.watch import ServiceWatch
+
+PROTECTION: Final = 0.5
+"""Envoy's panic threshold, and Finagle's."""
+
+WINDOW_TTLS: Final = 2
+WINDOW_MAX: Final = 3600.0
+"""Seconds."""
+
+
+class ServiceRegistry:
+    """Services of a client's namespace. Registrations hang on the client's shared session.
+
+    Args:
+        protection: the share of its recent size that a view keeps of a service when too many of its instances vanish
+            at once, from 0 (off) to 1.
+        protection_window: seconds for which it keeps them at most; two ttls of the client when None, in which whoever
+            lives has registered again.
+
+    Raises:
+        ConfigError: a share or a window out of range.
+    """
+
+    def __init__(
+        self, client: Client, *, protection: float = PROTECTION, protection_window: float | None = None
+    ) -> None:
+        self._client = client
+        self._rosters = Rosters(client)
+        self._share = _checked_share(protection)
+        default = min(WINDOW_TTLS * client.options.ttl, WINDOW_MAX)
+        self._window = default if protection_window is None else _checked_window(protection_window)
+
+    def __repr__(self) -> str:
+        return f"<ServiceRegistry of {self._client!r}>"
+
+    def register(
+        self,
+        definition: ServiceDefinition,
+        *,
+        status: ExtensionStatus = ExtensionStatus.HEALTHY,
+        drain: Drain | None = None,
+    ) -> Registration:
+        """Return a registration; enter or await it. It comes back by itself after any outage, from its latest state.
+
+        Args:
+            status: to begin with.
+            drain: how long `deregister` waits for calls under way; see `Drain`.
+
+        Raises:
+            DiscoveryError: naming the field that cannot be registered. InvalidNameError: names too long for a key.
+        """
+        return Registration(self._rosters, definition, status, drain)
+
+    async def get_endpoints(self, service: str, *, timeout: float | None = None) -> list[ServiceEndpoint]:
+        """Ask the store which endpoints a service has, of all statuses, by id. Linearizable, and never protected.
+
+        Whoever asks often takes a `view`: it answers from memory, and when the store is away.
+        """
+        connection = self._client._connection
+        connection.check_open()
+        table = folded(self._client, service)
+        return endpoints_of(table, await connection.scan(table.target, timeout))
+
+    def view(
+        self, service: str, *, protection: float | None = None, protection_window: float | None = None
+    ) -> ServiceView:
+        """Return a live Mapping of a service's endpoints; enter or await it. However many share one watch.
+
+        Raises:
+            InvalidNameError: the name cannot be one. ConfigError: a share or a window out of range.
+        """
+        share = self._share if protection is None else _checked_share(protection)
+        window = self._window if protection_window is None else _checked_window(protection_window)
+        folded(self._client, service)
+        return ServiceView(self._rosters, service, share, window)
+
+    def watch(
+        self, service: str, *, protection: float | None = None, protection_window: float | None = None
+    ) -> ServiceWatch:
+        """Return `async with` around an iterator of ServiceEvent; who is there comes first. Raises as `view` does."""
+        return ServiceWatch(self.view(service, protection=protection, protection_window=protection_window))
+
+
+def _checked_share(share: float) -> float:
+    if isinstance(share, bool) or not isinstance(share, int | float) or not 0 <= share <= 1:
+        raise ConfigError(f"protection is a share from 0 (off) to 1, not {share!a}")
+    return share
+
+
+def _checked_window(seconds: float) -> float:
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 < seconds <= WINDOW_MAX:
+        raise ConfigError(f"protection_window is above 0 and at most {WINDOW_MAX:.0f} seconds, not {seconds!a}")
+    return seconds

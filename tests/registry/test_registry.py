@@ -1,0 +1,373 @@
+"""The registry by its rules: registered, found, changed, gone, and back again. Virtual time, store in memory."""
+
+from __future__ import annotations
+
+import asyncio
+from itertools import pairwise
+from typing import Any
+
+import pytest
+from services import Diary, definition, delete_records, found, registered, until, viewed
+from worlds import World, lease_of
+
+from osdisco.discovery import Drain, ExtensionStatus
+from osdisco.errors import ClosedError, ConfigError, DiscoveryError, InvalidNameError, TimedOutError
+from osdisco.registry import ServiceDefinition, ServiceEventKind, ServiceRegistry
+
+HEALTHY, DEGRADED, STOPPING = ExtensionStatus.HEALTHY, ExtensionStatus.DEGRADED, ExtensionStatus.STOPPING
+
+
+# Registered and found
+
+
+async def test_what_one_registers_another_finds_whole_and_at_once(world: World) -> None:
+    registry = ServiceRegistry(world.process())
+    changes: dict[str, Any] = {"weight": 0, "zone": "é", "metadata": {"a": "ü"}, "health_check_url": "http://h:1/"}
+    view = await viewed(world.process())
+    async with registry.register(definition(**changes), status=DEGRADED) as registration:
+        assert registration.registered
+        await until(lambda: view, 0.1)
+        want = found(**changes, status=DEGRADED)
+        assert view.endpoints == (want,)
+        assert dict(view) == {want.extension_id: want}
+        assert await registry.get_endpoints("geo") == [want]
+        assert registration.endpoint == want
+        assert registration.definition == definition(**changes)
+        assert await registry.get_endpoints("knn") == []
+    assert view.endpoints == ()
+    assert await registry.get_endpoints("geo") == []
+
+
+async def test_a_registration_costs_one_commit_and_every_change_one_more(world: World) -> None:
+    client = world.process()
+    await client.shared_session()
+    await asyncio.sleep(1)
+    client.backend.calls.clear()
+    registration = await registered(client)
+    assert client.backend.calls["commit"] == 1
+    for weight in (1, 2, 3):
+        await registration.update(weight=weight)
+        assert registration.registered
+    await asyncio.sleep(5)
+    assert client.backend.calls["commit"] == 4
+    assert len(world.keys("svc/")) == 1
+
+
+async def test_changes_are_published_in_the_end_as_the_last_of_them(world: World) -> None:
+    view = await viewed(world.process())
+    diary = Diary(view)
+    registration = await registered(world.process(), metadata={"zone": "a", "rack": "1"})
+    await asyncio.gather(*(registration.update(weight=weight) for weight in range(5)))
+    await registration.update(metadata={"zone": "b"}, version="3")
+    await registration.set_status(DEGRADED)
+    want = found(metadata={"zone": "b", "rack": "1"}, version="3", weight=4, status=DEGRADED)
+    assert await ServiceRegistry(world.process()).get_endpoints("geo") == [want]
+    await until(lambda: view.endpoints == (want,))
+    assert len([line for line in diary.lines if line.startswith("added")]) == 1
+
+
+async def test_an_instance_that_moves_keeps_its_id(world: World) -> None:
+    view = await viewed(world.process())
+    registration = await registered(world.process())
+    await registration.update(address="geo:1")
+    await until(lambda: [endpoint.address for endpoint in view.endpoints] == ["geo:1"])
+    assert list(view) == ["10.0.0.7:9700"]
+
+
+async def test_leaving_says_so_before_it_goes(world: World) -> None:
+    """Also to those who follow a store that shows no states in between."""
+    world.store.faults.conflate = True
+    diary = Diary(await viewed(world.process()))
+    async with ServiceRegistry(world.process()).register(definition()):
+        pass
+    await asyncio.sleep(0.5)
+    geo = "10.0.0.7:9700"
+    assert diary.lines == [f"added {geo} healthy", f"changed {geo} stopping", f"removed {geo} stopping"]
+
+
+async def test_leaving_drains_what_is_in_flight(world: World) -> None:
+    view = await viewed(world.process())
+    registry = ServiceRegistry(world.process())
+    registration = await registry.register(definition(), drain=Drain(propagation=1, grace=20))
+    async with registration.in_flight():
+        leaving = asyncio.ensure_future(registration.deregister())
+        await asyncio.sleep(10)
+        assert registration.draining
+        assert [endpoint.status for endpoint in view.endpoints] == [STOPPING]
+    await leaving
+    await until(lambda: not view, 0.1)
+
+
+async def test_several_services_and_instances_share_one_session_and_one_watch_for_each_service(world: World) -> None:
+    client = world.process()
+    registry = ServiceRegistry(client)
+    for number in range(5):
+        await registry.register(definition(number))
+        await registry.register(definition(number, name="knn"))
+    views = [await registry.view("geo") for _ in range(3)] + [await ServiceRegistry(client).view("geo")]
+    assert [len(view) for view in views] == [5] * 4
+    assert len({item.lease for item in world.store.scan("ns/svc/").items.values()}) == 1
+    assert client.backend.watching["ns/svc/geo/"] == client.backend.watching["ns/svc/knn/"] == 1
+    assert sum(1 for target in client.backend.watching if "/svc/" in target) == 2
+
+
+async def test_the_last_who_looks_at_a_service_ends_its_watch(world: World) -> None:
+    client = world.process()
+    registry = ServiceRegistry(client)
+    view, registration = await registry.view("geo"), await registry.register(definition())
+    await registration.deregister()
+    assert client.backend.watching["ns/svc/geo/"] == 1
+    await view.aclose()
+    await until(lambda: not client.backend.watching["ns/svc/geo/"], 1)
+    await view.aclose()
+    with pytest.raises(ClosedError):
+        view.start()
+    async with registry.view("geo") as again:
+        assert again.endpoints == ()
+
+
+HOSTILE = ["..", "//", "a b", "é", "x:y", "a,b", "%2F", "geo/../../agent/leave", "=2E", "a\nb", "\0"]
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+async def test_hostile_names_are_only_text(world: World, name: str) -> None:
+    client = world.process()
+    registry = ServiceRegistry(client)
+    view = await registry.view(name)
+    registration = await registry.register(definition(name=name, extension_id=name))
+    assert [endpoint.extension_id for endpoint in await registry.get_endpoints(name)] == [name]
+    delete_records(world)
+    await until(lambda: list(view) == [name] and world.keys("svc/"))
+    await registration.deregister()
+    assert world.keys("svc/") == []
+
+
+# It comes back
+
+
+async def test_a_record_that_an_operator_deleted_comes_back(world: World) -> None:
+    registration = await registered(world.process())
+    await registration.update(weight=3)
+    delete_records(world)
+    await until(lambda: world.keys("svc/"), 1)
+    await registration.wait_registered(1)
+    (endpoint,) = await ServiceRegistry(world.process()).get_endpoints("geo")
+    assert endpoint.weight == 3
+
+
+async def test_after_the_loss_of_its_lease_the_latest_record_stands_again(world: World) -> None:
+    client = world.process()
+    registration = await registered(client)
+    world.store.faults.end_lease(await lease_of(client))
+    await registration.update(weight=3)
+    await registration.wait_registered(2)
+    (endpoint,) = await ServiceRegistry(world.process()).get_endpoints("geo")
+    assert endpoint.weight == 3
+
+
+@pytest.mark.parametrize("seconds", [4, 60])
+async def test_what_changed_during_an_outage_is_published_after_it_and_old_data_never(
+    world: World, seconds: float
+) -> None:
+    view = await viewed(world.process(), protection=0)
+    client = world.process()
+    registration = await registered(client, weight=1)
+    weights = [1]
+    view.add_listener(lambda event: weights.append(event.new.weight) if event.new else None)
+    client.backend.faults.outage()
+    await registration.update(weight=2)
+    await asyncio.sleep(seconds)
+    await registration.update(weight=3)
+    client.backend.faults.clear()
+    await registration.wait_registered(10)
+    await asyncio.sleep(5)
+    assert weights == sorted(weights)
+    assert view.endpoints == (found(weight=3),)
+
+
+async def test_registering_while_the_store_is_away_waits_a_while_and_then_goes_on_by_itself(world: World) -> None:
+    client = world.process()
+    client.backend.faults.outage()
+    registration = await registered(client)
+    assert not registration.registered
+    with pytest.raises(TimedOutError, match=r"not registered within 7 s: .*not available"):
+        await registration.wait_registered(7)
+    client.backend.faults.clear()
+    await registration.wait_registered(10)
+
+
+async def test_of_two_processes_with_one_id_the_later_counts_at_once_and_the_earlier_withdraws(world: World) -> None:
+    view = await viewed(world.process())
+    first = await registered(world.process(), weight=1)
+    second = await registered(world.process(), weight=2)
+    await until(lambda: view.endpoints == (found(weight=2),), 0.2)
+    await until(lambda: first.superseded, 1)
+    with pytest.raises(DiscoveryError, match="anew"):
+        await first.update(weight=5)
+    with pytest.raises(DiscoveryError, match="anew"):
+        await first.wait_registered(1)
+    await until(lambda: len(world.keys("svc/")) == 1)
+    await first.deregister()
+    assert second.registered
+    assert view.endpoints == (found(weight=2),)
+
+
+async def test_a_restarted_process_takes_the_place_of_its_dead_predecessor_at_once(world: World) -> None:
+    """Both have the same address, and so the same id."""
+    view = await viewed(world.process())
+    dead = world.process()
+    await registered(dead, version="1")
+    world.kill(dead)
+    await registered(world.process(), version="2")
+    await until(lambda: view.endpoints == (found(version="2"),), 0.2)
+    await asyncio.sleep(3 * world.ttl)
+    assert view.endpoints == (found(version="2"),)
+    assert not view.protecting
+
+
+# Use and misuse
+
+
+async def test_what_cannot_be_registered_is_refused_at_once(world: World) -> None:
+    registry = ServiceRegistry(world.process())
+    with pytest.raises(DiscoveryError, match="field address of a service is missing"):
+        registry.register(ServiceDefinition("geo", "1"))
+    with pytest.raises(DiscoveryError, match="field status"):
+        registry.register(definition(), status="healthy")  # type: ignore[arg-type]
+    with pytest.raises(InvalidNameError):
+        registry.register(definition(name="é" * 100, extension_id="é" * 100))
+    for bad in ("", "é" * 200, 5):
+        for call in (registry.view, registry.watch):
+            with pytest.raises(InvalidNameError):
+                call(bad)  # type: ignore[operator]
+        with pytest.raises(InvalidNameError):
+            await registry.get_endpoints(bad)  # type: ignore[arg-type]
+
+
+async def test_a_refused_change_changes_nothing(world: World) -> None:
+    registration = await registered(world.process())
+    for changes in ({"weight": -1}, {"name": "knn"}, {"address": "geo"}, {"colour": "red"}, {"metadata": {"a": 1}}):
+        with pytest.raises(DiscoveryError):
+            await registration.update(**changes)
+    with pytest.raises(DiscoveryError, match="field status"):
+        await registration.set_status("healthy")  # type: ignore[arg-type]
+    assert registration.registered
+    assert registration.endpoint == found()
+
+
+async def test_stopping_is_final(world: World) -> None:
+    registration = await registered(world.process())
+    await registration.set_status(STOPPING)
+    with pytest.raises(DiscoveryError, match="final"):
+        await registration.set_status(HEALTHY)
+    with pytest.raises(DiscoveryError, match="final"):
+        await registration.update(weight=1)
+
+
+async def test_a_registration_is_begun_once_and_ended_as_often_as_one_likes(world: World) -> None:
+    registration = ServiceRegistry(world.process()).register(definition())
+    await registration.deregister()
+    for use in (registration.wait_registered(), registration.update(weight=1), registration.set_status(HEALTHY)):
+        with pytest.raises(ClosedError):
+            await use
+    with pytest.raises(ClosedError):
+        registration.in_flight()
+    await registration
+    with pytest.raises(ClosedError, match="once"):
+        await registration
+    await asyncio.gather(registration.deregister(), registration.deregister())
+    await registration.deregister()
+    assert not registration.registered
+    with pytest.raises(ClosedError):
+        await registration.update(weight=1)
+
+
+@pytest.mark.parametrize("bad", [-0.1, 1.1, float("nan"), True, "0.5", None])
+async def test_a_share_that_is_none_is_refused(world: World, bad: Any) -> None:
+    with pytest.raises(ConfigError, match="from 0"):
+        ServiceRegistry(world.process(), protection=bad)
+
+
+@pytest.mark.parametrize("bad", [0, -1, float("inf"), float("nan"), 3601, True, "30s"])
+async def test_a_window_that_is_none_is_refused(world: World, bad: Any) -> None:
+    with pytest.raises(ConfigError, match="protection_window"):
+        ServiceRegistry(world.process(), protection_window=bad)
+    with pytest.raises(ConfigError, match="protection_window"):
+        ServiceRegistry(world.process()).view("geo", protection_window=bad)
+
+
+async def test_a_closed_client_ends_what_was_made_of_it(world: World) -> None:
+    seer = await viewed(world.process(), protection=0)
+    client = world.process()
+    registry = ServiceRegistry(client)
+    registration, view = await registry.register(definition()), await registry.view("geo")
+    waiting = [
+        asyncio.ensure_future(view.until(lambda _: False)),
+        asyncio.ensure_future(registration.wait_registered()),
+        asyncio.ensure_future(told(registry)),
+    ]
+    await registration.set_status(DEGRADED)
+    world.store.faults.conflate = False
+    await client.aclose()
+    assert isinstance((await asyncio.gather(*waiting, return_exceptions=True))[0], ClosedError)
+    assert isinstance(waiting[2].exception(), ClosedError)
+    assert not registration.registered
+    await until(lambda: not seer, 0.1)
+    await registration.deregister()
+    await view.aclose()
+    for call in (
+        registry.get_endpoints("geo"),
+        registry.view("geo")._open(),
+        registry.register(definition())._register(),
+    ):
+        with pytest.raises(ClosedError):
+            await call
+
+
+async def told(registry: ServiceRegistry) -> None:
+    async with registry.watch("geo") as events:
+        async for _ in events:
+            pass
+
+
+async def test_a_listener_that_fails_harms_nobody(world: World) -> None:
+    view = await viewed(world.process())
+    diary = Diary(view)
+    calls = 0
+
+    async def bad(_: object) -> None:
+        nonlocal calls
+        calls += 1
+        raise asyncio.CancelledError if calls % 2 else ValueError
+
+    remove = view.add_listener(bad)
+    registration = await registered(world.process())
+    await registration.set_status(DEGRADED)
+    await until(lambda: calls == 2 and len(diary.lines) == 2)
+    remove()
+    remove()
+    diary.remove()
+    await registration.set_status(HEALTHY)
+    await asyncio.sleep(1)
+    assert calls == len(diary.lines) == 2
+    with pytest.raises(ConfigError):
+        view.add_listener(5)  # type: ignore[arg-type]
+
+
+async def test_who_listens_too_slowly_is_told_the_difference(world: World) -> None:
+    view = await viewed(world.process())
+    registration = await registered(world.process(), weight=0)
+    go_on, weights = asyncio.Event(), []
+
+    async def slow(event: Any) -> None:
+        await go_on.wait()
+        weights.append((event.kind, event.old and event.old.weight, event.new.weight))
+
+    view.add_listener(slow)
+    for weight in range(1, 1200):
+        await registration.update(weight=weight)
+    go_on.set()
+    await until(lambda: weights and weights[-1][2] == 1199)
+    assert len(weights) < 1100
+    assert all(one[2] == other[1] for one, other in pairwise(weights))
+    assert {kind for kind, *_ in weights[1:]} == {ServiceEventKind.CHANGED}
