@@ -10,10 +10,11 @@ from osdisco.discovery.extension import ExtensionStatus
 from osdisco.errors import DiscoveryError
 from osdisco.registry._fields import (
     check_address,
+    check_label,
     check_metadata,
     check_name,
-    check_text,
     check_url,
+    check_version,
     check_weight,
     copied,
     refuse,
@@ -39,8 +40,8 @@ class ServiceEndpoint:
     metadata: Mapping[str, str] = field(factory=dict, converter=copied, validator=validated(check_metadata))
     health_check_url: str | None = field(default=None, validator=validated(check_url, optional=True))
     weight: int = field(default=100, validator=validated(check_weight))
-    zone: str | None = field(default=None, validator=validated(check_text, optional=True))
-    version: str = field(default="0", validator=validated(check_text))
+    zone: str | None = field(default=None, validator=validated(check_label, optional=True))
+    version: str = field(default="0", validator=validated(check_version))
     status: ExtensionStatus = field(default=ExtensionStatus.STARTING, validator=_status)
 
 
@@ -54,7 +55,7 @@ class ServiceDefinition:
         address: where it is reached: `host:port` or `[IPv6]:port`. Needed to register it.
         weight: its share of the calls against that of others, 0 to 65,535; 0 takes it out of the picks.
         zone: where it runs, for those who prefer what is near.
-        metadata: text by name: at most 64 entries of 128 and 512 bytes. Everybody can read it.
+        metadata: text by name, at most 128 entries of 4096 characters. Everybody can read it.
         health_check_url: where others may ask how it is, http or https.
         extension_id: unique in the service; of two processes with one id the newer counts. Default: the address, so
             that a restarted process takes the place of its dead predecessor at once.
@@ -64,10 +65,10 @@ class ServiceDefinition:
     """
 
     name: str = field(validator=validated(check_name))
-    version: str = field(validator=validated(check_text))
+    version: str = field(validator=validated(check_version))
     address: str | None = field(default=None, validator=validated(check_address, optional=True))
     weight: int = field(default=100, validator=validated(check_weight))
-    zone: str | None = field(default=None, validator=validated(check_text, optional=True))
+    zone: str | None = field(default=None, validator=validated(check_label, optional=True))
     metadata: Mapping[str, str] = field(factory=dict, converter=copied, validator=validated(check_metadata))
     health_check_url: str | None = field(default=None, validator=validated(check_url, optional=True))
     extension_id: str | None = field(default=None, validator=validated(check_name, optional=True))
