@@ -72,8 +72,8 @@ class Keeper(ABC, Generic[T]):
 
     @property
     def registered(self) -> bool:
-        """Whether the latest record stands in the store, as far as this process can know. No I/O."""
-        return self._stands and self._published == self.desired
+        """Whether the latest record stands in the store and counts, as far as this process can know. No I/O."""
+        return self._stands and not self.superseded and self._published == self.desired
 
     @property
     def session(self) -> Session | None:

@@ -1,7 +1,7 @@
 """The examples in docs, taken out of the pages and run.
 
 `# -> value` behind a line says what it gives, `# raises Error` what it raises; an example without any, or an `assert`,
-shows nothing. All run in the frame that docs/coordination.md prints.
+shows nothing. All pages of an area run in the frame that its front page prints.
 """
 
 from __future__ import annotations
@@ -17,10 +17,8 @@ import pytest
 from attrs import field, frozen
 
 from osdisco.client import Client
-from osdisco.coordination import CoordinationService
 
 DOCS = Path(__file__).parents[2] / "docs"
-PAGES = [DOCS / "coordination.md", *sorted((DOCS / "coordination").glob("*.md"))]
 
 _SHOWN = re.compile(r"(?P<indent>\s*)(?:(?P<name>\w+) = )?(?P<code>.*?\S)\s+# -> (?P<value>.+)")
 _RAISED = re.compile(r"(?P<indent>\s*)(?P<code>.*?\S)\s+# raises (?P<error>\w+)")
@@ -43,21 +41,25 @@ class Example:
         """How often it says what it shows."""
         return sum(_checked(line) != line or line.lstrip().startswith("assert ") for line in self.text.splitlines())
 
-    def tree(self) -> ast.AST:
-        """What it calls, parsed."""
-        return ast.parse(f"async def example():\n{indent(self.text, '    ')}")
-
-    async def run(self, client: Client, other: Client) -> None:
-        """Run it; fails with the line of the page at which it does not show what it says."""
-        await self._function(client, other)()
-
-    def _function(self, client: Client, other: Client) -> Callable[[], Awaitable[None]]:
+    @property
+    def checked(self) -> str:
+        """The code that runs, line by line as on the page."""
         checked = "\n".join(_checked(line) for line in self.text.splitlines())
+        return f"async def example():\n{indent(checked, '    ')}"
+
+    def tree(self) -> ast.AST:
+        """What it calls and claims, parsed."""
+        return ast.parse(self.checked)
+
+    async def run(self, frame: Example, names: dict[str, Any]) -> None:
+        """Run it among names; fails with the line of the page at which it does not show what it says."""
+        await self._function(frame, names)()
+
+    def _function(self, frame: Example, given: dict[str, Any]) -> Callable[[], Awaitable[None]]:
         above = "\n" * (self.line - 2)  # so that a failure shows the line of the page
-        names: dict[str, Any] = {"shows": shows, "raises": pytest.raises, "client": client, "other": other}
-        names |= {"coordination": CoordinationService(client), "elsewhere": CoordinationService(other)}
-        exec(FRAME.text.partition("async def main")[0], names)
-        exec(compile(f"{above}async def example():\n{indent(checked, '    ')}", str(self.page), "exec"), names)
+        names = {"shows": shows, "raises": pytest.raises} | given
+        exec(frame.text.partition("async def main")[0], names)
+        exec(compile(above + self.checked, str(self.page), "exec"), names)
         function: Callable[[], Awaitable[None]] = names["example"]
         return function
 
@@ -93,4 +95,27 @@ def examples_of(page: Path) -> Iterator[Example]:
             block.append(line)
 
 
-FRAME, *EXAMPLES = [example for page in PAGES for example in examples_of(page)]
+@frozen
+class Area:
+    """A front page, and the pages below it. `names` makes what the frame defines of two clients."""
+
+    name: str
+    names: Callable[[Client, Client], dict[str, Any]]
+
+    @property
+    def pages(self) -> list[Path]:
+        return [DOCS / f"{self.name}.md", *sorted((DOCS / self.name).glob("*.md"))]
+
+    @property
+    def frame(self) -> Example:
+        """The first block of the front page."""
+        return next(examples_of(self.pages[0]))
+
+    @property
+    def examples(self) -> list[Example]:
+        """All other blocks."""
+        return [example for page in self.pages for example in examples_of(page)][1:]
+
+    async def run(self, example: Example, client: Client, other: Client) -> None:
+        """Run an example; `other` is another process."""
+        await example.run(self.frame, {"client": client, "other": other} | self.names(client, other))

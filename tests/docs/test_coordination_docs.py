@@ -2,26 +2,26 @@
 
 from __future__ import annotations
 
-import ast
 import asyncio
-import inspect
 import re
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import contextmanager
-from textwrap import dedent
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
-import attrs
 import pytest
-from examples import DOCS, EXAMPLES, FRAME, PAGES, Example, examples_of
+from apis import calls, lines, without_example
+from examples import DOCS, Area, Example, examples_of
 from worlds import World, connect
 
 import osdisco.coordination
 from osdisco.coordination import CoordinationService
-from osdisco.testing import run
 
+COORDINATION = Area(
+    "coordination",
+    lambda client, other: {"coordination": CoordinationService(client), "elsewhere": CoordinationService(other)},
+)
+EXAMPLES = COORDINATION.examples
 (API,) = examples_of(DOCS / "api-coordination.md")
 
 
@@ -29,11 +29,11 @@ from osdisco.testing import run
 @pytest.mark.osdisco("memory", "etcd", "etcd+http", "consul")
 async def test_an_example_shows_what_it_says(example: Example, osdisco_url: str) -> None:
     async with connect(osdisco_url) as client, connect(osdisco_url) as other:
-        await example.run(client, other)
+        await COORDINATION.run(example, client, other)
 
 
 def test_the_frame_runs_as_printed() -> None:
-    done = subprocess.run([sys.executable, "-c", FRAME.text], capture_output=True, text=True, timeout=60)
+    done = subprocess.run([sys.executable, "-c", COORDINATION.frame.text], capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
@@ -53,10 +53,10 @@ WRONG = [
 
 @pytest.mark.parametrize("text", WRONG)
 async def test_a_wrong_example_fails(world: World, text: str) -> None:
-    example = Example(PAGES[0], 2, "wrong", text)
+    example = Example(COORDINATION.pages[0], 2, "wrong", text)
     assert example.claims
     with pytest.raises((AssertionError, pytest.fail.Exception)):
-        await example.run(world.process(), world.process())
+        await COORDINATION.run(example, world.process(), world.process())
 
 
 @pytest.fixture
@@ -76,86 +76,13 @@ INTERNAL |= {(told, name) for told in ("Term", "StatusWatch") for name in ("on_c
 def test_every_public_name_has_an_example() -> None:
     """A new public method, property or field fails here until a page shows it."""
     classes = [getattr(osdisco.coordination, name) for name in osdisco.coordination.__all__]
-    with seen(classes) as names:
-        for example in EXAMPLES:
-            run(_run(example))
-    missing = {(owner.__name__, name) for cls in classes for name, owner in public(cls).items()} - names - INTERNAL
-    assert missing == set()
-
-
-async def _run(example: Example) -> None:
-    world = World()
-    await example.run(world.process(), world.process())
-    await world.aclose()
-
-
-def public(cls: type) -> dict[str, type]:
-    """Return the public names of a class, with the class that defines them."""
-    names = {}
-    for owner in (kind for kind in reversed(cls.__mro__) if kind.__module__.startswith("osdisco")):
-        fields = [field.name for field in attrs.fields(owner)] if attrs.has(owner) else _assigned(owner)
-        names.update({name: owner for name in [*vars(owner), *fields] if not name.startswith("_")})
-    return names
-
-
-def _assigned(cls: type) -> Iterator[str]:
-    """Return the attributes that the class's own `__init__` sets."""
-    if (init := vars(cls).get("__init__")) is None:
-        return
-    for node in ast.walk(ast.parse(dedent(inspect.getsource(init)))):
-        if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store) and ast.unparse(node.value) == "self":
-            yield node.attr
-
-
-@contextmanager
-def seen(classes: list[type]) -> Iterator[set[tuple[str, str]]]:
-    """Yield the set of what code on the pages looks up in objects of the classes, by the class that defines it."""
-    names: set[tuple[str, str]] = set()
-    pages = {str(page) for page in PAGES}
-
-    def getting(owners: dict[str, type]) -> Callable[[object, str], object]:
-        def get(self: object, name: str) -> object:
-            if name in owners and sys._getframe(1).f_code.co_filename in pages:
-                names.add((owners[name].__name__, name))
-            return object.__getattribute__(self, name)
-
-        return get
-
-    with pytest.MonkeyPatch.context() as patch:
-        for cls in classes:
-            patch.setattr(cls, "__getattribute__", getting(public(cls)), raising=False)
-        yield names
-    names.update(_defined())
-
-
-def _defined() -> Iterator[tuple[str, str]]:
-    """Return the methods of classes that the examples derive: those are called by the library."""
-    for example in EXAMPLES:
-        for node in ast.walk(example.tree()):
-            if isinstance(node, ast.ClassDef):
-                functions = (part for part in node.body if isinstance(part, ast.FunctionDef | ast.AsyncFunctionDef))
-                yield from ((ast.unparse(base), part.name) for part in functions for base in node.bases)
+    assert without_example(COORDINATION, classes) - INTERNAL == set()
 
 
 def test_every_call_of_the_api_has_an_example() -> None:
     shown = {call for example in EXAMPLES for call in calls(example.tree())}
     missing = [call for call in lines(API.tree()) if call[:2] not in shown]
     assert missing == []
-
-
-def calls(tree: ast.AST) -> set[tuple[str, str]]:
-    return {(name, keyword) for name, keyword, _ in lines(tree)}
-
-
-def lines(tree: ast.AST) -> Iterator[tuple[str, str, int]]:
-    """Return every attribute and every keyword of a call that the code names, with its line."""
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Attribute):
-            yield node.attr, "", node.lineno
-        elif isinstance(node, ast.Call):
-            name = node.func.attr if isinstance(node.func, ast.Attribute) else ast.unparse(node.func)
-            yield name, "", node.lineno
-            yield from ((name, f"{one.arg}=", node.lineno) for one in node.keywords)
 
 
 # What it costs
