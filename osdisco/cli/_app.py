@@ -25,6 +25,7 @@ _COMMANDS: Final = {
     "kv": "Read and write keys.",
     "lock": "Hold a lock, or run a command under it.",
     "ls": "List the registered extensions.",
+    "serve": "Serve extensions and metrics by HTTP.",
     "status": "Show what is held, by whom, and who waits.",
     "watch": "Follow the changes under a prefix.",
 }

@@ -74,11 +74,16 @@ def run(work: Callable[[Interrupts], Coroutine[Any, Any, T]]) -> T:
     return asyncio.run(guarded())
 
 
-def run_with_client(settings: Settings, work: Callable[[osdisco.Client, Interrupts], Coroutine[Any, Any, T]]) -> T:
+def run_with_client(
+    settings: Settings,
+    work: Callable[[osdisco.Client, Interrupts], Coroutine[Any, Any, T]],
+    *,
+    metrics: osdisco.Metrics | None = None,
+) -> T:
     """Run `work` with a client of the settings' store, which is closed at the end whatever happens."""
 
     async def connected(interrupts: Interrupts) -> T:
-        async with osdisco.connect(settings.url) as client:
+        async with osdisco.connect(settings.url, metrics=metrics) as client:
             return await work(client, interrupts)
 
     return run(connected)

@@ -167,7 +167,7 @@ async def test_an_agent_that_is_away_at_first_is_no_reason_to_take_a_predecessor
 
 
 async def test_only_the_dead_are_taken_away() -> None:
-    """Seen once on a real agent: the dead one was gone after 80 s, the ill one stayed."""
+    """Seen once on a real agent: the dead one was gone after 89 s, the ill one stayed."""
     catalog = ConsulCatalog("consul://127.0.0.1/search", ttl=30, removed_after=120)
     heartbeat, status = catalog._definition(info("ill", status=UNHEALTHY))["Checks"]
     assert (heartbeat["DeregisterCriticalServiceAfter"], heartbeat["Status"]) == ("120s", "passing")

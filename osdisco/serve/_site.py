@@ -1,0 +1,125 @@
+"""The four paths, by aiohttp. Only `_server` comes here."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable
+from math import isfinite
+from typing import TYPE_CHECKING, Any, Final
+
+from aiohttp import web
+
+from osdisco.discovery import Extensions
+from osdisco.errors import ConfigError
+from osdisco.serve._connections import Connections
+from osdisco.serve._listen import names_loopback
+from osdisco.serve._targets import Query, target_groups
+from osdisco.url import Host
+
+if TYPE_CHECKING:
+    from prometheus_client import CollectorRegistry
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+_HEADERS: Final = {"Server": "osdisco", "Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
+_SHUTDOWN: Final = 2.0
+"""Seconds that answers under way get at the end."""
+
+
+class Site:
+    """Serves a view of extensions and a registry of metrics."""
+
+    def __init__(self, extensions: Extensions, registry: CollectorRegistry | None, *, only_loopback: bool) -> None:
+        self._extensions = extensions
+        self._registry = registry
+        self._only_loopback = only_loopback
+        self._server: asyncio.Server | None = None
+        self._connections: Connections | None = None
+
+        @web.middleware  # which marks a function, and could not mark a method
+        async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
+            return await self._guard(request, handler)
+
+        app = web.Application(middlewares=[guard])
+        paths = {"/sd": self._sd, "/metrics": self._metrics, "/healthz": self._healthz, "/readyz": self._readyz}
+        app.add_routes([web.get(path, handler) for path, handler in paths.items()])
+        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=_SHUTDOWN, keepalive_timeout=30)
+
+    async def start(self, listen: Host) -> int:
+        """Listen; returns the port. Raises OSError."""
+        await self._runner.setup()
+        assert self._runner.server is not None
+        self._connections = Connections(self._runner.server)
+        loop = asyncio.get_running_loop()
+        self._server = await loop.create_server(self._connections, listen.name, listen.port)
+        port: int = self._server.sockets[0].getsockname()[1]
+        return port
+
+    async def aclose(self) -> None:
+        """Listen no more, and end all connections."""
+        if self._server is not None:
+            self._server.close()
+        if self._connections is not None:
+            self._connections.close()
+        await self._runner.cleanup()
+
+    async def _guard(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        """Say no in JSON, and set what every answer has."""
+        assert self._connections is not None
+        self._connections.spoke(request.protocol)
+        try:
+            response = await self._checked(request, handler)
+        except web.HTTPException as exc:
+            allow = {"Allow": exc.headers["Allow"]} if "Allow" in exc.headers else None
+            response = _json({"error": f"{request.method} {request.path}: {exc.reason}"}, exc.status, allow)
+        response.headers.update(_HEADERS)
+        return response
+
+    async def _checked(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        if request.method not in ("GET", "HEAD"):
+            raise web.HTTPMethodNotAllowed(request.method, ("GET", "HEAD"))
+        host = request.headers.get("Host")
+        if self._only_loopback and host is not None and not names_loopback(host):
+            return _json({"error": f"this is served to this machine alone, not as {host[:80]!a}"}, 403)
+        return await handler(request)
+
+    @property
+    def _known(self) -> bool:
+        return isfinite(self._extensions.age)
+
+    async def _sd(self, request: web.Request) -> web.StreamResponse:
+        try:
+            query = Query.parse(request.query.items())
+        except ConfigError as exc:
+            return _json({"error": str(exc)}, 400)
+        if not self._known:  # Prometheus keeps its targets at an error, and would drop all at an empty list
+            return _json({"error": "the store was not seen yet"}, 503)
+        age = f"{self._extensions.age:.3f}"
+        headers = {"Osdisco-Stale": str(self._extensions.stale).lower(), "Osdisco-Age": age}
+        return _json(list(target_groups(self._extensions.values(), query)), headers=headers)
+
+    async def _metrics(self, request: web.Request) -> web.StreamResponse:
+        if self._registry is None:
+            return _json({"error": "nothing is counted: osdisco.connect(metrics=PrometheusMetrics())"}, 501)
+        from prometheus_client.exposition import choose_encoder
+
+        encode, kind = choose_encoder(request.headers.get("Accept", ""))
+        return web.Response(body=encode(self._registry), headers={"Content-Type": kind})
+
+    async def _healthz(self, _: web.Request) -> web.StreamResponse:
+        return _json({"status": "ok"})
+
+    async def _readyz(self, _: web.Request) -> web.StreamResponse:
+        if not self._known:
+            return _json({"ready": False, "why": "the store was not seen yet"}, 503)
+        about = {"extensions": len(self._extensions), "age": round(self._extensions.age, 3)}
+        if self._extensions.stale:
+            return _json(
+                {"ready": False, "why": "the store is not seen; what is shown is the last known", **about}, 503
+            )
+        return _json({"ready": True, **about})
+
+
+def _json(content: Any, status: int = 200, headers: dict[str, str] | None = None) -> web.Response:
+    return web.json_response(content, status=status, headers=headers, dumps=json.dumps)
