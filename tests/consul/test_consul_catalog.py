@@ -206,7 +206,6 @@ def addresses(answer: bytes) -> list[str]:
 
 
 HOSTILE = {
-    "": "nameless",
     "consul-wan": "reserved",
     "long": "x" * 513,
     "wide": "é" * 257,
@@ -229,7 +228,7 @@ async def test_metadata_that_consul_refuses_is_left_out(consul: ConsulServer) ->
     assert (meta["id"], meta["a_b"], meta["emoji__"]) == ("../a b/é", "1", "🙂")
     assert len(meta) == 64
     assert meta["osdisco_process"] != "forged"
-    assert not {"", "consul-wan", "long", "wide", "k" * 129} & set(meta)
+    assert not {"consul-wan", "long", "wide", "k" * 129} & set(meta)
     await catalog.publish(me)
     await catalog.withdraw(me)
     await catalog.aclose()

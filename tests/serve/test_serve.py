@@ -177,7 +177,7 @@ async def test_a_query_that_is_wrong_does_not_answer_with_everything(server: Ser
     assert (got.status, said in got.json["error"]) == (400, True)
 
 
-BAD_HOSTS = ["evil/..", "10.0.0.7:80", "a b", "fe80::1%eth0", "", "h@evil", "é", "-", "a\nb", "[::1]", "h?x=1", "h#"]
+BAD_HOSTS = ["10.0.0.7:80", "fe80::1%eth0", "é", "-", "h,evil", 'h"', "h{{", "$(h)", "1::2::3"]
 
 
 @pytest.mark.parametrize("host", BAD_HOSTS)
@@ -194,7 +194,7 @@ def test_a_host_is_a_name_or_an_address(host: str, target: str) -> None:
 
 
 def test_hostile_metadata_is_only_text_in_labels_of_ours() -> None:
-    metadata = {"__address__": "evil:80", 'a"}': "\n", "é": "\u2028", "a.b": "first", "a/b": "second", "": "x"}
+    metadata = {"__address__": "evil:80", 'a"}': "\n", "é": "\u2028", "a.b": "first", "a/b": "second"}
     (group,) = target_groups([evolve(GEO, metadata=metadata)], Query())
     assert all(re.fullmatch(r"__meta_osdisco_[A-Za-z0-9_]+", name) for name in group["labels"])
     assert group["labels"]["__meta_osdisco_metadata_a_b"] == "first", "of two that become one the same each time"
