@@ -13,6 +13,7 @@ from worlds import World, lease_of
 from osdisco.discovery import Drain, ExtensionStatus
 from osdisco.errors import ClosedError, ConfigError, DiscoveryError, InvalidNameError, TimedOutError
 from osdisco.registry import ServiceDefinition, ServiceEventKind, ServiceRegistry
+from osdisco.registry.registration import SEEN
 
 HEALTHY, DEGRADED, STOPPING = ExtensionStatus.HEALTHY, ExtensionStatus.DEGRADED, ExtensionStatus.STOPPING
 
@@ -75,14 +76,25 @@ async def test_an_instance_that_moves_keeps_its_id(world: World) -> None:
 
 
 async def test_leaving_says_so_before_it_goes(world: World) -> None:
-    """Also to those who follow a store that shows no states in between."""
-    world.store.faults.conflate = True
     diary = Diary(await viewed(world.process()))
     async with ServiceRegistry(world.process()).register(definition()):
         pass
     await asyncio.sleep(0.5)
     geo = "10.0.0.7:9700"
     assert diary.lines == [f"added {geo} healthy", f"changed {geo} stopping", f"removed {geo} stopping"]
+
+
+@pytest.mark.parametrize(("delay", "takes"), [(0.3, 0.3), (30, SEEN)])
+async def test_leaving_goes_when_it_could_be_seen_to_leave(world: World, delay: float, takes: float) -> None:
+    """A store that shows no states in between would show who looks later a removal alone, as of a crash."""
+    view = await viewed(world.process())
+    client = world.process()
+    registration = await registered(client)
+    await until(lambda: view)
+    client.backend.faults.delay("watch", answer=delay)
+    began = world.clock.now()
+    await registration.deregister()
+    assert world.clock.now() - began == pytest.approx(takes, abs=0.1)
 
 
 async def test_leaving_drains_what_is_in_flight(world: World) -> None:
