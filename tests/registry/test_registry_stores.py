@@ -52,10 +52,13 @@ async def test_what_loses_its_lease_is_shown_until_it_returns(osdisco_url: str) 
         registrations = [await registered(client, number) for number, client in enumerate(clients)]
         view = await viewed(operator, protection=1.0)
         diary = Diary(view)
+        sessions = [await client.shared_session() for client in clients]
         await asyncio.gather(*(end_lease(client, operator) for client in clients))
-        await until(lambda: "protecting" in diary.lines and not view.protecting, 20)
+        await until(lambda: all(session.lost.is_set() for session in sessions))
         for registration in registrations:
             await registration.wait_registered(10)
+        revision = (await operator.scan("svc/geo/")).revision
+        await until(lambda: not view.protecting and view._roster.revision >= revision, 20)  # type: ignore[union-attr]
         assert sorted(view) == sorted(endpoint.extension_id for endpoint in map(found, range(4)))
         assert not [line for line in diary.lines if line.startswith(("removed", "changed"))]
         await view.aclose()
