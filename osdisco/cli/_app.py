@@ -20,14 +20,17 @@ _COMMANDS: Final = {
     "barrier": "Let everybody wait, wait, or let everybody pass.",
     "counter": "Show a counter, or add to it.",
     "demo": "Watch the main job done: register, find each other, fail over.",
+    "describe": "Show all that is known of one extension.",
     "doctor": "Check the store, and say what to do about each finding.",
     "elect": "Lead, or run a command while leading, or follow who leads.",
     "kv": "Read and write keys.",
     "lock": "Hold a lock, or run a command under it.",
     "ls": "List the registered extensions.",
+    "register": "Register an extension, while a command runs or until interrupted.",
     "serve": "Serve extensions and metrics by HTTP.",
     "status": "Show what is held, by whom, and who waits.",
     "watch": "Follow the changes under a prefix.",
+    "watch-events": "Follow extensions as they come, change and go.",
 }
 _HIDDEN: Final = {"demo-extension": ("osdisco.cli.demo.worker", "demo_extension")}
 
@@ -41,7 +44,8 @@ class App(Group):
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Load a command. Raises UsageError for what is none."""
-        module, attribute = _HIDDEN.get(cmd_name, (f"osdisco.cli.{cmd_name}", cmd_name))
+        plain = cmd_name.replace("-", "_")
+        module, attribute = _HIDDEN.get(cmd_name, (f"osdisco.cli.{plain}", plain))
         if cmd_name in _COMMANDS or cmd_name in _HIDDEN:
             command: click.Command = getattr(import_module(module), attribute)
             return command

@@ -14,12 +14,17 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 class Duration(click.ParamType[float]):
-    """`1500ms`, `15s`, `2m`, `1h` or a number of seconds; above zero."""
+    """`1500ms`, `15s`, `2m`, `1h` or a number of seconds; above zero, unless `zero` is fine, too."""
 
     name = "duration"
 
+    def __init__(self, *, zero: bool = False) -> None:
+        self._zero = zero
+
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
         """Return seconds."""
+        if self._zero and value in ("0", "0s"):
+            return 0.0
         try:
             return parse_duration(value)
         except ConfigError as exc:

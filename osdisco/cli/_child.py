@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Final
 
@@ -40,16 +40,28 @@ class Child:
         self._kill_at: float | None = None
         self._below: set[Descendant] = set()
 
-    async def run(self, interrupts: Interrupts) -> int:
+    async def run(
+        self,
+        interrupts: Interrupts,
+        *,
+        started: Callable[[], Awaitable[object]] | None = None,
+        receiver: Callable[[signal.Signals], None] | None = None,
+    ) -> int:
         """Run it, passing signals on; returns its exit code, 128 plus the signal that killed it.
+
+        Args:
+            started: awaited once it runs.
+            receiver: who gets the signals instead, to pass them on when it sees fit.
 
         Raises:
             FailedError: there is nothing to run; with the shell's codes.
         """
-        with interrupts.passed_to(self._pass_on):
+        with interrupts.passed_to(receiver or self.pass_on):
             self._process = process = await self._start()
             for number in self._early:
-                self._pass_on(number)
+                self.pass_on(number)
+            if started is not None:
+                await started()
             code = await process.wait()
         return code if code >= 0 else 128 - code
 
@@ -65,7 +77,8 @@ class Child:
         except OSError as exc:
             raise FailedError(f"cannot run {self._command[0]!a}: {exc.strerror}", Exit.CANNOT_RUN) from None
 
-    def _pass_on(self, number: signal.Signals) -> None:
+    def pass_on(self, number: signal.Signals) -> None:
+        """Send it a signal, once it runs; one that its terminal sends is left to that."""
         if self._process is None:
             self._early.append(number)
         elif number not in _BY_TERMINAL or self._leads_group:
@@ -85,7 +98,7 @@ class Child:
         """Send SIGTERM, once; `end` then kills it no later than `grace` seconds on."""
         if self._kill_at is None:
             self._kill_at = asyncio.get_running_loop().time() + grace
-            self._pass_on(signal.SIGTERM)
+            self.pass_on(signal.SIGTERM)
 
     async def end(self, grace: float) -> None:
         """End it if it still runs: SIGTERM, and SIGKILL `grace` seconds after it was first asked to end."""

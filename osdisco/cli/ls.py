@@ -1,50 +1,155 @@
-"""`osdisco ls`: who is registered."""
+"""`osdisco ls`: who is registered, once or live."""
 
 from __future__ import annotations
 
-import json
+import asyncio
+from collections.abc import Mapping
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from osdisco._records import encode
-from osdisco.cli._output import document, table
+from osdisco.cli._extensions import COLUMNS, Filter, extension_document, filter_of, filter_options, row
+from osdisco.cli._output import at_terminal, document, fields, note, table
 from osdisco.cli._running import Interrupts, run_with_client
 from osdisco.cli._settings import Command, Settings
+from osdisco.cli._stdout import while_read
+from osdisco.cli._text import rough, visible
 from osdisco.client import Client
 from osdisco.discovery import DiscoveryService, ExtensionInfo
 
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+Found = Mapping[str, ExtensionInfo]
+
+REFRESH: Final = 1.0
+"""Seconds after which a terminal is drawn anew when nothing has changed: the view may have become stale."""
+
+_STYLES: Final = {
+    "healthy": "green",
+    "degraded": "yellow",
+    "unhealthy": "red",
+    "stopping": "magenta",
+    "starting": "cyan",
+}
+
 
 @click.command(cls=Command)
-@click.option("--capability", metavar="NAME", help="Only extensions that have this capability.")
+@filter_options
+@click.option("--watch", "live", is_flag=True, help="Keep it live: what changes is shown at once, until interrupted.")
 @click.pass_obj
-def ls(settings: Settings, capability: str | None) -> None:
-    """List the registered extensions; in a pipe as tab-separated lines."""
+def ls(settings: Settings, /, live: bool, **wanted: Any) -> None:
+    """List the registered extensions.
+
+    In a pipe tab-separated lines, with --json a document for each; with --watch again for each that changes, and one
+    that says 'gone'. While the store is away a live list keeps what was known, and a terminal shows how old it is.
+    """
+    meant = filter_of(**wanted)
 
     async def work(client: Client, _: Interrupts) -> None:
-        found = await DiscoveryService(client).discover_extensions()
-        _print([one for one in found if capability is None or capability in one.capabilities], settings)
+        discovery = DiscoveryService(client)
+        found = await discovery.discover_extensions()
+        if not live:
+            _print(meant.of(found), settings)
+            return
+        async with discovery:
+            await discovery.wait_known()
+            drawn = at_terminal() and not settings.json
+            await while_read(_draw(client, discovery, meant) if drawn else _follow(client, discovery, meant, settings))
 
     run_with_client(settings, work)
 
 
-def _print(extensions: list[ExtensionInfo], settings: Settings) -> None:
+def _print(found: Found, settings: Settings) -> None:
     if settings.json:
-        for extension in extensions:
-            document(json.loads(encode(extension)))
+        for extension in found.values():
+            document(extension_document(extension))
         return
-    table(("id", "name", "version", "address", "status", "capabilities", "metadata"), map(_row, extensions))
+    table(COLUMNS, map(row, found.values()))
 
 
-def _row(extension: ExtensionInfo) -> tuple[str, ...]:
-    address = f"[{extension.host}]" if ":" in extension.host else extension.host
-    metadata = " ".join(f"{key}={value}" for key, value in sorted(extension.metadata.items()))
-    capabilities = " ".join(extension.capabilities)
-    return (
-        extension.id,
-        extension.name,
-        extension.version,
-        f"{address}:{extension.port}",
-        extension.status.value,
-        capabilities,
-        metadata,
-    )
+def _changes_of(discovery: DiscoveryService) -> asyncio.Event:
+    """Return what is set with every change."""
+    changed = asyncio.Event()
+    changed.set()
+    discovery.add_listener(lambda _: changed.set())
+    return changed
+
+
+async def _follow(client: Client, discovery: DiscoveryService, meant: Filter, settings: Settings) -> None:
+    """Tell every change; the first state is all change."""
+    note(f"following {client.url}; Ctrl-C ends")
+    changed = _changes_of(discovery)
+    before: Found = {}
+    while True:
+        await changed.wait()
+        changed.clear()
+        now = meant.of(discovery.extensions.values())
+        for id_ in sorted(before.keys() - now.keys()):
+            _tell_gone(id_, settings)
+        for id_, extension in now.items():
+            if before.get(id_) != extension:
+                _tell(extension, settings)
+        before = now
+
+
+def _tell(extension: ExtensionInfo, settings: Settings) -> None:
+    if settings.json:
+        document(extension_document(extension))
+    else:
+        fields(*row(extension))
+
+
+def _tell_gone(id_: str, settings: Settings) -> None:
+    if settings.json:
+        document({"id": id_, "gone": True})
+    else:
+        fields(id_, "-", "-", "-", "gone", "", "")
+
+
+async def _draw(client: Client, discovery: DiscoveryService, meant: Filter) -> None:
+    from rich.console import Console
+    from rich.live import Live
+
+    changed = _changes_of(discovery)
+    with Live(console=Console(highlight=False), auto_refresh=False) as screen:
+        while True:
+            changed.clear()
+            screen.update(_picture(client, discovery, meant), refresh=True)
+            try:
+                async with asyncio.timeout(REFRESH):
+                    await changed.wait()
+            except TimeoutError:
+                pass
+
+
+def _picture(client: Client, discovery: DiscoveryService, meant: Filter) -> RenderableType:
+    """Return what a terminal shows."""
+    from rich.console import Group
+    from rich.text import Text
+
+    view = discovery.extensions
+    found = meant.of(view.values())
+    title = Text(visible(str(client.url)), "bold")
+    title.append(f"  {datetime.fromtimestamp(client.runtime.clock.wall()).astimezone():%H:%M:%S}", "dim not bold")
+    parts: list[RenderableType] = [title]
+    if view.stale:
+        parts.append(Text(f"not up to date: the store was last heard {rough(view.age)} ago", "red"))
+    parts.append(_table(found) if found else Text("nobody is registered\n", "dim"))
+    parts += [Text(f"skipped {visible(key)}: {visible(why)}", "yellow") for key, why in view.skipped.items()]
+    return Group(*parts)
+
+
+def _table(found: Found) -> RenderableType:
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+    from rich.text import Text
+
+    shown = Table(*COLUMNS, box=SIMPLE_HEAD, header_style="bold", pad_edge=False)
+    for extension in found.values():
+        cells = [Text(visible(text)) for text in row(extension)]
+        cells[0].stylize("bold")
+        cells[COLUMNS.index("status")].stylize(_STYLES[extension.status.value])
+        shown.add_row(*cells)
+    return shown

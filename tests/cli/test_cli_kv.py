@@ -5,16 +5,12 @@ from __future__ import annotations
 import asyncio
 import base64
 import signal
-import threading
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Callable
 
 import pytest
 from cli_processes import Invoke, Ran, Running
 
 import osdisco
-from osdisco.discovery import DiscoveryService, ExtensionInfo
 
 
 def test_get_prints_the_bytes_as_they_are(invoke: Invoke, memory_url: str) -> None:
@@ -79,46 +75,6 @@ def test_a_value_over_the_limit_is_refused(invoke: Invoke, memory_url: str) -> N
     told = invoke("--url", memory_url, "kv", "put", "k", "-", stdin=b"x" * (256 * 1024 + 1))
     assert told.code == 1
     assert "262144" in told.err
-
-
-def test_ls_shows_extensions_and_filters_them(invoke: Invoke, memory_url: str) -> None:
-    with registered(memory_url):
-        rows = [line.split("\t") for line in invoke("--url", memory_url, "ls").out.splitlines()]
-        assert [row[0] for row in rows] == ["geo-1", "sql-1"]
-        assert rows[0][1:] == ["geo", "1.4.0", "[::1]:9700", "starting", "geo.search geo.index", "zone=a"]
-        (document,) = invoke("--url", memory_url, "ls", "--capability", "sql.query", "--json").documents
-        assert (document["id"], document["host"], document["port"]) == ("sql-1", "10.0.0.8", 9800)
-        assert invoke("--url", memory_url, "ls", "--capability", "none").out == ""
-    assert invoke("--url", memory_url, "ls").out == ""
-
-
-@contextmanager
-def registered(url: str) -> Iterator[None]:
-    """Two extensions, in a thread of their own: the commands need the main one for their signals."""
-    ready, done = threading.Event(), threading.Event()
-    with ThreadPoolExecutor(1) as pool:
-        living = pool.submit(lambda: asyncio.run(_live(url, ready, done)))
-        try:
-            assert ready.wait(10)
-            yield
-        finally:
-            done.set()
-            living.result(10)
-
-
-async def _live(url: str, ready: threading.Event, done: threading.Event) -> None:
-    geo = ExtensionInfo("geo-1", "geo", "1.4.0", "::1", 9700, ["geo.search", "geo.index"], metadata={"zone": "a"})
-    sql = ExtensionInfo("sql-1", "sql", "2.0.0", "10.0.0.8", 9800, ["sql.query"])
-    async with (
-        osdisco.connect(url) as one,
-        osdisco.connect(url) as other,
-        DiscoveryService(one, geo) as first,
-        DiscoveryService(other, sql) as second,
-    ):
-        await first.wait_registered(10)
-        await second.wait_registered(10)
-        ready.set()
-        await asyncio.to_thread(done.wait)
 
 
 @pytest.mark.osdisco("etcd", "consul")
