@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Generator, Iterable
 from contextlib import suppress
 from types import TracebackType
 from typing import Any, Final, Self
@@ -13,7 +13,9 @@ from osdisco._keeper import Keeper
 from osdisco._records import encode_readable
 from osdisco._signal import Signal
 from osdisco.client import Client
+from osdisco.discovery.checks import Check
 from osdisco.discovery.extension import ExtensionStatus
+from osdisco.discovery.health import Health, Monitor, worse
 from osdisco.discovery.leaving import Drain, InFlight, Leaving
 from osdisco.errors import ClosedError, DiscoveryError, RecordError, TimedOutError
 from osdisco.registry._fields import refuse
@@ -31,6 +33,7 @@ class _Place(Keeper[ServiceEndpoint]):
         super().__init__(client, roster, changed, PREFIX, roster.service, desired.extension_id)
         self.desired = desired
         self._roster = roster
+        self._ending = False
 
     def look(self) -> None:
         """Find out whether another process has the id by now."""
@@ -38,13 +41,15 @@ class _Place(Keeper[ServiceEndpoint]):
         self._changed.fire()
 
     def desire(self, endpoint: ServiceEndpoint) -> None:
-        """Let it be what stands in the store."""
-        self.desired = endpoint
-        self._changed.fire()
+        """Let it be what stands in the store, unless it is on its way out."""
+        if not self._ending:
+            self.desired = endpoint
+            self._changed.fire()
 
     def announce_end(self) -> None:
-        """Let it be STOPPING from now on."""
+        """Let it be STOPPING from now on, whatever others want it to be."""
         self.desire(evolve(self.desired, status=ExtensionStatus.STOPPING))
+        self._ending = True
 
     async def leave(self) -> None:
         """Say STOPPING before going, and give those who follow the service the time to see it.
@@ -80,15 +85,16 @@ class Registration:
         rosters: Rosters,
         definition: ServiceDefinition,
         status: ExtensionStatus,
+        checks: Iterable[Check],
         drain: Drain | None,
     ) -> None:
         client = rosters.client
-        endpoint = definition.endpoint(status)
-        _check(client, definition.name, endpoint)
+        _check(client, definition.name, definition.endpoint(status))
         self._rosters = rosters
         self._client = client
         self._definition = definition
-        self._endpoint = endpoint  # until it is begun
+        self._said = status
+        self._monitor = Monitor(checks, client.runtime, client._connection.supervisor, self._assess)
         self._drain = drain
         self._changed = Signal()
         self._roster: Roster | None = None
@@ -108,12 +114,24 @@ class Registration:
     @property
     def endpoint(self) -> ServiceEndpoint:
         """What is to stand in the store."""
-        return self._endpoint if self._place is None else self._place.desired
+        return self._settled() if self._place is None else self._place.desired
 
     @property
     def status(self) -> ExtensionStatus:
-        """The status that is to stand in the store."""
+        """The status that is to stand in the store: the worse of what was said and what the checks say."""
         return self.endpoint.status
+
+    @property
+    def health(self) -> Health:
+        """The checks by name, each with its state, its reason and since when; and their sum."""
+        return self._monitor.health
+
+    def _settled(self) -> ServiceEndpoint:
+        return self._definition.endpoint(worse(self._said, self.health.status))
+
+    def _assess(self, _: ExtensionStatus) -> None:
+        if self._place is not None:
+            self._place.desire(self._settled())
 
     @property
     def registered(self) -> bool:
@@ -163,11 +181,12 @@ class Registration:
 
     def _begin(self) -> None:
         self._roster = self._rosters.roster(self._definition.name)
-        self._place = _Place(self._client, self._roster, self._endpoint, self._changed)
-        self._roster.places.setdefault(place_of(self._endpoint.extension_id), []).append(self._place.look)
+        self._place = _Place(self._client, self._roster, self._settled(), self._changed)
+        self._roster.places.setdefault(place_of(self.endpoint.extension_id), []).append(self._place.look)
         clock, timeout = self._client.runtime.clock, self._client.options.timeout
         self._leaving = Leaving(self._place, self._changed, clock, timeout=timeout, drain=self._drain)
         self._place.start()
+        self._monitor.start()
 
     async def wait_registered(self, timeout: float | None = None) -> None:
         """Wait until the latest record stands in the store.
@@ -200,7 +219,9 @@ class Registration:
             )
 
     async def set_status(self, status: ExtensionStatus) -> None:
-        """Change the status. STOPPING is final. Waits as `update` does.
+        """Say how it is. STOPPING is final. Waits as `update` does.
+
+        With checks the worse of both stands: HEALTHY takes back what was said, and hides no check that fails.
 
         Raises:
             DiscoveryError: it is STOPPING, or another process has the id by now.
@@ -216,7 +237,7 @@ class Registration:
         Raises:
             DiscoveryError: naming the field that cannot be so, or another process has the id by now.
         """
-        await self._desire(self._definition.changed(**changes), self.status)
+        await self._desire(self._definition.changed(**changes), self._said)
 
     async def _desire(self, definition: ServiceDefinition, status: ExtensionStatus) -> None:
         if self._place is None or self._left:
@@ -224,10 +245,9 @@ class Registration:
         self._check_not_superseded()
         if self.status is ExtensionStatus.STOPPING:
             raise DiscoveryError(f"{self!r} is STOPPING, which is final")
-        endpoint = definition.endpoint(status)
-        _check(self._client, definition.name, endpoint)
-        self._definition = definition
-        self._place.desire(endpoint)
+        _check(self._client, definition.name, definition.endpoint(status))
+        self._definition, self._said = definition, status
+        self._place.desire(self._settled())
         if self._place.session is not None:  # else nobody could say for how long it is not registered
             with suppress(TimedOutError):
                 await self.wait_registered(self._client.options.timeout)
@@ -256,6 +276,7 @@ class Registration:
             del roster.places[segment]
         self._left = True
         self._changed.fire()
+        await self._monitor.aclose()
         await self._rosters.let_go(roster)
 
 

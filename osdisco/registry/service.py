@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Final
 
 from osdisco.client import Client
+from osdisco.discovery.checks import Check
 from osdisco.discovery.extension import ExtensionStatus
 from osdisco.discovery.leaving import Drain
 from osdisco.errors import ConfigError
@@ -52,18 +54,21 @@ class ServiceRegistry:
         definition: ServiceDefinition,
         *,
         status: ExtensionStatus = ExtensionStatus.HEALTHY,
+        checks: Iterable[Check] = (),
         drain: Drain | None = None,
     ) -> Registration:
         """Return a registration; enter or await it. It comes back by itself after any outage, from its latest state.
 
         Args:
-            status: to begin with.
+            status: to begin with, until `set_status`.
+            checks: what decides how it is: STARTING until all have passed, then HEALTHY, DEGRADED or UNHEALTHY.
             drain: how long `deregister` waits for calls under way; see `Drain`.
 
         Raises:
             DiscoveryError: naming the field that cannot be registered. InvalidNameError: names too long for a key.
+            ConfigError: two checks of one name, or something that is no check.
         """
-        return Registration(self._rosters, definition, status, drain)
+        return Registration(self._rosters, definition, status, checks, drain)
 
     async def get_endpoints(self, service: str, *, timeout: float | None = None) -> list[ServiceEndpoint]:
         """Ask the store which endpoints a service has, of all statuses, by id. Linearizable, and never protected.

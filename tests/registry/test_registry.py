@@ -10,7 +10,7 @@ import pytest
 from services import Diary, definition, delete_records, found, registered, until, viewed
 from worlds import World, lease_of
 
-from osdisco.discovery import Drain, ExtensionStatus
+from osdisco.discovery import Drain, ExtensionStatus, TtlCheck
 from osdisco.errors import ClosedError, ConfigError, DiscoveryError, InvalidNameError, TimedOutError
 from osdisco.registry import ServiceDefinition, ServiceEventKind, ServiceRegistry
 from osdisco.registry.registration import SEEN
@@ -108,6 +108,32 @@ async def test_leaving_drains_what_is_in_flight(world: World) -> None:
         assert [endpoint.status for endpoint in view.endpoints] == [STOPPING]
     await leaving
     await until(lambda: not view, 0.1)
+
+
+async def test_checks_decide_how_it_is_and_hide_nothing_worse_that_was_said(world: World) -> None:
+    view = await viewed(world.process())
+    heart = TtlCheck(5, name="heart")
+    registration = await registered(world.process())
+    await registration.deregister()
+    async with ServiceRegistry(world.process()).register(definition(), checks=[heart]) as registration:
+        assert registration.status is ExtensionStatus.STARTING
+        assert [endpoint.status for endpoint in view.endpoints] == [ExtensionStatus.STARTING]
+        heart.ok()
+        await until(lambda: [endpoint.status for endpoint in view.endpoints] == [HEALTHY], 1)
+        assert registration.health["heart"].reason
+        await registration.set_status(DEGRADED)
+        assert registration.status is DEGRADED
+        await registration.update(weight=1)
+        await asyncio.sleep(6)
+        assert [endpoint.status for endpoint in view.endpoints] == [ExtensionStatus.UNHEALTHY]
+        await registration.set_status(HEALTHY)
+        assert registration.status is ExtensionStatus.UNHEALTHY
+        leaving = asyncio.ensure_future(registration.deregister())
+        await asyncio.sleep(0)
+        heart.ok()
+        await leaving
+    await until(lambda: not view, 0.1)
+    assert registration.status is STOPPING
 
 
 async def test_several_services_and_instances_share_one_session_and_one_watch_for_each_service(world: World) -> None:
