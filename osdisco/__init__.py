@@ -88,12 +88,16 @@ if TYPE_CHECKING:
         ExtensionInfo as ExtensionInfo,
         Extensions as Extensions,
         ExtensionStatus as ExtensionStatus,
+        Finding as Finding,
+        Findings as Findings,
+        FindingState as FindingState,
         FunctionCheck as FunctionCheck,
         Health as Health,
         HttpCheck as HttpCheck,
         Leaving as Leaving,
         LeavingPhase as LeavingPhase,
         PolledCheck as PolledCheck,
+        Probing as Probing,
         Publication as Publication,
         TcpCheck as TcpCheck,
         TtlCheck as TtlCheck,
@@ -167,8 +171,8 @@ _HOMES = {
     ),
     "osdisco.discovery": (
         "Check CheckFailedError CheckState CheckStatus DiscoveryListener DiscoveryService Drain EndpointInfo "
-        "ExtensionEvent ExtensionInfo ExtensionStatus Extensions FunctionCheck Health HttpCheck Leaving "
-        "LeavingPhase PolledCheck Publication TcpCheck TtlCheck"
+        "ExtensionEvent ExtensionInfo ExtensionStatus Extensions Finding FindingState Findings FunctionCheck "
+        "Health HttpCheck Leaving LeavingPhase PolledCheck Probing Publication TcpCheck TtlCheck"
     ),
     "osdisco.errors": (
         "BarrierBrokenError ClosedError ConfigError ConflictError CoordinationError DeniedError "

@@ -69,7 +69,7 @@ def statuses(value: int | Iterable[int]) -> tuple[int, ...]:
     """Return statuses of HTTP, one or several."""
     found = (value,) if isinstance(value, int) else tuple(value) if isinstance(value, Iterable) else (value,)
     if not all(_is_number(one, 100, 599) and isinstance(one, int) for one in found):
-        raise ConfigError(f"HttpCheck.expected must be statuses from 100 to 599, not {value!a}")
+        raise ConfigError(f"expected must be statuses from 100 to 599, not {value!a}")
     return found
 
 

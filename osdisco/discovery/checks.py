@@ -55,7 +55,7 @@ class Verdict:
 
 
 @frozen
-class Check(ABC):
+class Check:
     """What all checks have.
 
     Args:
@@ -80,13 +80,13 @@ class Check(ABC):
         """The name, or what stands for it."""
         return self.name or self._described()
 
-    @abstractmethod
     def _described(self) -> str:
         """Return what it is shown as when it has no name."""
+        return type(self).__name__
 
 
 @frozen
-class PolledCheck(Check):
+class PolledCheck(Check, ABC):
     """A check that is run again and again: derive from it and write `run` for one of your own.
 
     Args:
@@ -126,9 +126,9 @@ class HttpCheck(PolledCheck):
     expected: tuple[int, ...] = field(default=(), kw_only=True, converter=statuses)
     headers: Mapping[str, str] = field(factory=dict, kw_only=True, repr=False, converter=headers)
     tls: ssl.SSLContext | None = field(default=None, kw_only=True, repr=False)
-    target: Target = field(init=False, repr=False)
+    _target: Target = field(init=False, repr=False)
 
-    @target.default
+    @_target.default
     def _parsed(self) -> Target:
         return _located("HttpCheck.url", lambda: Target.parse(self.url))
 
@@ -137,13 +137,13 @@ class HttpCheck(PolledCheck):
             raise ConfigError("HttpCheck needs aiohttp: pip install 'osdisco[health]'")
 
     def _described(self) -> str:
-        return str(self.target)
+        return str(self._target)
 
     async def run(self) -> None:
         """Ask once."""
         from osdisco.discovery._http import Request, ask
 
-        await ask(Request(self.target, self.method, self.expected, self.headers, self.tls))
+        await ask(Request(self._target, self.method, self.expected, self.headers, self.tls))
 
 
 @frozen
@@ -155,9 +155,9 @@ class TcpCheck(PolledCheck):
     """
 
     address: str = field(validator=text)
-    place: tuple[str, int] = field(init=False, repr=False)
+    _place: tuple[str, int] = field(init=False, repr=False)
 
-    @place.default
+    @_place.default
     def _parsed(self) -> tuple[str, int]:
         host, port = _located("TcpCheck.address", lambda: split_address(self.address))
         if port is None:
@@ -170,7 +170,7 @@ class TcpCheck(PolledCheck):
     async def run(self) -> None:
         """Connect once."""
         try:
-            _, writer = await asyncio.open_connection(*self.place)
+            _, writer = await asyncio.open_connection(*self._place)
         except OSError as exc:
             raise CheckFailedError(cannot_connect(exc)) from exc
         writer.close()
@@ -271,7 +271,7 @@ def distinct(checks: Iterable[Check]) -> tuple[Check, ...]:
         raise ConfigError(f"checks are a list of HttpCheck, TcpCheck, TtlCheck or FunctionCheck, not {checks!a}")
     found = tuple(checks)
     for check in found:
-        if not isinstance(check, Check):
+        if not isinstance(check, PolledCheck | TtlCheck):
             raise ConfigError(f"a check is a HttpCheck, TcpCheck, TtlCheck or FunctionCheck, not {check!a}")
     labels = [check.label for check in found]
     if twice := sorted({label for label in labels if labels.count(label) > 1}):

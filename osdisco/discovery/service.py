@@ -13,12 +13,15 @@ from attrs import evolve
 from osdisco._signal import Signal
 from osdisco.client import Client
 from osdisco.discovery._gauges import gauges
+from osdisco.discovery._prober import Prober
 from osdisco.discovery.checks import Check
 from osdisco.discovery.extension import ExtensionInfo, ExtensionStatus
 from osdisco.discovery.extensions import Extensions, Pair
+from osdisco.discovery.findings import Findings
 from osdisco.discovery.health import Health, Monitor
 from osdisco.discovery.leaving import Drain, InFlight, Leaving
 from osdisco.discovery.listeners import Dispatcher, ExtensionEvent, Listener
+from osdisco.discovery.probing import Probing
 from osdisco.discovery.publication import Publication, Publishers
 from osdisco.discovery.registrar import Registrar
 from osdisco.discovery.registration import fold
@@ -35,6 +38,7 @@ class DiscoveryService:
         checks: what decides how the own extension is: STARTING until all have passed, then HEALTHY, DEGRADED or
             UNHEALTHY. Without any only `set_status` changes it.
         drain: how long `stop` waits; by default not at all, or as `Drain()` says once `in_flight` was used.
+        probing: how this process probes others' extensions, if it is to.
         publish: other catalogs that show the extension, too.
 
     Raises:
@@ -49,6 +53,7 @@ class DiscoveryService:
         *,
         checks: Iterable[Check] = (),
         drain: Drain | None = None,
+        probing: Probing | None = None,
         publish: Sequence[Publication] = (),
     ) -> None:
         self._client = client
@@ -63,6 +68,11 @@ class DiscoveryService:
             self._registrar = Registrar(client, extension, self._view, self._changed, checked=checked)
         elif self.health:
             raise DiscoveryError("checks are of the own extension; give an ExtensionInfo, too")
+        self._findings = Findings(client)
+        self._prober: Prober | None = None
+        if probing is not None:
+            own_id = "" if extension is None else extension.id
+            self._prober = Prober(client, probing, self._extensions, self._findings, own_id)
         self._leaving = Leaving(
             self._registrar, self._changed, client.runtime.clock, timeout=client.options.timeout, drain=drain
         )
@@ -107,6 +117,17 @@ class DiscoveryService:
     def _assess(self, status: ExtensionStatus) -> None:
         self._own.assess(status)
 
+    async def findings(self) -> Findings:
+        """Return the live view of what those who probe others' extensions found. It ends with this service.
+
+        Raises:
+            TimedOutError: the store was not seen within `timeout`. ClosedError: not started, or stopped.
+        """
+        if not self._started or self._stopped:
+            raise ClosedError("findings are shown between start and stop")
+        await self._findings._wait_known(self._client.options.timeout)
+        return self._findings
+
     @property
     def draining(self) -> bool:
         """Whether `stop` has begun: take on no more work than what still comes, and no work of long life."""
@@ -136,6 +157,8 @@ class DiscoveryService:
                 self._registrar.start()
             self._publishers.start()
             self._monitor.start()
+            if self._prober is not None:
+                self._prober.start()
         return self
 
     async def stop(self, *, now: bool = False) -> None:
@@ -158,6 +181,9 @@ class DiscoveryService:
         finally:
             await self._publishers.stop()
             await self._monitor.aclose()
+            if self._prober is not None:
+                await self._prober.aclose()
+            await self._findings._follower.aclose()
             await self._dispatcher.aclose()
             await self._view.aclose()
             self._closed = True
@@ -273,6 +299,8 @@ class DiscoveryService:
     def _on_change(self, pairs: Sequence[Pair]) -> None:
         if pairs:
             self._dispatcher.tell([ExtensionEvent(old, new) for old, new in pairs])
+            if self._prober is not None:
+                self._prober.look(one.id for pair in pairs for one in pair if one is not None)
         if self._registrar is not None:
             self._registrar.look(self._extensions._table)
         self._changed.fire()

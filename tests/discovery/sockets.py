@@ -21,7 +21,8 @@ class Server:
         open: connections that stand.
     """
 
-    def __init__(self, answer: bytes | Script) -> None:
+    def __init__(self, answer: bytes | Script, host: str) -> None:
+        self._host = host
         self._answer = answer
         self.requests: list[str] = []
         self.open = 0
@@ -29,7 +30,7 @@ class Server:
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}/health"
+        return f"http://{self._host}:{self.port}/health"
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.open += 1
@@ -57,7 +58,7 @@ class Server:
 @asynccontextmanager
 async def serving(answer: bytes | Script = OK, host: str = "127.0.0.1") -> AsyncGenerator[Server, None]:
     """Serve on a free port; at the end all connections must have been closed by the other side."""
-    server = Server(answer)
+    server = Server(answer, host)
     listener = await asyncio.start_server(server.serve, host, 0)
     server.port = listener.sockets[0].getsockname()[1]
     try:

@@ -248,16 +248,13 @@ async def test_a_function_passes_otherwise(world: World, function: Callable[[], 
 
 async def test_a_check_of_ones_own(world: World) -> None:
     class Sluggish(PolledCheck):
-        def _described(self) -> str:
-            return "sluggish"
-
         async def run(self) -> None:
             await asyncio.sleep(1)
 
     monitor, told = await monitored(world, Sluggish(interval=5))
     await asyncio.sleep(2)
     assert told == [HEALTHY]
-    assert list(monitor.health) == ["sluggish"]
+    assert list(monitor.health) == ["Sluggish"]
 
 
 # Reports of the process itself
@@ -501,8 +498,8 @@ BAD = [
     (lambda: HttpCheck("http://h/", startup_grace=-1), "HttpCheck.startup_grace must be seconds from 0 to 86400"),
     (lambda: HttpCheck("http://h/", critical="no"), "HttpCheck.critical must be True or False, not 'no'"),
     (lambda: HttpCheck("http://h/", method="DELETE"), "HttpCheck.method must be GET or HEAD, not 'DELETE'"),
-    (lambda: HttpCheck("http://h/", expected=99), "HttpCheck.expected must be statuses from 100 to 599, not 99"),
-    (lambda: HttpCheck("http://h/", expected="200"), "HttpCheck.expected must be statuses"),
+    (lambda: HttpCheck("http://h/", expected=99), "expected must be statuses from 100 to 599, not 99"),
+    (lambda: HttpCheck("http://h/", expected="200"), "expected must be statuses"),
     (lambda: HttpCheck("http://h/", headers={"a b": "c"}), "HttpCheck.headers: 'a b' is no name of a header"),
     (lambda: HttpCheck("http://h/", headers={"a": "b\r\nc"}), "HttpCheck.headers: a must be text on one line"),
     (lambda: HttpCheck("http://h/", headers=["a"]), "HttpCheck.headers must be text by name, not list"),

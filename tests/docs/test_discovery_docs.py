@@ -34,11 +34,10 @@ def test_every_example_shows_something() -> None:
     assert [str(example) for example in EXAMPLES if not example.claims] == []
 
 
-INTERNAL: set[Name] = set()
+INTERNAL: set[Name] = {("TtlCheck", "next_report"), ("HttpCheck", "run"), ("TcpCheck", "run")}
 """For what is built on them; users have other calls."""
 
-LATER = {"Check", "CheckState", "FunctionCheck", "HttpCheck", "PolledCheck", "TcpCheck", "TtlCheck"}
-LATER |= {"Leaving", "LeavingPhase", "Publication"}
+LATER = {"Leaving", "LeavingPhase", "Publication"}
 LATER |= {"DiscoveryService.draining", "DiscoveryService.in_flight", "DiscoveryService.leaving"}
 """What still lacks an example, whole classes or single names. What has one by now must be taken out."""
 

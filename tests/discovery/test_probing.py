@@ -1,0 +1,416 @@
+"""Probing by its rules: shared out over the probers, at most two at one endpoint, what they find seen by all."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter, defaultdict
+from typing import Any
+
+import pytest
+from extensions import info, observer, registered, until
+from worlds import World, lease_of
+
+from osdisco.backend import Delete, Put
+from osdisco.discovery import (
+    CheckFailedError,
+    DiscoveryService,
+    ExtensionStatus,
+    Finding,
+    Findings,
+    FindingState,
+    Probing,
+)
+from osdisco.discovery._prober import SETTLING
+from osdisco.discovery._target import RefusedError
+from osdisco.discovery.findings import ProberMember
+from osdisco.discovery.probing import HttpProbe, chosen, target_of
+from osdisco.errors import ClosedError, ConfigError, TimedOutError
+
+PASSING, FAILING, REFUSED = FindingState
+
+
+class Net:
+    """What probes reach: hosts in `ill` fail, those in `refused` are refused. `asked` are the times by host."""
+
+    def __init__(self, world: World) -> None:
+        self.ill: set[str] = set()
+        self.refused: set[str] = set()
+        self.asked: dict[str, list[tuple[float, str]]] = defaultdict(list)
+        self._now = world.clock.now
+
+    async def run(self, probe: HttpProbe) -> None:
+        host = probe.target.host
+        task = asyncio.current_task()
+        assert task is not None
+        self.asked[host].append((self._now(), task.get_name()))
+        probe.refused[0] = host in self.refused
+        if host in self.refused:
+            raise CheckFailedError("not allowed")
+        if host in self.ill:
+            raise CheckFailedError("HTTP 503")
+
+    def count(self) -> Counter[str]:
+        return Counter({host: len(times) for host, times in self.asked.items()})
+
+
+@pytest.fixture
+def net(world: World, monkeypatch: pytest.MonkeyPatch) -> Net:
+    net = Net(world)
+
+    async def run(self: HttpProbe) -> None:
+        await net.run(self)
+
+    monkeypatch.setattr(HttpProbe, "run", run)
+    return net
+
+
+def probing(**options: Any) -> Probing:
+    return Probing(allow=["10.0.0.0/8"], **options)
+
+
+async def prober(world: World, name: str = "", **options: Any) -> DiscoveryService:
+    """Start a process that probes, and has no extension of its own."""
+    return await DiscoveryService(world.process(name), probing=probing(**options)).start()
+
+
+async def extensions(world: World, count: int) -> DiscoveryService:
+    """Register extensions at 10.0.0.1 and so on; returns one that observes."""
+    client = world.process()
+    for number in range(1, count + 1):
+        await registered(client, f"x{number}", host=f"10.0.0.{number}")
+    return await observer(world.process())
+
+
+def shares(*probers: DiscoveryService) -> dict[str, int]:
+    """Return how many of the probers probe each extension."""
+    return dict(Counter(id_ for one in probers for id_ in one._prober.endpoints))  # type: ignore[union-attr]
+
+
+async def states(seer: DiscoveryService, id_: str) -> list[FindingState]:
+    return [finding.state for finding in (await seer.findings()).get(id_, ())]
+
+
+# Shared out
+
+
+def members(count: int) -> dict[str, ProberMember]:
+    return {f"p{n}": ProberMember(f"p{n}", f"host:{n}", f"own{n}") for n in range(count)}
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 3, 10])
+def test_two_are_chosen_or_as_many_as_there_are_and_never_oneself(count: int) -> None:
+    for number in range(200):
+        assert len(chosen(f"x{number}", members(count))) == min(count, 2)
+    for number in range(count):
+        assert f"p{number}" not in chosen(f"own{number}", members(count))
+
+
+def test_the_shares_are_even_and_little_moves_when_a_prober_comes() -> None:
+    before = {f"x{n}": chosen(f"x{n}", members(10)) for n in range(2000)}
+    after = {id_: chosen(id_, members(11)) for id_ in before}
+    loads = Counter(one for pair in before.values() for one in pair)
+    assert len(loads) == 10
+    assert max(loads.values()) < 1.25 * 400
+    moved = sum(len(after[id_] - before[id_]) for id_ in before)
+    assert moved == sum("p10" in pair for pair in after.values()), "only what the new one takes over"
+    assert moved < 1.25 * 4000 / 11
+
+
+async def test_two_probe_each_endpoint_however_many_there_are(world: World, net: Net) -> None:
+    await extensions(world, 20)
+    probers = [await prober(world) for _ in range(5)]
+    await asyncio.sleep(15)
+    assert shares(*probers) == {f"x{n}": 2 for n in range(1, 21)}
+    net.asked.clear()
+    await asyncio.sleep(100)
+    assert set(net.count()) == {f"10.0.0.{n}" for n in range(1, 21)}
+    assert all(17 <= count <= 23 for count in net.count().values()), net.count()
+
+
+async def test_while_probers_come_and_go_never_three_probe_one_endpoint(world: World, net: Net) -> None:
+    await extensions(world, 10)
+    probers: list[DiscoveryService] = []
+    for _ in range(4):
+        probers.append(await prober(world, interval=1))
+        await asyncio.sleep(7)
+    await probers.pop(0).stop()
+    await asyncio.sleep(7)
+    world.kill(world.clients[3])
+    await asyncio.sleep(3 * world.ttl)
+    for host, times in net.asked.items():
+        for at, _ in times:  # within less than an interval each prober asks once at most
+            near = [when for when, _ in times if at <= when < at + 0.85]
+            assert len(near) <= 2, f"{host} at {at}: {near}"
+
+
+async def test_when_a_prober_dies_another_takes_over(world: World, net: Net) -> None:
+    seer = await extensions(world, 10)
+    first, second = await prober(world), await prober(world)
+    dying = world.process()
+    await DiscoveryService(dying, probing=probing()).start()
+    await asyncio.sleep(15)
+    assert len((await seer.findings()).probers) == 3
+    world.kill(dying)
+    await asyncio.sleep(world.ttl + 2)
+    assert len((await seer.findings()).probers) == 2
+    assert shares(first, second) == {f"x{n}": 2 for n in range(1, 11)}
+
+
+async def test_who_is_cut_off_from_the_store_probes_nothing(world: World, net: Net) -> None:
+    """Others have taken its share by then."""
+    await extensions(world, 5)
+    cut = world.process()
+    await DiscoveryService(cut, probing=probing(interval=1)).start()
+    await asyncio.sleep(5)
+    assert net.asked
+    cut.backend.faults.outage()
+    await asyncio.sleep(world.ttl + 1)
+    net.asked.clear()
+    await asyncio.sleep(30)
+    assert not net.asked
+    cut.backend.faults.clear()
+    await asyncio.sleep(20)
+    assert len(net.asked) == 5
+
+
+async def test_nobody_probes_itself_nor_who_is_stopping(world: World, net: Net) -> None:
+    one = await DiscoveryService(world.process(), info("a", host="10.0.0.1"), probing=probing()).start()
+    two = await DiscoveryService(world.process(), info("b", host="10.0.0.2"), probing=probing()).start()
+    await asyncio.sleep(15)
+    assert shares(one, two) == {"a": 1, "b": 1}
+    await two.set_status(ExtensionStatus.STOPPING)
+    await asyncio.sleep(1)
+    assert shares(one, two) == {"a": 1}
+
+
+async def test_an_endpoint_is_first_asked_after_a_while_that_differs(world: World, net: Net) -> None:
+    await extensions(world, 50)
+    begun = world.clock.now()
+    await prober(world)
+    await asyncio.sleep(13)
+    first = [times[0][0] - begun for times in net.asked.values()]
+    assert len(first) == 50
+    assert min(first) >= SETTLING
+    assert max(first) - min(first) > 8
+
+
+async def test_one_that_moved_is_asked_where_it_is_now(world: World, net: Net) -> None:
+    service = await registered(world.process(), host="10.0.0.1")
+    await prober(world)
+    await asyncio.sleep(15)
+    await service.update(host="10.0.0.2")
+    net.asked.clear()
+    await asyncio.sleep(15)
+    assert set(net.asked) == {"10.0.0.2"}
+
+
+async def test_no_more_are_probed_than_the_limit_and_others_follow_when_one_goes(world: World, net: Net) -> None:
+    await extensions(world, 3)
+    extra = await registered(world.process(), "x0", host="10.0.0.9")
+    one = await prober(world, limit=2)
+    await asyncio.sleep(1)
+    assert len(shares(one)) == 2
+    for id_ in list(shares(one)):
+        world.store.commit([Delete(f"ns/{key}") for key in world.keys(f"ext/{id_}/")], {})  # comes back at once
+    await extra.stop()
+    await asyncio.sleep(2)
+    assert len(shares(one)) == 2
+
+
+# What is found
+
+
+async def test_all_see_what_is_found_and_the_record_stays_as_it_is(world: World, net: Net) -> None:
+    seer = await extensions(world, 2)
+    await prober(world, "one"), await prober(world, "two")
+    await asyncio.sleep(15)
+    findings = await seer.findings()
+    assert set(findings) == {"x1", "x2"}
+    assert findings.probers == ("one", "two")
+    assert [finding.prober for finding in findings["x1"]] == ["one", "two"]
+    first = findings["x1"][0]
+    assert (first.extension_id, first.url, first.reason) == ("x1", "http://10.0.0.1:9700/health", "passed")
+    net.ill.add("10.0.0.1")
+    await asyncio.sleep(45)
+    assert await states(seer, "x1") == [FAILING, FAILING]
+    assert await states(seer, "x2") == [PASSING, PASSING]
+    assert (findings.failing("x1"), findings.failing("x2"), findings.failing("unknown")) == (True, False, False)
+    assert findings["x1"][0].reason == "HTTP 503"
+    assert findings["x1"][0].since > first.since
+    assert seer.extensions["x1"].status is ExtensionStatus.STARTING
+    assert [one.status for one in await seer.discover_extensions()] == [ExtensionStatus.STARTING] * 2
+    net.ill.clear()
+    await asyncio.sleep(30)
+    assert await states(seer, "x1") == [PASSING, PASSING]
+
+
+async def test_rise_and_fall_hold_for_probes_too(world: World, net: Net) -> None:
+    seer = await extensions(world, 1)
+    await prober(world, interval=1, jitter=0, rise=2, fall=3)
+    await asyncio.sleep(5)
+    begun = world.clock.now()
+    for ill, state, least in ((True, FAILING, 2), (False, PASSING, 1)):
+        net.ill = {"10.0.0.1"} if ill else set()
+        begun = world.clock.now()
+        while await states(seer, "x1") != [state]:
+            await asyncio.sleep(0.05)
+        assert least <= world.clock.now() - begun <= least + 1.2
+
+
+async def test_at_first_it_takes_several_failures_too(world: World, net: Net) -> None:
+    seer = await extensions(world, 1)
+    net.ill.add("10.0.0.1")
+    await prober(world, interval=1, jitter=0, fall=3)
+    await until(lambda: len(net.asked["10.0.0.1"]) == 2)
+    await asyncio.sleep(0.5)
+    assert await states(seer, "x1") == []
+    await asyncio.sleep(1)
+    assert await states(seer, "x1") == [FAILING]
+    assert len(net.asked["10.0.0.1"]) == 3
+
+
+async def test_only_changes_are_published(world: World, net: Net) -> None:
+    await extensions(world, 10)
+    client = world.process()
+    await DiscoveryService(client, probing=probing()).start()
+    await asyncio.sleep(20)
+    client.backend.calls.clear()
+    await asyncio.sleep(300)
+    assert client.backend.calls["commit"] == 0
+    net.ill.add("10.0.0.1")
+    await asyncio.sleep(60)
+    assert client.backend.calls["commit"] == 1
+
+
+async def test_what_may_not_be_asked_is_told_and_is_no_failure(world: World, net: Net) -> None:
+    seer = await extensions(world, 1)
+    await registered(world.process(), "evil", host="169.254.169.254")
+    await registered(world.process(), "named", host="evil.example")
+    await registered(world.process(), "mail", host="10.0.0.1", port=25)
+    net.refused.add("evil.example")
+    await prober(world)
+    await asyncio.sleep(40)
+    findings = await seer.findings()
+    assert {id_: [one.state for one in found] for id_, found in findings.items()} == {
+        "x1": [PASSING],
+        "evil": [REFUSED],
+        "named": [REFUSED],
+        "mail": [REFUSED],
+    }
+    assert findings["evil"][0].reason == "169.254.169.254 is link-local, where clouds keep their metadata"
+    assert not findings.failing("evil")
+    assert set(net.asked) == {"10.0.0.1", "evil.example"}
+
+
+async def test_findings_come_back_after_the_loss_of_the_lease_and_go_with_their_prober(world: World, net: Net) -> None:
+    seer = await extensions(world, 3)
+    client = world.process()
+    service = await DiscoveryService(client, probing=probing()).start()
+    await asyncio.sleep(15)
+    assert len(world.keys("probe/")) == 4
+    world.store.faults.end_lease(await lease_of(client))
+    await asyncio.sleep(0)
+    assert world.keys("probe/") == []
+    await asyncio.sleep(15)
+    assert len(world.keys("probe/")) == 4
+    assert len(await seer.findings()) == 3
+    await service.stop()
+    await asyncio.sleep(0.1)
+    assert world.keys("probe/") == []
+    assert len(await seer.findings()) == 0
+
+
+async def test_findings_of_an_extension_that_has_gone_go_too(world: World, net: Net) -> None:
+    seer = await extensions(world, 1)
+    extra = await registered(world.process(), "extra", host="10.0.0.9")
+    await prober(world)
+    await asyncio.sleep(15)
+    assert set(await seer.findings()) == {"x1", "extra"}
+    await extra.stop()
+    await asyncio.sleep(1)
+    assert set(await seer.findings()) == {"x1"}
+
+
+async def test_hostile_ids_are_only_text(world: World, net: Net) -> None:
+    client = world.process()
+    ids = ["..", "a/b", "é", "member", "found/x", "%2F"]
+    for id_ in ids:
+        await registered(client, id_, host="10.0.0.1")
+    await prober(world)
+    seer = await observer(world.process())
+    await asyncio.sleep(15)
+    assert sorted(await seer.findings()) == sorted(ids)
+
+
+BAD_RECORDS = {
+    "probe/found/x1/p.1": b"{",
+    "probe/found/x1/p.2": b'{"extension_id":"x2","prober":"p","url":"","state":"passing","reason":"","since":1}',
+    "probe/found/x1/p.3": b'{"extension_id":"x1","prober":"p","url":"","state":"fine","reason":"","since":1}',
+    "probe/found/x1/p.4": b'{"extension_id":"x1","prober":"p","url":"","state":"passing","reason":"","since":"1"}',
+    "probe/found/p.5": b'{"extension_id":"","prober":"p","url":"","state":"passing","reason":"","since":1}',
+    "probe/member/p.6": b'{"id":7}',
+    "probe/other/p.7": b"{}",
+    "probe/p.8": b"{}",
+}
+
+
+async def test_bad_records_of_others_are_skipped_and_told(world: World, net: Net) -> None:
+    seer = await extensions(world, 1)
+    world.store.commit([Put(f"ns/{key}", value) for key, value in BAD_RECORDS.items()], {})
+    await prober(world)
+    await asyncio.sleep(15)
+    findings = await seer.findings()
+    assert set(findings) == {"x1"}
+    assert set(findings.skipped) == set(BAD_RECORDS)
+    assert "state" in findings.skipped["probe/found/x1/p.3"]
+    world.store.commit([Delete(f"ns/{key}") for key in BAD_RECORDS], {})
+    await asyncio.sleep(0.1)
+    assert findings.skipped == {}
+
+
+async def test_of_one_prober_the_newest_finding_counts(world: World) -> None:
+    old = b'{"extension_id":"x1","prober":"p","url":"","state":"passing","reason":"old","since":1,"prober_id":"1"}'
+    seer = await observer(world.process())
+    for number, value in enumerate((old, old.replace(b"old", b"new"))):
+        world.store.commit([Put(f"ns/probe/found/x1/p.{number}", value)], {})
+    (finding,) = (await seer.findings())["x1"]
+    assert finding == Finding("x1", "p", "", PASSING, "new", 1, "1")
+
+
+# Use and misuse
+
+
+async def test_findings_are_shown_between_start_and_stop(world: World) -> None:
+    service = DiscoveryService(world.process())
+    with pytest.raises(ClosedError):
+        await service.findings()
+    async with service:
+        findings = await service.findings()
+        assert isinstance(findings, Findings)
+        assert (len(findings), findings.probers, findings.stale) == (0, (), False)
+        assert findings.age < 1
+        assert repr(findings) == "<Findings of 0 probers on 0 extensions>"
+    with pytest.raises(ClosedError):
+        await service.findings()
+    assert findings.stale
+
+
+async def test_findings_need_the_store_once(world: World) -> None:
+    client = world.process(timeout=1)
+    client.backend.faults.outage()
+    async with DiscoveryService(client) as service:
+        with pytest.raises(TimedOutError):
+            await service.findings()
+        client.backend.faults.clear()
+        assert len(await service.findings()) == 0
+
+
+async def test_something_else_than_a_probing_is_refused(world: World) -> None:
+    with pytest.raises(ConfigError, match="probing must be a Probing"):
+        DiscoveryService(world.process(), probing=["10.0.0.0/8"])
+
+
+def test_the_address_of_an_allowed_name_is_looked_at_when_it_is_asked() -> None:
+    assert target_of(info(host="geo.example"), probing()) is not None
+    with pytest.raises(RefusedError):
+        target_of(info(host="11.0.0.1"), probing())
