@@ -20,7 +20,8 @@ from osdisco.discovery.leaving import Drain, InFlight, Leaving
 from osdisco.errors import ClosedError, DiscoveryError, RecordError, TimedOutError
 from osdisco.registry._fields import refuse
 from osdisco.registry.definition import ServiceDefinition, ServiceEndpoint
-from osdisco.registry.roster import PREFIX, Record, Roster, Rosters, place_of
+from osdisco.registry.record import PREFIX, Record
+from osdisco.registry.roster import Roster, Rosters, place_of
 
 SEEN: Final = 1.0
 """Seconds that leaving waits at most until it sees itself STOPPING, so that others can have seen it, too."""

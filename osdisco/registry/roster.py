@@ -5,51 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final, Protocol
 
-from attrs import frozen
-
 from osdisco._feed import Change
 from osdisco._follower import Follower
 from osdisco._protection import Pairs
-from osdisco._records import decode
 from osdisco._staleness import Staleness
-from osdisco.backend import Snapshot
 from osdisco.client import Client
-from osdisco.discovery.table import Folded, Kind
+from osdisco.discovery.table import Folded
 from osdisco.errors import ClosedError, DeniedError, OsdiscoError, TimedOutError, UnavailableError
 from osdisco.names import escape
 from osdisco.registry.definition import ServiceEndpoint
-
-PREFIX: Final = "svc"
-
-
-@frozen
-class Record:
-    """What stands in the store under `svc/<service>/<extension_id>/<process>.<number>`.
-
-    `incarnation` is the creation revision of the process's first record; 0 in that very record, whose own then counts.
-    """
-
-    endpoint: ServiceEndpoint
-    incarnation: int = 0
-
-
-def _read(value: bytes) -> tuple[ServiceEndpoint, int]:
-    record = decode(value, Record)
-    return record.endpoint, record.incarnation
-
-
-SERVICES: Final = Kind("service endpoint", _read, lambda endpoint: endpoint.extension_id)
-
-
-def folded(client: Client, service: str) -> Folded[ServiceEndpoint]:
-    """Return an empty table of a service."""
-    return Folded(SERVICES, client._keys, PREFIX, service)
-
-
-def endpoints_of(table: Folded[ServiceEndpoint], snapshot: Snapshot) -> list[ServiceEndpoint]:
-    """Return what a snapshot holds, by id."""
-    table.apply(Change(snapshot.items, {}, snapshot.revision))
-    return [endpoint for _, endpoint in sorted(table.items())]
+from osdisco.registry.record import table_of
 
 
 class Onlooker(Protocol):
@@ -70,7 +35,7 @@ class Roster(Follower):
 
     def __init__(self, client: Client, service: str) -> None:
         self.service: Final = service
-        self.table: Final = folded(client, service)
+        self.table: Final[Folded[ServiceEndpoint]] = table_of(client._keys, service)
         self.onlookers: Final[dict[int, Onlooker]] = {}  # by identity: two views that show the same are two
         self.places: Final[dict[str, list[Callable[[], None]]]] = {}
         self.staleness: Final = Staleness(self, self._tell_stale)

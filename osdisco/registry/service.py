@@ -11,8 +11,9 @@ from osdisco.discovery.extension import ExtensionStatus
 from osdisco.discovery.leaving import Drain
 from osdisco.errors import ConfigError
 from osdisco.registry.definition import ServiceDefinition, ServiceEndpoint
+from osdisco.registry.record import fold, table_of
 from osdisco.registry.registration import Registration
-from osdisco.registry.roster import Rosters, endpoints_of, folded
+from osdisco.registry.roster import Rosters
 from osdisco.registry.view import ServiceView
 from osdisco.registry.watch import ServiceWatch
 
@@ -77,8 +78,8 @@ class ServiceRegistry:
         """
         connection = self._client._connection
         connection.check_open()
-        table = folded(self._client, service)
-        return endpoints_of(table, await connection.scan(table.target, timeout))
+        table = table_of(self._client._keys, service)
+        return fold(table, await connection.scan(table.target, timeout))
 
     def view(
         self, service: str, *, protection: float | None = None, protection_window: float | None = None
@@ -90,7 +91,7 @@ class ServiceRegistry:
         """
         share = self._share if protection is None else _checked_share(protection)
         window = self._window if protection_window is None else _checked_window(protection_window)
-        folded(self._client, service)
+        table_of(self._client._keys, service)
         return ServiceView(self._rosters, service, share, window)
 
     def watch(

@@ -238,7 +238,7 @@ class ServiceView(Mapping[str, ServiceEndpoint]):
             elif old is not None:
                 del self._shown[old.extension_id]
         self._endpoints = None if changes else self._endpoints
-        events = events_of(changes)
+        events = events_of(changes) if self._ears else []
         if self.protecting and not protected:
             log.warning("%r: too many vanished at once, and some of them are shown on", self)
             events.insert(0, ServiceEvent(ServiceEventKind.PROTECTING))

@@ -294,7 +294,7 @@ def play(store: Store, steps: list[tuple[str, object]]) -> None:
             getattr(store, what)(sorted(argument & store.live.keys()))  # type: ignore[operator]
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(SHARES, STEPS)
 def test_whatever_happens_the_rules_hold_and_in_the_end_the_store_is_shown(
     share: float, steps: list[tuple[str, object]]

@@ -18,7 +18,7 @@ from osdisco.client import Client
 from osdisco.discovery import ExtensionStatus
 from osdisco.errors import DeniedError, OsdiscoError, UnavailableError
 from osdisco.registry import ServiceEventKind, ServiceRegistry
-from osdisco.registry.roster import Record
+from osdisco.registry.record import Record
 from osdisco.testing import run
 
 WINDOW = 20.0
