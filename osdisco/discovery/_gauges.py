@@ -7,20 +7,22 @@ from collections.abc import Iterator
 from math import isfinite
 from typing import TYPE_CHECKING
 
+from osdisco.discovery._watching import CheckState
 from osdisco.discovery.extension import ExtensionStatus
-from osdisco.metrics._catalog import EXTENSIONS, REGISTERED, VIEW_AGE, VIEW_SKIPPED, VIEW_STALE
+from osdisco.metrics._catalog import CHECK, EXTENSIONS, REGISTERED, VIEW_AGE, VIEW_SKIPPED, VIEW_STALE
 from osdisco.metrics._hooks import Sample
 
 if TYPE_CHECKING:
-    from osdisco.discovery.extensions import Extensions
     from osdisco.discovery.publication import Publishers
     from osdisco.discovery.registrar import Registrar
+    from osdisco.discovery.service import DiscoveryService
 
 
 def gauges(
-    namespace: str, extensions: Extensions, registrar: Registrar | None, publishers: Publishers
+    namespace: str, service: DiscoveryService, registrar: Registrar | None, publishers: Publishers
 ) -> Iterator[Sample]:
-    """Yield how the view is, and whether this process's own extension is registered."""
+    """Yield how the view is, and how this process's own extension."""
+    extensions = service.extensions
     found = Counter(extension.status for extension in list(extensions.values()))
     for status in ExtensionStatus:
         yield Sample(EXTENSIONS, found[status], (namespace, status.value))
@@ -30,4 +32,7 @@ def gauges(
     yield Sample(VIEW_SKIPPED, len(extensions.skipped), (namespace,))
     if registrar is not None:
         yield Sample(REGISTERED, registrar.registered, (namespace, registrar.desired.id))
+    for name, check in service.health.items():
+        for state in CheckState:
+            yield Sample(CHECK, check.state is state, (namespace, name, state.value))
     yield from publishers.gauges(namespace)

@@ -151,7 +151,7 @@ class DiscoveryService:
             self._view.start()
             namespace = self._client._keys.root.rstrip("/")
             self._unfollow = self._client.runtime.metrics.follow(
-                partial(gauges, namespace, self._extensions, self._registrar, self._publishers)
+                partial(gauges, namespace, self, self._registrar, self._publishers)
             )
             if self._registrar is not None:
                 self._registrar.start()

@@ -44,6 +44,9 @@ REGISTERED: Final = Metric(
     "1 while the latest record of this process's extension stands in the store.",
     ("namespace", "extension"),
 )
+CHECK: Final = Metric(
+    "osdisco_check", _G, "1 for the state that a check of this extension is in.", ("namespace", "check", "state")
+)
 REGISTRATIONS: Final = Metric(
     "osdisco_registrations",
     _C,
@@ -75,6 +78,7 @@ METRICS: Final = (
     VIEW_AGE,
     VIEW_SKIPPED,
     REGISTERED,
+    CHECK,
     REGISTRATIONS,
     SESSIONS,
     SESSION_LOSSES,

@@ -15,7 +15,7 @@ from worlds import World, lease_of
 
 import osdisco
 from osdisco.client import Client
-from osdisco.discovery import DiscoveryService, ExtensionInfo, ExtensionStatus
+from osdisco.discovery import DiscoveryService, ExtensionInfo, ExtensionStatus, TtlCheck
 from osdisco.errors import ConfigError
 from osdisco.metrics import METRICS, Kind, Metric, Metrics, OpenTelemetryMetrics, PrometheusMetrics, Sample
 
@@ -160,6 +160,19 @@ async def test_renewals_that_fail_and_watches_that_break(world: World, counted: 
         after = counted.read()
     assert after['osdisco_renewals_total{result="failed"}'] >= 1
     assert after["osdisco_watch_interruptions_total"] >= 1
+
+
+async def test_a_check_is_in_one_state(world: World, counted: Counted) -> None:
+    check = TtlCheck(60, name="disk")
+    async with DiscoveryService(process(world, counted), info(status=ExtensionStatus.STARTING), checks=[check]):
+        for report, wanted in ((None, "starting"), (check.ok, "passing"), (lambda: check.fail("full"), "failing")):
+            if report is not None:
+                report()
+            await asyncio.sleep(1)
+            now = counted.read()
+            states = ("starting", "passing", "failing")
+            shown = {state: now[f'osdisco_check{{check="disk",namespace="ns",state="{state}"}}'] for state in states}
+            assert shown == {state: float(state == wanted) for state in states}
 
 
 async def test_a_session_that_is_closed_is_no_loss(world: World, counted: Counted) -> None:
