@@ -100,12 +100,18 @@ def _named(node: ast.AST) -> Iterator[tuple[str, str]]:
 
 
 def _defined(area: Area) -> Iterator[Name]:
-    """Return the methods of classes that the examples derive: those are called by the library."""
+    """Return what is defined in classes that the examples derive: the library uses it."""
     for example in area.examples:
         for node in ast.walk(example.tree()):
             if isinstance(node, ast.ClassDef):
-                functions = (part for part in node.body if isinstance(part, ast.FunctionDef | ast.AsyncFunctionDef))
-                yield from ((ast.unparse(base), part.name) for part in functions for base in node.bases)
+                names = [name for part in node.body for name in _names(part)]
+                yield from ((ast.unparse(base), name) for name in names for base in node.bases)
+
+
+def _names(part: ast.stmt) -> list[str]:
+    if isinstance(part, ast.FunctionDef | ast.AsyncFunctionDef):
+        return [part.name]
+    return [ast.unparse(target) for target in part.targets] if isinstance(part, ast.Assign) else []
 
 
 def calls(tree: ast.AST) -> set[tuple[str, str]]:
