@@ -101,6 +101,8 @@ if TYPE_CHECKING:
         Publication as Publication,
         TcpCheck as TcpCheck,
         TtlCheck as TtlCheck,
+        ViewFresh as ViewFresh,
+        ViewStale as ViewStale,
     )
     from osdisco.errors import (
         BarrierBrokenError as BarrierBrokenError,
@@ -172,7 +174,7 @@ _HOMES = {
     "osdisco.discovery": (
         "Check CheckFailedError CheckState CheckStatus DiscoveryListener DiscoveryService Drain EndpointInfo "
         "ExtensionEvent ExtensionInfo ExtensionStatus Extensions Finding FindingState Findings FunctionCheck "
-        "Health HttpCheck Leaving LeavingPhase PolledCheck Probing Publication TcpCheck TtlCheck"
+        "Health HttpCheck Leaving LeavingPhase PolledCheck Probing Publication TcpCheck TtlCheck ViewFresh ViewStale"
     ),
     "osdisco.errors": (
         "BarrierBrokenError ClosedError ConfigError ConflictError CoordinationError DeniedError "

@@ -20,13 +20,25 @@ Take = Callable[[Change, bool], None]
 
 
 class Follower:
-    """Follows a target, survives outages of the store, and hands every change to `take`. Enter, await or start it."""
+    """Follows a target, survives outages of the store, and hands every change to `take`. Enter, await or start it.
 
-    def __init__(self, feeds: Feeds, connection: Connection, target: str, take: Take) -> None:
+    Args:
+        trouble: told whenever the watch is interrupted, at last by ClosedError.
+    """
+
+    def __init__(
+        self,
+        feeds: Feeds,
+        connection: Connection,
+        target: str,
+        take: Take,
+        trouble: Callable[[OsdiscoError], None] = lambda error: None,
+    ) -> None:
         self._feeds: Final = feeds
         self._connection: Final = connection
         self._target: Final = target
         self._take: Final = take
+        self._trouble: Final = trouble
         self._feed: Feed | None = None
         self._known = False
         self._seen: float | None = None  # when it was closed
@@ -140,4 +152,5 @@ class Follower:
 
     def on_trouble(self, error: OsdiscoError) -> None:
         """Learn that the feed was interrupted."""
+        self._trouble(error)
         self._signal.fire()

@@ -28,7 +28,7 @@ from osdisco.backend import (
     Snapshot,
     check_commit,
 )
-from osdisco.errors import ConfigError, ConflictError, InvalidCommitError
+from osdisco.errors import ConfigError, ConflictError, InvalidCommitError, OsdiscoError
 from osdisco.metrics._hooks import Metrics
 from osdisco.runtime import Clock, CredentialProvider, Runtime, default_name
 from osdisco.session import Session
@@ -223,9 +223,11 @@ class Client:
         """Return a view of one of the store's own keys, or of a prefix of them."""
         return View(self._feeds, self._connection, self._keys, target)
 
-    def _follow(self, target: str, take: Take) -> Follower:
+    def _follow(
+        self, target: str, take: Take, trouble: Callable[[OsdiscoError], None] = lambda error: None
+    ) -> Follower:
         """Return what hands on the changes of one of the store's own prefixes, and keeps no items of its own."""
-        return Follower(self._feeds, self._connection, target, take)
+        return Follower(self._feeds, self._connection, target, take, trouble)
 
     def watch(self, prefix: str = "") -> Watch:
         """Return `async with` around an iterator of Change; the first holds what is there."""

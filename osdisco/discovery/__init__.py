@@ -2,12 +2,13 @@
 
 from osdisco.discovery._watching import CheckState, CheckStatus
 from osdisco.discovery.checks import Check, CheckFailedError, FunctionCheck, HttpCheck, PolledCheck, TcpCheck, TtlCheck
+from osdisco.discovery.events import ExtensionEvent, ViewFresh, ViewStale
 from osdisco.discovery.extension import EndpointInfo, ExtensionInfo, ExtensionStatus
 from osdisco.discovery.extensions import Extensions
 from osdisco.discovery.findings import Finding, Findings, FindingState
 from osdisco.discovery.health import Health
 from osdisco.discovery.leaving import Drain, Leaving, LeavingPhase
-from osdisco.discovery.listeners import DiscoveryListener, ExtensionEvent
+from osdisco.discovery.listeners import DiscoveryListener
 from osdisco.discovery.probing import Probing
 from osdisco.discovery.publication import Publication
 from osdisco.discovery.service import DiscoveryService
@@ -38,4 +39,6 @@ __all__ = [
     "Publication",
     "TcpCheck",
     "TtlCheck",
+    "ViewFresh",
+    "ViewStale",
 ]

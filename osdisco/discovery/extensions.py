@@ -11,7 +11,7 @@ from osdisco.discovery.extension import ExtensionInfo, ExtensionStatus, check_me
 from osdisco.discovery.registration import PREFIX, kind
 from osdisco.discovery.table import Folded
 from osdisco.discovery.versions import specifier
-from osdisco.errors import DiscoveryError
+from osdisco.errors import DiscoveryError, OsdiscoError
 
 Pair = tuple[ExtensionInfo | None, ExtensionInfo | None]
 """What an extension was, and what it is."""
@@ -22,8 +22,10 @@ _NONE: Final[Mapping[str, ExtensionInfo]] = {}
 class Extensions(Mapping[str, ExtensionInfo]):
     """The live local view: extensions by id. Losing the store keeps the last known, `stale` and with its `age`."""
 
-    def __init__(self, client: Client, told: Callable[[Sequence[Pair]], None] = lambda pairs: None) -> None:
-        self._follower: Final = client._follow(f"{client._keys.join(PREFIX)}/", self._take)
+    def __init__(
+        self, client: Client, told: Callable[[Sequence[Pair]], None], trouble: Callable[[OsdiscoError], None]
+    ) -> None:
+        self._follower: Final = client._follow(f"{client._keys.join(PREFIX)}/", self._take, trouble)
         self._table: Final = Folded(kind(self._follower), client._keys, PREFIX)
         self._index: Final = Index()
         self._told = told

@@ -5,36 +5,15 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
-from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from itertools import chain
 from typing import Any, Final
 
-from attrs import frozen
-
 from osdisco._tasks import Supervisor, cancel
+from osdisco.discovery.events import Backlog, ExtensionEvent, ViewEvent, ViewFresh, ViewStale
 from osdisco.discovery.extension import ExtensionInfo
 from osdisco.errors import ConfigError
 
 log = logging.getLogger("osdisco")
-
-PENDING_MAX: Final = 1024
-"""Changes that a slow listener may be behind before they are merged into one."""
-
-
-@frozen
-class ExtensionEvent:
-    """One extension appeared (`old` is None), went (`new` is None) or changed."""
-
-    old: ExtensionInfo | None
-    new: ExtensionInfo | None
-
-    @property
-    def extension(self) -> ExtensionInfo:
-        """The extension as it is, or as it last was."""
-        known = self.new or self.old
-        assert known is not None
-        return known
 
 
 class DiscoveryListener:
@@ -49,72 +28,86 @@ class DiscoveryListener:
     def on_extension_status_changed(self, old: ExtensionInfo, new: ExtensionInfo) -> Any:
         """An extension changed its status."""
 
+    def on_view_stale(self, event: ViewStale) -> Any:
+        """The store may know better than the view from now on. What it shows stays."""
+
+    def on_view_fresh(self, event: ViewFresh) -> Any:
+        """The view is again what the store has."""
+
+
+METHODS: Final = tuple(name for name in vars(DiscoveryListener) if name.startswith("on_"))
 
 Listener = object
 """An object with some methods of DiscoveryListener, or a function of ExtensionEvent."""
 
 
 class Dispatcher:
-    """All listeners."""
+    """All who are told."""
 
     def __init__(self, supervisor: Supervisor) -> None:
         self._supervisor = supervisor
-        self._ears: dict[asyncio.Task[None], _Ear] = {}
+        self._backlogs: list[Backlog] = []
+        self._tasks: set[asyncio.Task[None]] = set()
 
-    def add(self, listener: Listener, present: list[ExtensionEvent]) -> Callable[[], None]:
-        """Tell `listener` what is present, then what changes; returns a function that removes it.
+    @property
+    def needed(self) -> bool:
+        """Whether there is anybody to tell."""
+        return bool(self._backlogs)
+
+    def add(self, listener: Listener) -> Backlog:
+        """Begin to tell a listener, on a task of its own, what is put into the backlog, until that is closed.
 
         Raises:
             ConfigError: it has none of the methods and cannot be called.
         """
-        if not callable(listener) and not any(_methods(listener)):
+        if not callable(listener) and not any(hasattr(listener, name) for name in METHODS):
             raise ConfigError(f"{listener!r} has none of the methods of DiscoveryListener and is no function")
         ear = _Ear(listener)
         task = self._supervisor.spawn(ear.listen(), f"listener {listener!r}")
-        self._ears[task] = ear
-        task.add_done_callback(lambda task: self._ears.pop(task, None))
-        if present:
-            ear.tell(present)
-        return ear.close
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return ear.backlog
 
-    def tell(self, events: list[ExtensionEvent]) -> None:
-        """Queue events for every listener."""
-        for ear in self._ears.values():
-            ear.tell(events)
+    def follow(self, backlog: Backlog) -> Callable[[], None]:
+        """Put everything into a backlog from now on; returns a function that ends it."""
+        self._backlogs.append(backlog)
+
+        def leave() -> None:
+            backlog.close()
+            if backlog in self._backlogs:
+                self._backlogs.remove(backlog)
+
+        return leave
+
+    def tell(self, told: Sequence[ExtensionEvent] | ViewEvent) -> None:
+        """Queue events for all."""
+        for backlog in self._backlogs:
+            backlog.put(told)
+
+    def close(self) -> None:
+        """Tell no more; iterators end once they have told what came before."""
+        for backlog in self._backlogs:
+            backlog.close()
 
     async def aclose(self) -> None:
-        """End all listeners' tasks."""
-        await cancel(*self._ears)
+        """Close, and end all listeners' tasks."""
+        self.close()
+        await cancel(*self._tasks)
 
 
 class _Ear:
-    """One listener, and what it was not told yet."""
+    """One listener."""
 
     def __init__(self, listener: Listener) -> None:
+        self.backlog = Backlog()
         self._listener = listener
-        self._pending: deque[list[ExtensionEvent]] = deque()
-        self._woken = asyncio.Event()
-        self._closed = False
-
-    def tell(self, events: list[ExtensionEvent]) -> None:
-        self._pending.append(events)
-        if len(self._pending) > PENDING_MAX:
-            self._pending = deque([merge(self._pending)])
-        self._woken.set()
-
-    def close(self) -> None:
-        """Hear no more. What the listener is doing, perhaps this very call, comes to its end."""
-        self._closed = True
-        self._woken.set()
 
     async def listen(self) -> None:
-        while not self._closed:
-            await self._woken.wait()
-            self._woken.clear()
-            while self._pending:
-                for call in _calls(self._listener, self._pending.popleft()):
-                    if not self._closed:
-                        await self._call(call)
+        """Tell it, until it is to hear no more. What it is doing then, perhaps closing its ear, comes to its end."""
+        while await self.backlog.wait() and not self.backlog.closed:
+            for call in _calls(self._listener, self.backlog.take()):
+                if not self.backlog.closed:
+                    await self._call(call)
 
     async def _call(self, call: Callable[[], Any]) -> None:
         task = asyncio.current_task()
@@ -129,36 +122,26 @@ class _Ear:
             log.exception("the listener %r failed; it is told of the next change all the same", self._listener)
 
 
-def merge(batches: Iterable[list[ExtensionEvent]]) -> list[ExtensionEvent]:
-    """Fold events into one for each extension: what was before the first, against what is after the last."""
-    before: dict[str, ExtensionInfo | None] = {}
-    after: dict[str, ExtensionInfo | None] = {}
-    for event in chain.from_iterable(batches):
-        before.setdefault(event.extension.id, event.old)
-        after[event.extension.id] = event.new
-    return [ExtensionEvent(before[id_], new) for id_, new in after.items() if before[id_] != new]
+def _calls(listener: Any, told: Sequence[ExtensionEvent] | ViewEvent) -> Iterable[Callable[[], Any]]:
+    """Return the calls that tell a listener: an object needs only those methods that it cares for."""
+    methods = {name: method for name in METHODS if (method := getattr(listener, name, None)) is not None}
+    if not methods:
+        return [] if isinstance(told, ViewEvent) else [_bound(listener, event) for event in told]
+    return [_bound(methods[name], *given) for name, *given in _meanings(told) if name in methods]
 
 
-def _methods(listener: Any) -> tuple[Any, Any, Any]:
-    """Return the methods of DiscoveryListener that it has: an object needs only those that it cares for."""
-    found = getattr(listener, "on_extensions_discovered", None)
-    removed = getattr(listener, "on_extensions_removed", None)
-    return found, removed, getattr(listener, "on_extension_status_changed", None)
-
-
-def _calls(listener: Any, events: list[ExtensionEvent]) -> list[Callable[[], Any]]:
-    found, removed, status = _methods(listener)
-    if found is None and removed is None and status is None:
-        return [_bound(listener, event) for event in events]
-    calls: list[Callable[[], Any]] = []
-    if removed and (gone := [event.old for event in events if event.new is None]):
-        calls.append(_bound(removed, gone))
-    if found and (new := [event.new for event in events if event.old is None]):
-        calls.append(_bound(found, new))
-    for old, now in ((event.old, event.new) for event in events if status):
+def _meanings(told: Sequence[ExtensionEvent] | ViewEvent) -> Iterable[tuple[Any, ...]]:
+    """Return the names of methods with what they are given."""
+    if isinstance(told, ViewEvent):
+        yield ("on_view_stale" if isinstance(told, ViewStale) else "on_view_fresh"), told
+        return
+    if gone := [event.old for event in told if event.new is None]:
+        yield "on_extensions_removed", gone
+    if new := [event.new for event in told if event.old is None]:
+        yield "on_extensions_discovered", new
+    for old, now in ((event.old, event.new) for event in told):
         if old and now and old.status is not now.status:
-            calls.append(_bound(status, old, now))
-    return calls
+            yield "on_extension_status_changed", old, now
 
 
 def _bound(function: Any, *arguments: Any) -> Callable[[], Any]:

@@ -11,16 +11,18 @@ from typing import Any, Self
 from attrs import evolve
 
 from osdisco._signal import Signal
+from osdisco._staleness import Staleness
 from osdisco.client import Client
 from osdisco.discovery._gauges import gauges
 from osdisco.discovery._prober import Prober
 from osdisco.discovery.checks import Check
+from osdisco.discovery.events import Backlog, Events, ExtensionEvent, ViewFresh, ViewStale
 from osdisco.discovery.extension import ExtensionInfo, ExtensionStatus
 from osdisco.discovery.extensions import Extensions, Pair
 from osdisco.discovery.findings import Findings
 from osdisco.discovery.health import Health, Monitor
 from osdisco.discovery.leaving import Drain, InFlight, Leaving
-from osdisco.discovery.listeners import Dispatcher, ExtensionEvent, Listener
+from osdisco.discovery.listeners import Dispatcher, Listener
 from osdisco.discovery.probing import Probing
 from osdisco.discovery.publication import Publication, Publishers
 from osdisco.discovery.registrar import Registrar
@@ -58,8 +60,10 @@ class DiscoveryService:
     ) -> None:
         self._client = client
         self._changed = Signal()
-        self._extensions = Extensions(client, self._on_change)
+        self._extensions = Extensions(client, self._on_change, self._on_trouble)
         self._view = self._extensions._follower
+        self._staleness = Staleness(self._view, self._on_staleness)
+        self._turned = client.runtime.clock.now()  # when the view last became stale, or fresh
         self._dispatcher = Dispatcher(client._connection.supervisor)
         self._monitor = Monitor(checks, client.runtime, client._connection.supervisor, self._assess)
         self._registrar: Registrar | None = None
@@ -149,6 +153,7 @@ class DiscoveryService:
         if not self._started:
             self._started = True
             self._view.start()
+            self._staleness.look()
             namespace = self._client._keys.root.rstrip("/")
             self._unfollow = self._client.runtime.metrics.follow(
                 partial(gauges, namespace, self, self._registrar, self._publishers)
@@ -186,6 +191,7 @@ class DiscoveryService:
             await self._findings._follower.aclose()
             await self._dispatcher.aclose()
             await self._view.aclose()
+            self._staleness.stop()
             self._closed = True
             self._changed.fire()
 
@@ -221,8 +227,7 @@ class DiscoveryService:
         self, done: Callable[[], bool], timeout: float | None, what: str, why: Callable[[], OsdiscoError | None]
     ) -> None:
         def done_or_stopped() -> bool:
-            if self._stopped:
-                raise ClosedError("this DiscoveryService was stopped")
+            self._check_not_stopped()
             return done()
 
         try:
@@ -288,19 +293,54 @@ class DiscoveryService:
             name=name, version=version, status=status, capability=capability, metadata=metadata, zone=zone
         )
 
+    def events(self) -> Events:
+        """Return `async with` around an iterator of ExtensionEvent, ViewStale and ViewFresh, subscribed at entry.
+
+        What is there comes first, as extensions that appear. It ends when the service stops.
+        """
+        return Events(self._subscribe)
+
     def add_listener(self, listener: Listener) -> Callable[[], None]:
         """Tell a listener (methods of DiscoveryListener, or a function of ExtensionEvent) what is there and changes.
 
         It runs on a task of its own, in order; when it fails this is logged. Returns a function that removes it.
         """
-        present = [ExtensionEvent(old=None, new=extension) for extension in self._extensions.values()]
-        return self._dispatcher.add(listener, present)
+        self._check_not_stopped()
+        return self._subscribe(self._dispatcher.add(listener))
+
+    def _check_not_stopped(self) -> None:
+        if self._stopped:
+            raise ClosedError("this DiscoveryService was stopped")
+
+    def _subscribe(self, backlog: Backlog) -> Callable[[], None]:
+        self._check_not_stopped()
+        if present := [ExtensionEvent(old=None, new=extension) for extension in self._extensions.values()]:
+            backlog.put(present)
+        if self._staleness.stale:
+            backlog.put(self._stale())
+        return self._dispatcher.follow(backlog)
+
+    def _stale(self) -> ViewStale:
+        return ViewStale(self._view.age, str(self._view.error or "the store has been silent for too long"))
+
+    def _on_staleness(self, stale: bool) -> None:
+        now = self._client.runtime.clock.now()
+        lasted, self._turned = now - self._turned, now
+        self._dispatcher.tell(self._stale() if stale else ViewFresh(lasted))
+
+    def _on_trouble(self, error: OsdiscoError) -> None:
+        if isinstance(error, ClosedError):  # nobody is to wait for what never comes
+            self._staleness.stop()
+            self._dispatcher.close()
+        else:
+            self._staleness.look()
 
     def _on_change(self, pairs: Sequence[Pair]) -> None:
-        if pairs:
+        self._staleness.look()  # first that the view is fresh again, then what was missed
+        if pairs and self._dispatcher.needed:
             self._dispatcher.tell([ExtensionEvent(old, new) for old, new in pairs])
-            if self._prober is not None:
-                self._prober.look(one.id for pair in pairs for one in pair if one is not None)
+        if self._prober is not None:
+            self._prober.look(one.id for pair in pairs for one in pair if one is not None)
         if self._registrar is not None:
             self._registrar.look(self._extensions._table)
         self._changed.fire()
