@@ -97,6 +97,8 @@ def _named(node: ast.AST) -> Iterator[tuple[str, str]]:
         yield ast.unparse(node.value), node.attr
     elif isinstance(node, ast.Call):
         yield from ((ast.unparse(node.func), one.arg) for one in node.keywords if one.arg)
+    elif isinstance(node, ast.MatchClass):
+        yield from ((ast.unparse(node.cls), name) for name in node.kwd_attrs)
 
 
 def _defined(area: Area) -> Iterator[Name]:
