@@ -38,6 +38,18 @@ VIEW_AGE: Final = Metric(
 VIEW_SKIPPED: Final = Metric(
     "osdisco_view_skipped_records", _G, "Records in the store that are none of ours and are not shown.", ("namespace",)
 )
+SERVICE_ENDPOINTS: Final = Metric(
+    "osdisco_service_endpoints", _G, "Endpoints in a live view of a service.", ("namespace", "service")
+)
+SERVICE_STALE: Final = Metric(
+    "osdisco_service_stale", _G, "1 while the store may know better than that view.", ("namespace", "service")
+)
+SERVICE_PROTECTING: Final = Metric(
+    "osdisco_service_protecting",
+    _G,
+    "1 while that view shows endpoints on of which too many vanished at once.",
+    ("namespace", "service"),
+)
 REGISTERED: Final = Metric(
     "osdisco_registered",
     _G,
@@ -77,6 +89,9 @@ METRICS: Final = (
     VIEW_STALE,
     VIEW_AGE,
     VIEW_SKIPPED,
+    SERVICE_ENDPOINTS,
+    SERVICE_STALE,
+    SERVICE_PROTECTING,
     REGISTERED,
     CHECK,
     REGISTRATIONS,

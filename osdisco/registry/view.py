@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Generator, Iterator, Mapping
+from functools import partial
 from types import MappingProxyType, TracebackType
 from typing import Any, Final, Self
 
@@ -13,6 +14,7 @@ from osdisco._signal import Signal
 from osdisco._tasks import cancel
 from osdisco.discovery.extension import ExtensionStatus
 from osdisco.errors import ClosedError, ConfigError, OsdiscoError, TimedOutError
+from osdisco.registry._gauges import gauges
 from osdisco.registry.definition import ServiceEndpoint
 from osdisco.registry.events import Pending, ServiceEvent, ServiceEventKind, events_of
 from osdisco.registry.roster import Roster, Rosters
@@ -52,6 +54,7 @@ class ServiceView(Mapping[str, ServiceEndpoint]):
         self._ears: list[Pending] = []
         self._listening: set[asyncio.Task[None]] = set()
         self._alarm: asyncio.TimerHandle | None = None
+        self._unfollow: Callable[[], None] = lambda: None
 
     def __getitem__(self, extension_id: str) -> ServiceEndpoint:
         return self._shown[extension_id]
@@ -116,6 +119,9 @@ class ServiceView(Mapping[str, ServiceEndpoint]):
             self._rosters.client._connection.check_open()
             self._roster = roster = self._rosters.roster(self._service)
             roster.onlookers[id(self)] = self
+            client = self._rosters.client
+            namespace = client._keys.root.rstrip("/")
+            self._unfollow = client.runtime.metrics.follow(partial(gauges, namespace, self._service, self))
             if roster.staleness.stale:
                 self.on_stale(True)
             self.on_pairs([(None, endpoint) for endpoint in roster.table.values()])
@@ -145,6 +151,7 @@ class ServiceView(Mapping[str, ServiceEndpoint]):
     async def aclose(self) -> None:
         """Stop following. What was shown stays readable, and stale. May be called twice."""
         roster, self._roster = self._roster, None
+        self._unfollow()
         self._end(ClosedError("the view was closed"))
         self._set_alarm()
         await cancel(*self._listening)

@@ -14,7 +14,7 @@ import pytest
 import osdisco
 from osdisco.discovery import DiscoveryService, ExtensionInfo, ExtensionStatus
 from osdisco.errors import ConfigError, ConflictError, UnavailableError
-from osdisco.testing.servers import ConsulServer, Servers
+from osdisco.testing.servers import ConsulServer
 from osdisco_consul import ConsulCatalog
 
 DEGRADED, HEALTHY, STARTING = ExtensionStatus.DEGRADED, ExtensionStatus.HEALTHY, ExtensionStatus.STARTING
@@ -118,16 +118,15 @@ def checks(server: ConsulServer, name: str) -> list[dict[str, Any]]:
     return found
 
 
-async def test_it_comes_back_after_the_agent_was_away(osdisco_servers: Servers) -> None:
-    with osdisco_servers.fresh_consul() as server:
-        async with published(server, info("restarted")) as discovery:
-            await discovery.wait_registered(5)
-            await eventually(lambda: health(server, "restarted") == [("search:restarted-1", "passing")])
-            await asyncio.to_thread(server.kill)
-            await asyncio.sleep(TTL)
-            assert discovery.registered, "the registration does not depend on it"
-            await asyncio.to_thread(server.start)
-            await eventually(lambda: health(server, "restarted") == [("search:restarted-1", "passing")])
+async def test_it_comes_back_after_the_agent_was_away(consul: ConsulServer) -> None:
+    async with published(consul, info("restarted")) as discovery:
+        await discovery.wait_registered(5)
+        await eventually(lambda: health(consul, "restarted") == [("search:restarted-1", "passing")])
+        await asyncio.to_thread(consul.kill)
+        await asyncio.sleep(TTL)
+        assert discovery.registered, "the registration does not depend on it"
+        await asyncio.to_thread(consul.start)
+        await eventually(lambda: health(consul, "restarted") == [("search:restarted-1", "passing")])
 
 
 async def test_a_restarted_process_takes_over_and_the_old_one_keeps_off(consul: ConsulServer) -> None:

@@ -18,6 +18,7 @@ from osdisco.client import Client
 from osdisco.discovery import DiscoveryService, ExtensionInfo, ExtensionStatus, TtlCheck
 from osdisco.errors import ConfigError
 from osdisco.metrics import METRICS, Kind, Metric, Metrics, OpenTelemetryMetrics, PrometheusMetrics, Sample
+from osdisco.registry import ServiceDefinition, ServiceRegistry
 
 
 class Counted:
@@ -173,6 +174,25 @@ async def test_a_check_is_in_one_state(world: World, counted: Counted) -> None:
             states = ("starting", "passing", "failing")
             shown = {state: now[f'osdisco_check{{check="disk",namespace="ns",state="{state}"}}'] for state in states}
             assert shown == {state: float(state == wanted) for state in states}
+
+
+async def test_a_view_of_a_service_shows_how_much_it_knows(world: World, counted: Counted) -> None:
+    service = '{namespace="ns",service="geo"}'
+    registry = ServiceRegistry(process(world, counted))
+    async with registry.view("geo") as view:
+        dying = world.process()
+        for number in range(4):
+            definition = ServiceDefinition(
+                name="geo", version="1", address=f"10.0.0.{number}:1", extension_id=str(number)
+            )
+            await ServiceRegistry(dying).register(definition)
+        await view.until(lambda endpoints: len(endpoints) == 4, 5)
+        assert counted.read()[f"osdisco_service_endpoints{service}"] == 4
+        world.kill(dying)
+        await asyncio.sleep(2 * world.ttl)
+        now = counted.read()
+        assert (now[f"osdisco_service_protecting{service}"], now[f"osdisco_service_stale{service}"]) == (1, 0)
+    assert f"osdisco_service_endpoints{service}" not in counted.read()
 
 
 async def test_a_session_that_is_closed_is_no_loss(world: World, counted: Counted) -> None:

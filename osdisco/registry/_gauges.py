@@ -1,0 +1,20 @@
+"""What a view of a service shows to metrics."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from osdisco.metrics._catalog import SERVICE_ENDPOINTS, SERVICE_PROTECTING, SERVICE_STALE
+from osdisco.metrics._hooks import Sample
+
+if TYPE_CHECKING:
+    from osdisco.registry.view import ServiceView
+
+
+def gauges(namespace: str, service: str, view: ServiceView) -> Iterator[Sample]:
+    """Yield how many it shows, and how true that is."""
+    labels = namespace, service
+    yield Sample(SERVICE_ENDPOINTS, len(view), labels)
+    yield Sample(SERVICE_STALE, view.stale, labels)
+    yield Sample(SERVICE_PROTECTING, view.protecting, labels)
