@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
+from worlds import World
+
+from osdisco._keys import Keyspace
+from osdisco.backend import Item, Limits
 from osdisco.client import Client
 from osdisco.discovery import DiscoveryService, ExtensionEvent, ExtensionInfo
+from osdisco.discovery.registration import fold
 
 REGISTRATION = '{"extension":{"id":"geo","name":"geo","version":"1","host":"h","port":9700},"incarnation":0}'
+
+LIMITS = Limits(ttl_min=1, ttl_max=60, expiry_factor=1)
 
 
 def info(id_: str = "geo", **changes: Any) -> ExtensionInfo:
@@ -51,3 +58,25 @@ class Diary:
             self.lines.append(f"-{old.id} {old.status.value}")
         else:
             self.lines.append(f"{new.id} {old.status.value}>{new.status.value}")
+
+
+class History:
+    """What anybody could have read of an extension after each change of the store, without what is the same again."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self._write = world.store._write
+        self._last: ExtensionInfo | None = None
+        self.shown: list[ExtensionInfo] = []
+        world.store._write = self._recording  # type: ignore[method-assign]
+
+    @property
+    def statuses(self) -> list[str]:
+        return [extension.status.value for extension in self.shown]
+
+    def _recording(self, after: Mapping[str, Item | None]) -> None:
+        self._write(after)
+        now = fold(Keyspace("ns/", LIMITS), self._world.store.scan("ns/ext/")).get("geo")
+        if now is not None and now != self._last:
+            self.shown.append(now)
+        self._last = now

@@ -7,43 +7,16 @@ from collections.abc import Callable, Mapping, Sequence
 from itertools import count
 
 import pytest
-from extensions import Diary, info, observer, registered, until
+from extensions import Diary, History, info, observer, registered, until
 from worlds import Suspensions, World, lease_of
 
-from osdisco._keys import Keyspace
-from osdisco.backend import Condition, Delete, Item, Limits, Op
+from osdisco.backend import Condition, Delete, Op
 from osdisco.client import Client
-from osdisco.discovery import DiscoveryService, ExtensionInfo, ExtensionStatus
-from osdisco.discovery.registration import fold
+from osdisco.discovery import DiscoveryService, ExtensionStatus
 from osdisco.errors import OsdiscoError
 from osdisco.testing import run
 
 HEALTHY, DEGRADED = ExtensionStatus.HEALTHY, ExtensionStatus.DEGRADED
-
-LIMITS = Limits(ttl_min=1, ttl_max=60, expiry_factor=1)
-
-
-class History:
-    """What anybody could have read of an extension after each change of the store, without what is the same again."""
-
-    def __init__(self, world: World) -> None:
-        self._world = world
-        self._write = world.store._write
-        self._last: ExtensionInfo | None = None
-        self.shown: list[ExtensionInfo] = []
-        world.store._write = self._recording  # type: ignore[method-assign]
-
-    @property
-    def statuses(self) -> list[str]:
-        return [extension.status.value for extension in self.shown]
-
-    def _recording(self, after: Mapping[str, Item | None]) -> None:
-        self._write(after)
-        now = fold(Keyspace("ns/", LIMITS), self._world.store.scan("ns/ext/")).get("geo")
-        if now is not None and now != self._last:
-            self.shown.append(now)
-        self._last = now
-
 
 # Lost answers
 
