@@ -80,7 +80,8 @@ def parse(data: bytes) -> Any:
     if len(data) > RECORD_MAX:
         raise RecordError(f"a record of {len(data)} bytes; {RECORD_MAX} are allowed")
     try:
-        return json.loads(data, parse_constant=_no_constant, parse_float=_finite, object_pairs_hook=_no_twice)
+        text = data.decode()  # `json.loads` would take other encodings, and encoded surrogates
+        return json.loads(text, parse_constant=no_constant, parse_float=finite, object_pairs_hook=_no_twice)
     except RecordError:
         raise
     except (ValueError, RecursionError) as exc:
@@ -97,11 +98,13 @@ class _Misfit(ValueError):
     """A value of the wrong type; its message never holds the value."""
 
 
-def _no_constant(name: str) -> Any:
+def no_constant(name: str) -> Any:
+    """Refuse NaN and the like."""
     raise RecordError(f"{name} is not JSON")
 
 
-def _finite(text: str) -> float:
+def finite(text: str) -> float:
+    """Read a number. Raises RecordError for one that is too large."""
     number = float(text)
     if isinf(number):
         raise RecordError("a number that is too large")

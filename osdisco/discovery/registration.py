@@ -17,7 +17,7 @@ from attrs import frozen
 
 from osdisco._feed import Change
 from osdisco._keys import Keyspace
-from osdisco._records import RECORD_MAX, decode
+from osdisco._records import RECORD_MAX, decode, finite, no_constant
 from osdisco.backend import Snapshot
 from osdisco.discovery.extension import (
     CAPABILITIES_MAX,
@@ -88,6 +88,7 @@ _SETTERS: Final = tuple(vars(ExtensionInfo)[name].__set__ for name in _FIELDS)
 _ODD: Final = ("\\u", '" ', '"\n', '"\t', '"\r')
 """What may hide a lone surrogate, or a name from being counted."""
 
+_parse = json.JSONDecoder(parse_constant=no_constant, parse_float=finite).decode
 _fields = itemgetter(*_FIELDS)
 _way = itemgetter("protocol", "port", "path")
 
@@ -95,8 +96,8 @@ _way = itemgetter("protocol", "port", "path")
 def _read_quickly(value: bytes) -> tuple[ExtensionInfo, int] | None:
     """Read what is exactly of the form that osdisco writes; None when anything is different."""
     try:
-        text = value.decode()  # strictly: `json.loads` would take encoded surrogates
-        record = json.loads(text)
+        text = value.decode()
+        record = _parse(text)
         given, incarnation = record["extension"], record["incarnation"]
         values = _fields(given)
         if (
