@@ -104,7 +104,7 @@ class Protection(Generic[R]):
             if new is not None:
                 self._let_in(old, new, let_go)
             elif old is not None:
-                self._take_away(old, now, let_go)
+                self._take_away(old, now)
         self._settle(now, let_go)
         after = {self._id_of(old, new): new for old, new in pairs}
         after |= {id_: self._held[id_] for id_ in after.keys() & self._held.keys()}
@@ -132,14 +132,13 @@ class Protection(Generic[R]):
         self._forget(self._traits.id_of(new), let_go)
         self._forget(self._gone_from.get(place), let_go)
 
-    def _take_away(self, record: R, now: float, let_go: dict[str, R]) -> None:
+    def _take_away(self, record: R, now: float) -> None:
         """Hold it, unless it went as it had said, or is there under another id; `_settle` sees what is too much."""
         self._live -= 1
         place, id_ = self._traits.place_of(record), self._traits.id_of(record)
         self._leave_place(place)
         if self._traits.leaving(record) or place in self._places:
             return
-        self._forget(self._gone_from.get(place), let_go)  # it was there under another id before
         number = next(self._numbers)
         self._gone[id_] = _Gone(now, number, record)
         self._gone_from[place] = id_

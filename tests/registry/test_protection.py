@@ -253,6 +253,40 @@ def test_those_that_crash_and_start_anew_under_other_names_are_no_panic() -> Non
     assert store.shown == store.live
 
 
+def test_how_many_there_were_longer_ago_than_a_window_does_not_count() -> None:
+    store = Store(0.5)
+    store.come(*some(10))
+    store.leave(ids(some(6)))
+    store.wait(WINDOW + 1)
+    for round_ in range(2):
+        for n in range(4):
+            store.go([next(iter(store.live))])
+            store.come(One(f"{round_}-{n}", f"other-{round_}-{n}"))
+    assert store.shown == store.live
+
+
+def test_what_returned_and_vanished_again_is_the_last_to_go() -> None:
+    store = Store(0.5)
+    store.come(*some(8))
+    store.go(ids(some(6)))
+    assert store.held == {"0004", "0005"}
+    store.come(*some(1, start=4))
+    store.go(["0004"])
+    assert store.held == {"0004", "0005"}
+    store.come(One("new", "other"))
+    assert store.held == {"0004"}
+
+
+def test_one_that_comes_and_goes_all_the_time_leaves_nothing_behind() -> None:
+    store = Store(1.0)
+    store.come(*some(8))
+    store.go(ids(some(4)))
+    for _ in range(1000):
+        store.go(["0007"])
+        store.come(*some(1, start=7))
+    assert len(store.protection._order) <= 16
+
+
 def test_slow_deaths_are_no_panic() -> None:
     store = Store(0.5)
     store.come(*some(64))
