@@ -5,17 +5,17 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 
-from benchmarks import kv, startup
+from benchmarks import kv, registry, startup
 from benchmarks.coordination import QUICK, Effort, figures
 from benchmarks.figures import Figure, shown
 from benchmarks.harness import Result, compare, document, load, table
 from benchmarks.stores import address_of, servers, version_of
 
-PARTS = ("startup", "kv", "coordination")
+PARTS = ("startup", "kv", "coordination", "registry")
 
 
 async def _kv(urls: Mapping[str, str], rounds: int) -> list[Result]:
@@ -26,8 +26,8 @@ async def _kv(urls: Mapping[str, str], rounds: int) -> list[Result]:
     return results
 
 
-def _locks(urls: Mapping[str, str], effort: Effort, found: list[Figure]) -> None:
-    for figure in figures(urls, effort):
+def _note(figures: Iterable[Figure], found: list[Figure]) -> None:
+    for figure in figures:
         print(shown(figure), flush=True)
         found.append(figure)
 
@@ -71,7 +71,9 @@ def _measure(arguments: argparse.Namespace, facts: dict[str, str], results: list
         if results:
             print(table(results))
         if "coordination" in parts and urls:
-            _locks(urls, QUICK if arguments.quick else Effort(), found)
+            _note(figures(urls, QUICK if arguments.quick else Effort()), found)
+        if "registry" in parts:
+            _note(asyncio.run(registry.measure(3 if arguments.quick else 9, 20_000)), found)
 
 
 main()
