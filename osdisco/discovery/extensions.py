@@ -53,6 +53,11 @@ class Extensions(Mapping[str, ExtensionInfo]):
         return self._follower.age
 
     @property
+    def error(self) -> OsdiscoError | None:
+        """What interrupted the watch last; None while it runs."""
+        return self._follower.error
+
+    @property
     def skipped(self) -> Mapping[str, str]:
         """The keys that hold no good record now, and why."""
         return self._table.skipped

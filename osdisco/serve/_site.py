@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from math import isfinite
 from typing import TYPE_CHECKING, Any, Final
 
 from aiohttp import web
 
-from osdisco.discovery import Extensions
+from osdisco.discovery import ExtensionInfo, Extensions
 from osdisco.errors import ConfigError
 from osdisco.serve._connections import Connections
 from osdisco.serve._listen import names_loopback
@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 _HEADERS: Final = {"Server": "osdisco", "Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
+AT_ONCE: Final = 250
+"""Extensions that are written in one step of the loop."""
+
 _SHUTDOWN: Final = 2.0
 """Seconds that answers under way get at the end."""
 
@@ -97,7 +100,7 @@ class Site:
             return _json({"error": "the store was not seen yet"}, 503)
         age = f"{self._extensions.age:.3f}"
         headers = {"Osdisco-Stale": str(self._extensions.stale).lower(), "Osdisco-Age": age}
-        return _json(list(target_groups(self._extensions.values(), query)), headers=headers)
+        return _response(await listed(self._extensions, query), headers=headers)
 
     async def _metrics(self, request: web.Request) -> web.StreamResponse:
         if self._registry is None:
@@ -111,15 +114,29 @@ class Site:
         return _json({"status": "ok"})
 
     async def _readyz(self, _: web.Request) -> web.StreamResponse:
+        error = {"error": str(self._extensions.error)} if self._extensions.error else {}
         if not self._known:
-            return _json({"ready": False, "why": "the store was not seen yet"}, 503)
+            return _json({"ready": False, "why": "the store was not seen yet", **error}, 503)
         about = {"extensions": len(self._extensions), "age": round(self._extensions.age, 3)}
         if self._extensions.stale:
-            return _json(
-                {"ready": False, "why": "the store is not seen; what is shown is the last known", **about}, 503
-            )
+            why = "the store is not seen; what is shown is the last known"
+            return _json({"ready": False, "why": why, **error, **about}, 503)
         return _json({"ready": True, **about})
 
 
+async def listed(extensions: Mapping[str, ExtensionInfo], query: Query) -> str:
+    """Return the groups of targets as JSON. Of thousands the loop gets a breath in between."""
+    groups = []
+    for number, group in enumerate(target_groups(list(extensions.values()), query), 1):
+        groups.append(json.dumps(group))
+        if number % AT_ONCE == 0:
+            await asyncio.sleep(0)
+    return f"[{','.join(groups)}]"
+
+
 def _json(content: Any, status: int = 200, headers: dict[str, str] | None = None) -> web.Response:
-    return web.json_response(content, status=status, headers=headers, dumps=json.dumps)
+    return _response(json.dumps(content), status, headers)
+
+
+def _response(text: str, status: int = 200, headers: dict[str, str] | None = None) -> web.Response:
+    return web.Response(text=text, status=status, headers=headers, content_type="application/json")

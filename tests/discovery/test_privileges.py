@@ -13,6 +13,7 @@ from extensions import until
 
 import osdisco
 from osdisco.backend import Put
+from osdisco.cli._checks import Level, examine
 from osdisco.client import Client
 from osdisco.coordination import CoordinationService
 from osdisco.discovery import DiscoveryService, ExtensionInfo, ExtensionStatus
@@ -149,6 +150,13 @@ async def test_they_are_enough_for_coordination(connect: Connect) -> None:
         await here.consensus("j").propose(b"me")
         async with here.group("k").join("me"):
             pass
+
+
+async def test_the_doctor_misses_nothing(connect: Connect) -> None:
+    async with connect(NAMESPACE) as client:
+        assert client.url is not None
+        findings = [finding async for finding in examine(client, client.url)]
+    assert [finding for finding in findings if finding.level in (Level.FAIL, Level.DOWN)] == []
 
 
 async def test_they_allow_nothing_outside_of_the_namespace(connect: Connect) -> None:

@@ -24,6 +24,7 @@ from osdisco.errors import ClosedError, ConfigError
 from osdisco.metrics import PrometheusMetrics
 from osdisco.serve import Serving, _connections, serve
 from osdisco.serve._listen import names_loopback
+from osdisco.serve._site import listed
 from osdisco.serve._targets import Query, target_groups
 
 ANY_PORT = "127.0.0.1:0"
@@ -202,6 +203,23 @@ def test_hostile_metadata_is_only_text_in_labels_of_ours() -> None:
     assert json.dumps(group).isascii()
 
 
+async def test_thousands_are_written_without_holding_up_the_loop() -> None:
+    many = {f"geo-{number}": evolve(GEO, id=f"geo-{number}") for number in range(1000)}
+    steps = 0
+
+    async def count() -> None:
+        nonlocal steps
+        while True:
+            steps += 1
+            await asyncio.sleep(0)
+
+    counting = asyncio.create_task(count())
+    groups = json.loads(await listed(many, Query()))
+    counting.cancel()
+    assert [group["labels"]["__meta_osdisco_id"] for group in groups] == list(many)
+    assert steps >= 3
+
+
 # the store comes and goes
 
 
@@ -217,6 +235,7 @@ async def test_losing_the_store_takes_no_target_away(client: Client, server: Ser
         assert ready.json["ready"] is False
         assert "last known" in ready.json["why"]
         assert ready.json["extensions"] == 1
+        assert ready.json["error"]
         assert (await get(server, "/healthz")).status == 200
         outage.end()
         await until(lambda: seen(server))
