@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import ssl
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
@@ -63,6 +64,12 @@ def method(instance: object, attribute: Any, value: Any) -> None:
     """Take a method that changes nothing."""
     if value not in METHODS:
         _refuse(instance, attribute, value, " or ".join(METHODS))
+
+
+def context(instance: object, attribute: Any, value: Any) -> None:
+    """Take what says whom to trust."""
+    if value is not None and not isinstance(value, ssl.SSLContext):
+        _refuse(instance, attribute, value, "an ssl.SSLContext or None")
 
 
 def statuses(value: int | Iterable[int]) -> tuple[int, ...]:

@@ -27,6 +27,8 @@ BODY_MAX: Final = 4096
 
 _HEADERS: Final = {"User-Agent": f"osdisco/{__version__}", "Accept": "*/*", "Accept-Encoding": "identity"}
 
+_CUT_OFF: Final = "the connection ended before the answer did"
+
 Resolve = Callable[[str, int], Awaitable[Sequence[str]]]
 """Host and port to addresses. Raises OSError."""
 
@@ -84,10 +86,7 @@ async def _status(request: Request, addresses: Sequence[str]) -> int:
             _session(request, addresses) as session,
             session.request(request.method, url, headers=request.headers, allow_redirects=False) as response,
         ):
-            try:
-                await _skim(response.content)
-            finally:
-                response.close()
+            await _skim(response.content)
             return response.status
     except (aiohttp.ClientError, OSError, ValueError) as exc:
         raise CheckFailedError(_why(exc)) from exc
@@ -100,12 +99,25 @@ def _session(request: Request, addresses: Sequence[str]) -> aiohttp.ClientSessio
     return aiohttp.ClientSession(
         connector=connector,
         headers=_HEADERS,
+        middlewares=(_ask_once,),
         cookie_jar=aiohttp.DummyCookieJar(),
         timeout=aiohttp.ClientTimeout(total=None),
         trust_env=False,
         auto_decompress=False,
         read_bufsize=BODY_MAX,
+        max_line_size=BODY_MAX,
+        max_field_size=BODY_MAX,
     )
+
+
+async def _ask_once(request: aiohttp.ClientRequest, send: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
+    """Keep aiohttp from asking again after a disconnect: a server that is unwell would be asked twice as often."""
+    try:
+        return await send(request)
+    except aiohttp.ClientConnectorError:
+        raise
+    except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError) as exc:
+        raise CheckFailedError(_CUT_OFF) from exc
 
 
 async def _skim(content: aiohttp.StreamReader) -> None:
@@ -122,8 +134,8 @@ def _why(exc: Exception) -> str:
         return "no TLS with it"
     if isinstance(exc, aiohttp.ClientConnectorError):
         return cannot_connect(exc.os_error)
-    if isinstance(exc, aiohttp.ServerDisconnectedError | aiohttp.ClientPayloadError | aiohttp.ClientOSError):
-        return "the connection ended before the answer did"
+    if isinstance(exc, aiohttp.ClientPayloadError | aiohttp.ClientOSError):
+        return _CUT_OFF
     return "the answer is not HTTP"
 
 

@@ -114,7 +114,7 @@ class Target:
         if not isinstance(url, str) or not _PRINTABLE.match(url):
             raise RefusedError(f"{url!a} is no URL: printable ASCII without spaces; write other letters as %XX")
         parts = _URL.match(url)
-        if parts is None or "\\" in url:
+        if parts is None:
             raise RefusedError(f"{_shown(url)} is no URL such as http://127.0.0.1:9700/health")
         scheme, authority, path = parts[1].lower(), parts[2], parts[3]
         if scheme not in PORTS:

@@ -17,6 +17,7 @@ from attrs import field, frozen
 
 from osdisco._signal import Signal
 from osdisco.discovery._fields import (
+    context,
     flag,
     headers,
     method,
@@ -111,7 +112,7 @@ class PolledCheck(Check, ABC):
 class HttpCheck(PolledCheck):
     """Asks a URL, and passes when the answer has an expected status. Needs aiohttp.
 
-    Redirects are not followed, no proxy is used, at most 4 KiB of the answer are read, and the connection is closed.
+    Redirects are not followed, no proxy is used, at most 4 KiB of the body are read, and the connection is closed.
 
     Args:
         url: http or https, without user or password.
@@ -125,7 +126,7 @@ class HttpCheck(PolledCheck):
     method: str = field(default="GET", kw_only=True, validator=method)
     expected: tuple[int, ...] = field(default=(), kw_only=True, converter=statuses)
     headers: Mapping[str, str] = field(factory=dict, kw_only=True, repr=False, converter=headers)
-    tls: ssl.SSLContext | None = field(default=None, kw_only=True, repr=False)
+    tls: ssl.SSLContext | None = field(default=None, kw_only=True, repr=False, validator=context)
     _target: Target = field(init=False, repr=False)
 
     @_target.default

@@ -6,6 +6,7 @@ and one that comes or goes moves no more than its share.
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import Iterable, Mapping
 from hashlib import blake2b
 from heapq import nlargest
@@ -15,7 +16,7 @@ from typing import Any, ClassVar, Final
 from attrs import field, frozen
 
 from osdisco.discovery._addresses import Gate
-from osdisco.discovery._fields import seconds, share, statuses, text, times
+from osdisco.discovery._fields import context, seconds, share, statuses, text, times
 from osdisco.discovery._target import PORTS, RefusedError, Target, is_address
 from osdisco.discovery.checks import CheckFailedError, PolledCheck
 from osdisco.discovery.extension import ExtensionInfo
@@ -52,7 +53,7 @@ class Probing:
     What is asked is `scheme://host:port/path`, host and port out of the extension's record. Its address must lie in
     `allow`; link-local, metadata, multicast, unspecified and broadcast addresses, and IPv6 forms of IPv4 addresses, are
     refused even there. A name is resolved once, all its addresses must be allowed, and one of those is connected to.
-    Redirects are not followed; 4 KiB and `timeout` seconds are all that an answer gets.
+    Redirects are not followed; 4 KiB of a body and `timeout` seconds in all are what an answer gets.
 
     Args:
         allow: networks, such as `10.0.0.0/8`; nothing else is probed, loopback neither.
@@ -63,6 +64,7 @@ class Probing:
         ports: that may be probed, as numbers and ranges.
         expected: the status, or statuses, that pass; any 2xx when empty.
         interval, timeout, jitter, rise, fall: as those of checks; at most 2 s for the timeout.
+        tls: for https, instead of the system's trusted authorities.
         limit: how many endpoints this process probes at most.
 
     Raises:
@@ -80,6 +82,7 @@ class Probing:
     jitter: float = field(default=0.1, kw_only=True, validator=share)
     rise: int = field(default=2, kw_only=True, validator=times)
     fall: int = field(default=3, kw_only=True, validator=times)
+    tls: ssl.SSLContext | None = field(default=None, kw_only=True, repr=False, validator=context)
     limit: int = field(default=1000, kw_only=True)
 
     def __attrs_post_init__(self) -> None:
@@ -106,6 +109,7 @@ class HttpProbe(PolledCheck):
     target: Target
     gate: Gate
     expected: tuple[int, ...]
+    tls: ssl.SSLContext | None
     refused: list[bool] = field(factory=lambda: [False], init=False)
 
     def _described(self) -> str:
@@ -117,7 +121,7 @@ class HttpProbe(PolledCheck):
 
         self.refused[0] = False
         try:
-            await ask(Request(self.target, expected=self.expected), admit=self.gate.admit)
+            await ask(Request(self.target, expected=self.expected, tls=self.tls), admit=self.gate.admit)
         except RefusedError as exc:
             self.refused[0] = True
             raise CheckFailedError(str(exc)) from exc
@@ -149,6 +153,7 @@ def probe_of(target: Target, probing: Probing) -> HttpProbe:
         target,
         probing._gate,
         probing.expected,
+        probing.tls,
         name=str(target),
         interval=probing.interval,
         timeout=probing.timeout,

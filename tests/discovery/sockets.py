@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 
@@ -56,10 +57,12 @@ class Server:
 
 
 @asynccontextmanager
-async def serving(answer: bytes | Script = OK, host: str = "127.0.0.1") -> AsyncGenerator[Server, None]:
+async def serving(
+    answer: bytes | Script = OK, host: str = "127.0.0.1", tls: ssl.SSLContext | None = None
+) -> AsyncGenerator[Server, None]:
     """Serve on a free port; at the end all connections must have been closed by the other side."""
     server = Server(answer, host)
-    listener = await asyncio.start_server(server.serve, host, 0)
+    listener = await asyncio.start_server(server.serve, host, 0, ssl=tls)
     server.port = listener.sockets[0].getsockname()[1]
     try:
         yield server

@@ -49,7 +49,7 @@ async def test_what_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
         await HttpCheck(url, method="HEAD", headers={"Host": "geo.internal", "X-Key": "1"}).run()
         lines = server.requests[0].split("\r\n")
         assert lines[0] == "HEAD /a%20b/../c?x=%2F HTTP/1.1"
-        assert {"Host: geo.internal", "X-Key: 1", "Accept-Encoding: identity"} <= set(lines)
+        assert {"Host: geo.internal", "X-Key: 1", "Accept-Encoding: identity", "Connection: close"} <= set(lines)
         assert any(line.startswith("User-Agent: osdisco/") for line in lines)
 
 
@@ -126,6 +126,7 @@ async def test_what_is_no_answer_fails_and_is_told_apart(said: bytes, reason: st
 
     async with serving(say) as server:
         assert await failure(HttpCheck(server.url)) == reason
+        assert len(server.requests) == 1, "it is asked once"
 
 
 async def test_nothing_listens() -> None:

@@ -320,6 +320,18 @@ async def test_findings_come_back_after_the_loss_of_the_lease_and_go_with_their_
     assert len(await seer.findings()) == 0
 
 
+async def test_a_finding_and_a_prober_that_an_operator_deletes_come_back(world: World, net: Net) -> None:
+    seer = await extensions(world, 1)
+    await prober(world)
+    await asyncio.sleep(15)
+    findings = await seer.findings()
+    for prefix, left in (("probe/found/", findings), ("probe/member/", findings.probers)):
+        (key,) = world.keys(prefix)
+        world.store.commit([Delete(f"ns/{key}")], {})
+        await asyncio.sleep(15)
+        assert (len(world.keys(prefix)), len(left)) == (1, 1)
+
+
 async def test_findings_of_an_extension_that_has_gone_go_too(world: World, net: Net) -> None:
     seer = await extensions(world, 1)
     extra = await registered(world.process(), "extra", host="10.0.0.9")

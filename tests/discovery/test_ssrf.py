@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import ssl
 from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
 from extensions import info
@@ -16,6 +17,7 @@ from osdisco.discovery._http import Request, ask, resolved
 from osdisco.discovery._target import RefusedError, Target
 from osdisco.discovery.probing import target_of
 from osdisco.errors import ConfigError, DiscoveryError
+from osdisco.testing.certs import make_certificates
 
 EVERYTHING = Gate(["0.0.0.0/0", "::/0"])
 """The widest allow-list there can be: what is refused here is refused always."""
@@ -229,6 +231,7 @@ async def test_what_is_allowed_is_asked(url: str) -> None:
         ("192.168.1.255", ["192.168.1.0/24"], False),
         ("192.168.1.255", ["192.168.0.0/16"], True),
         ("169.254.169.254", ["169.254.169.254/32"], False),
+        ("fd00::7%eth0", ["fd00::/8"], False),
         ("fd00:ec2::254", ["fd00:ec2::254/128"], False),
     ],
 )
@@ -312,24 +315,26 @@ async def test_the_name_stays_in_the_request_and_in_tls() -> None:
         assert f"Host: geo.example:{server.port}" in server.requests[0].split("\r\n")
 
 
-async def test_tls_names_the_host_and_checks_its_certificate_against_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    named: list[str | None] = []
-    wrap = ssl.SSLContext.wrap_bio
-
-    def seen(self: ssl.SSLContext, *args: object, server_hostname: str | None = None, **options: object) -> object:
-        named.append(server_hostname)
-        return wrap(self, *args, server_hostname=server_hostname, **options)  # type: ignore[arg-type]
+async def test_tls_names_the_host_and_checks_its_certificate_against_it(tmp_path: Path) -> None:
+    certificates = make_certificates(tmp_path, names=["geo.example"])
+    server_side = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    server_side.load_cert_chain(certificates.server, certificates.server_key)
+    named: list[str] = []
+    server_side.sni_callback = lambda connection, name, context: named.append(name)
+    trusting = ssl.create_default_context(cafile=certificates.ca)
 
     async def pinned(host: str, port: int) -> Sequence[str]:
         return ["127.0.0.1"]
 
-    monkeypatch.setattr(ssl.SSLContext, "wrap_bio", seen)
-    context = ssl.create_default_context()
-    async with serving() as server:
-        with pytest.raises(CheckFailedError, match="no TLS"):
-            await ask(Request(Target("https", "geo.example", server.port), tls=context), resolve=pinned)
-    assert named == ["geo.example"]
-    assert context.check_hostname
+    async def asked(host: str, tls: ssl.SSLContext | None) -> None:
+        await ask(Request(Target("https", host, server.port), tls=tls), resolve=pinned)
+
+    async with serving(tls=server_side) as server:
+        await asked("geo.example", trusting)
+        for host, tls in (("evil.example", trusting), ("geo.example", None)):
+            with pytest.raises(CheckFailedError, match="its certificate is not trusted"):
+                await asked(host, tls)
+    assert named == ["geo.example", "evil.example", "geo.example"]
 
 
 async def test_a_redirect_to_an_internal_address_is_not_followed() -> None:
@@ -398,6 +403,7 @@ BAD_PROBINGS = [
     ({"rise": "2"}, "Probing.rise"),
     ({"jitter": 1}, "Probing.jitter"),
     ({"limit": 0}, "Probing.limit must be a whole number from 1, not 0"),
+    ({"tls": True}, "Probing.tls must be an ssl.SSLContext or None, not True"),
     ({"endpoint": 5}, "Probing.endpoint"),
     ({"ports": [0]}, "Probing.ports"),
     ({"ports": [range(1, 65537)]}, "Probing.ports"),
