@@ -11,6 +11,7 @@ import pytest
 from extensions import Diary, info, observer, until
 from worlds import World, lease_of
 
+from osdisco._signal import Signal
 from osdisco.discovery import (
     Check,
     CheckFailedError,
@@ -37,17 +38,19 @@ class Patient:
     def __init__(self, world: World, *, well: bool = False) -> None:
         self.well = well
         self.runs: list[float] = []
+        self._ran = Signal()
         self._now = world.clock.now
 
     def look(self) -> None:
         self.runs.append(self._now())
+        self._ran.fire()
         if not self.well:
             raise CheckFailedError("it is ill")
 
     async def after(self, runs: int) -> None:
         """Wait until it was looked at some more times, and what came of it is known."""
         wanted = len(self.runs) + runs
-        await until(lambda: len(self.runs) >= wanted, 1000)
+        await self._ran.wait_for(lambda: len(self.runs) >= wanted, 1000)
         await asyncio.sleep(0.01)
 
     def check(self, name: str = "patient", **options: Any) -> FunctionCheck:
