@@ -73,6 +73,14 @@ class Connection:
             self.check_open()
             return await self._again(lambda left: self.backend.commit(ops, expect, timeout=left), deadline, exc)
 
+    async def attempt_and_scan(
+        self, ops: Sequence[Op], expect: Mapping[str, Condition], prefix: str
+    ) -> tuple[Mapping[str, int], Mapping[str, Item] | None]:
+        """Attempt a commit that may also tell what stands under a prefix right after it."""
+        return await self.patiently(
+            lambda left: self.backend.commit_and_scan(ops, expect, prefix, timeout=left), _share(self.options.timeout)
+        )
+
     async def patiently(self, call: Callable[[float], Awaitable[T]], timeout: float | None = None) -> T:
         """Run any call that may be repeated, with what is left of the deadline, until it is answered."""
         timeout = self.options.timeout if timeout is None else _some(timeout)

@@ -53,14 +53,20 @@ class Entry:
         self._ended = False
         self._removed = False
         self._shown = False
+        self._look_at = ""
+        self._seen: Mapping[str, Item] | None = None
 
     @property
     def may_still_come(self) -> bool:
         """Whether a create of it may still be under way."""
         return self._unaccounted > 0
 
-    async def create(self, value: bytes, *, instead_of: Sequence[Entry] = (), within: float = inf) -> None:
+    async def create(
+        self, value: bytes, *, instead_of: Sequence[Entry] = (), within: float = inf, look: str = ""
+    ) -> None:
         """Put the entry into the store, in one commit with the removal of the entries `instead_of`, for good.
+
+        With a prefix to `look` at, `take_look` may tell afterwards what stood under it in the moment of the creation.
 
         The mutation runs in a task of the client, so that cancelling the caller never cuts it on the wire; whoever is
         cancelled or fails leaves the removal behind as a task that the session waits for. While the outcome is unknown
@@ -73,6 +79,7 @@ class Entry:
         """
         self.session.check()
         self._living.add(self)
+        self._look_at = look
         ops: list[Op] = [Put(self.key, value, self.session.id)]
         expect: dict[str, Condition] = {self.key: ABSENT, self._tombstone: ABSENT}
         for entry in instead_of:
@@ -114,7 +121,11 @@ class Entry:
 
     async def _attempt(self, ops: Sequence[Op], expect: Mapping[str, Condition]) -> bool:
         try:
-            self._is_made((await self._connection.attempt(ops, expect))[self.key])
+            if self._look_at:
+                revisions, self._seen = await self._connection.attempt_and_scan(ops, expect, self._look_at)
+            else:
+                revisions = await self._connection.attempt(ops, expect)
+            self._is_made(revisions[self.key])
             return True
         except LeaseExpiredError as exc:
             self.session._lose(_NO_LEASE)
@@ -135,6 +146,11 @@ class Entry:
         self._is_made(item.created)
         self._unaccounted = max(self._unaccounted - 1, 0)
         return True
+
+    def take_look(self) -> Mapping[str, Item] | None:
+        """Return once what stood beside the entry in the moment of its creation, where the store told it."""
+        seen, self._seen = self._seen, None
+        return seen
 
     def _is_made(self, created: int) -> None:
         self.created = created

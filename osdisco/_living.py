@@ -27,6 +27,10 @@ class Living:
         """Return the entry with a key, also while it is being made."""
         return self._by_key.get(key)
 
+    def has_any(self, prefix: str) -> bool:
+        """Return whether any entry that was made stands under a prefix."""
+        return prefix in self._queues
+
     def before(self, entry: Entry) -> Iterator[Entry]:
         """Return those that stand before an entry under its prefix, the nearest first."""
         queue = self._queues.get(_prefix(entry), [])

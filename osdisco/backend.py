@@ -42,6 +42,8 @@ S3  Commit
     3. Conditions plus ops stay within `limits.ops_max`, each key is written at most once (core refuses the rest).
        [tests/core/test_commit_checks.py test_s3_3_a_commit_that_contradicts_itself_is_refused]
     4. The answer maps each key put to its revision. [test_s3_4_the_answer_maps_each_key_put_to_its_revision]
+    5. `commit_and_scan` is a commit; what it shows of a prefix is what stands there right after it, in the same step,
+       or None: then nothing was read. [test_s3_5_a_commit_that_scans_shows_what_stands_right_after_it]
 S4  Leased puts
     1. A put with a lease is guarded by `ABSENT` or `HeldBy(that lease)` on its key (core refuses the rest).
        [test_s4_1_an_owner_updates_what_its_lease_holds_and_nobody_else_does]
@@ -310,6 +312,12 @@ class Backend(ABC):
     @abstractmethod
     async def commit(self, ops: Sequence[Op], expect: Mapping[str, Condition], *, timeout: float) -> Mapping[str, int]:
         """Apply all ops if all conditions hold; the only write. Returns the revision of each key put."""
+
+    async def commit_and_scan(
+        self, ops: Sequence[Op], expect: Mapping[str, Condition], prefix: str, *, timeout: float
+    ) -> tuple[Mapping[str, int], Mapping[str, Item] | None]:
+        """Commit, and tell what stands under a prefix then, in one request (S3.5). None where a store cannot."""
+        return await self.commit(ops, expect, timeout=timeout), None
 
     @abstractmethod
     def watch(self, target: str, *, after: int | None = None) -> AsyncGenerator[Snapshot | Batch, None]:

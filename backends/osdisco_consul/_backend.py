@@ -90,6 +90,17 @@ class ConsulBackend(Backend):
         revisions: Mapping[str, int] = await self._wire.send(self._api.commit(ops, expect), timeout=timeout)
         return revisions
 
+    async def commit_and_scan(
+        self, ops: Sequence[Op], expect: Mapping[str, Condition], prefix: str, *, timeout: float
+    ) -> tuple[Mapping[str, int], Mapping[str, Item] | None]:
+        """Write and read in one transaction."""
+        if not self._namespaced:
+            timeout = await self._prove_namespace(timeout)
+        found: tuple[Mapping[str, int], Mapping[str, Item]] = await self._wire.send(
+            self._api.commit_and_scan(ops, expect, prefix), timeout=timeout
+        )
+        return found
+
     async def _prove_namespace(self, timeout: float) -> float:
         """Raise ConfigError where there are no namespaces; returns the seconds left.
 

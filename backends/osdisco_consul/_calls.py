@@ -133,11 +133,29 @@ class Api(base.Consul):  # type: ignore[misc]
 
     def commit(self, ops: Sequence[Op], expect: Mapping[str, Condition]) -> Call:
         """Write in one transaction. `PUT /v1/kv` would do, but returns no index."""
-        verbs = [_guard(key, condition) for key, condition in expect.items()]
-        verbs += [_verb(op) for op in ops]
-        call: Call = self.txn.put([{"KV": verb | self._scope} for verb in verbs])
         puts = [op.key for op in ops if isinstance(op, Put)]
-        call.parse, call.write = lambda answer: _revisions(answer, puts), True
+        return self._transaction(ops, expect, (), lambda results: _revisions(results, puts))
+
+    def commit_and_scan(self, ops: Sequence[Op], expect: Mapping[str, Condition], prefix: str) -> Call:
+        """Write and then read in one transaction."""
+        puts = [op.key for op in ops if isinstance(op, Put)]
+        before = len(puts) + sum(not isinstance(condition, Absent) for condition in expect.values())
+
+        def parse(results: Sequence[Any]) -> tuple[dict[str, int], dict[str, Item] | None]:
+            return _revisions(results, puts), _tree(results[before:], prefix)
+
+        return self._transaction(ops, expect, [{"Verb": "get-tree", "Key": prefix}], parse)
+
+    def _transaction(
+        self,
+        ops: Sequence[Op],
+        expect: Mapping[str, Condition],
+        more: Sequence[Mapping[str, object]],
+        parse: Callable[[Sequence[Any]], Any],
+    ) -> Call:
+        verbs = [*(_guard(key, condition) for key, condition in expect.items()), *map(_verb, ops), *more]
+        call: Call = self.txn.put([{"KV": {**verb, **self._scope}} for verb in verbs])
+        call.parse, call.write = lambda answer: parse(json.loads(answer.body)["Results"] or ()), True
         return call
 
     def create_session(self, name: str, ttl: int) -> Call:
@@ -229,11 +247,22 @@ def _item(entry: Mapping[str, Any]) -> Item:
     )
 
 
-def _revisions(answer: Answer, puts: Sequence[str]) -> dict[str, int]:
+def _revisions(results: Sequence[Any], puts: Sequence[str]) -> dict[str, int]:
     """Return the index of each key put. Checks report their key too, before its put does."""
-    results = json.loads(answer.body)["Results"] or ()
     found = {(kv := result["KV"])["Key"]: kv["ModifyIndex"] for result in results}
     return {key: found[key] for key in puts}
+
+
+def _tree(results: Sequence[Any], prefix: str) -> dict[str, Item] | None:
+    """Return what a `get-tree` at the end of a transaction has found.
+
+    None when that is not what follows the results of puts and checks: those of deletes and of checks for absence are
+    left out by all servers that are known, but are documented nowhere.
+    """
+    found = [result["KV"] for result in results]
+    if not all(kv["Key"].startswith(prefix) for kv in found) or len({kv["Key"] for kv in found}) < len(found):
+        return None
+    return {kv["Key"]: _item(kv) for kv in found}
 
 
 def _session_id(answer: Answer) -> str:

@@ -71,11 +71,16 @@ class EtcdBackend(Backend):
             op = ops[0]
             if isinstance(op, Put) and op.lease is None:
                 return {op.key: await self._wire.put(op.key, op.value, timeout)}
-        compares = [_compare(key, condition) for key, condition in expect.items()]
-        revision = await self._wire.txn(compares, [_write(op) for op in ops], timeout)
-        if revision is None:
-            raise ConflictError(f"one of the conditions on {', '.join(map(ascii, expect))} does not hold; read again")
-        return {op.key: revision for op in ops if isinstance(op, Put)}
+        revision = await self._wire.txn(_compares(expect), [_write(op) for op in ops], timeout)
+        return _revisions(ops, expect, revision)
+
+    async def commit_and_scan(
+        self, ops: Sequence[Op], expect: Mapping[str, Condition], prefix: str, *, timeout: float
+    ) -> tuple[Mapping[str, int], Mapping[str, Item] | None]:
+        writes = [_write(op) for op in ops]
+        found = await self._wire.txn_and_range(_compares(expect), writes, *_span(prefix), timeout)
+        items, revision = found or ([], None)
+        return _revisions(ops, expect, revision), {item.key: item for item in items}
 
     def watch(self, target: str, *, after: int | None = None) -> AsyncGenerator[Snapshot | Batch, None]:
         key, end = _span(target) if target.endswith("/") or not target else (raw(target), b"")
@@ -127,6 +132,16 @@ class EtcdGatewayBackend(EtcdBackend):
             hint = "pip install 'osdisco[etcd-gateway]'"
             raise ConfigError(f"etcd's JSON gateway needs a driver ({exc.name}): {hint}") from exc
         return GatewayWire(settings, runtime.clock)
+
+
+def _compares(expect: Mapping[str, Condition]) -> list[Compare]:
+    return [_compare(key, condition) for key, condition in expect.items()]
+
+
+def _revisions(ops: Sequence[Op], expect: Mapping[str, Condition], revision: int | None) -> Mapping[str, int]:
+    if revision is None:
+        raise ConflictError(f"one of the conditions on {', '.join(map(ascii, expect))} does not hold; read again")
+    return {op.key: revision for op in ops if isinstance(op, Put)}
 
 
 def _span(prefix: str) -> tuple[bytes, bytes]:

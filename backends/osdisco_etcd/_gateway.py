@@ -82,6 +82,13 @@ class GatewayWire(Wire):
         request = {"compare": list(map(_compare, compares)), "success": list(map(_operation, writes))}
         return await self.call("Txn", request, _outcome, timeout, subject=text(writes[0].key))
 
+    async def txn_and_range(
+        self, compares: Sequence[Compare], writes: Sequence[Write], key: bytes, end: bytes, timeout: float
+    ) -> tuple[list[Item], int] | None:
+        look = {"request_range": {"key": _b64(key), "range_end": _b64(end)}}
+        request = {"compare": list(map(_compare, compares)), "success": [*map(_operation, writes), look]}
+        return await self.call("Txn", request, _outcome_and_items, timeout, subject=text(writes[0].key))
+
     async def grant(self, lease: int, ttl: int, timeout: float) -> int:
         return await self.call("LeaseGrant", {"ID": lease, "TTL": ttl}, _ttl, timeout, subject=f"{lease:016x}")
 
@@ -313,6 +320,14 @@ def _revision(answer: Any) -> int:
 def _outcome(answer: Any) -> int | None:
     revision = _revision(answer)
     return revision if answer.get("succeeded") else None
+
+
+def _outcome_and_items(answer: Any) -> tuple[list[Item], int] | None:
+    revision = _outcome(answer)
+    if revision is None:
+        return None
+    *_, found = answer["responses"]
+    return [_item(kv) for kv in found["response_range"].get("kvs", ())], revision
 
 
 def _first(answer: Any) -> Item | None:

@@ -72,6 +72,13 @@ class GrpcWire(Wire):
         request = rpc_pb2.TxnRequest(compare=map(_compare, compares), success=map(_operation, writes))
         return await self.call("Txn", request, _outcome, timeout, subject=text(writes[0].key))
 
+    async def txn_and_range(
+        self, compares: Sequence[Compare], writes: Sequence[Write], key: bytes, end: bytes, timeout: float
+    ) -> tuple[list[Item], int] | None:
+        look = rpc_pb2.RequestOp(request_range=rpc_pb2.RangeRequest(key=key, range_end=end))
+        request = rpc_pb2.TxnRequest(compare=map(_compare, compares), success=[*map(_operation, writes), look])
+        return await self.call("Txn", request, _outcome_and_items, timeout, subject=text(writes[0].key))
+
     async def grant(self, lease: int, ttl: int, timeout: float) -> int:
         request = rpc_pb2.LeaseGrantRequest(ID=lease, TTL=ttl)
         return await self.call("LeaseGrant", request, _granted, timeout, subject=f"{lease:016x}")
@@ -280,6 +287,14 @@ def _revision(answer: Any) -> int:
 def _outcome(answer: Any) -> int | None:
     revision = _revision(answer)
     return revision if answer.succeeded else None
+
+
+def _outcome_and_items(answer: Any) -> tuple[list[Item], int] | None:
+    revision = _outcome(answer)
+    if revision is None:
+        return None
+    *_, found = answer.responses
+    return [_item(kv) for kv in found.response_range.kvs], revision
 
 
 def _first(answer: Any) -> Item | None:

@@ -168,6 +168,12 @@ class Wire(ABC):
         """Apply the writes if all compares hold and return the revision; None when one does not."""
 
     @abstractmethod
+    async def txn_and_range(
+        self, compares: Sequence[Compare], writes: Sequence[Write], key: bytes, end: bytes, timeout: float
+    ) -> tuple[list[Item], int] | None:
+        """Do the same, and return what is in a range after it, too."""
+
+    @abstractmethod
     async def grant(self, lease: int, ttl: int, timeout: float) -> int:
         """Grant a lease under an id of the caller's choice and return its ttl."""
 

@@ -77,6 +77,13 @@ class MemoryBackend(Backend):
         keys = {op.key for op in ops} | expect.keys()
         return await self._call("commit", keys, lambda: self.store.commit(ops, expect), timeout)
 
+    async def commit_and_scan(
+        self, ops: Sequence[Op], expect: Mapping[str, Condition], prefix: str, *, timeout: float
+    ) -> tuple[Mapping[str, int], Mapping[str, Item] | None]:
+        """Apply all or nothing, and read."""
+        keys = {op.key for op in ops} | expect.keys()
+        return await self._call("commit", keys, lambda: self.store.commit_and_scan(ops, expect, prefix), timeout)
+
     async def watch(self, target: str, *, after: int | None = None) -> AsyncGenerator[Snapshot | Batch, None]:
         """Follow a key or a prefix."""
         self._check_open()

@@ -155,6 +155,13 @@ class MemoryStore:
             self._write({op.key: self._after(op) for op in ops})
             return {op.key: self._items[op.key].revision for op in ops if isinstance(op, Put)}
 
+    def commit_and_scan(
+        self, ops: Sequence[Op], expect: Mapping[str, Condition], prefix: str
+    ) -> tuple[Mapping[str, int], Mapping[str, Item]]:
+        """Apply all or nothing, and read what stands under a prefix then."""
+        with self._lock:
+            return self.commit(ops, expect), self.scan(prefix).items
+
     def _check(self, key: str, condition: Condition) -> None:
         item = self._items.get(key)
         match condition:

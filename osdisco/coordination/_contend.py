@@ -97,7 +97,9 @@ class Places:
         # An id of its own for every attempt, never the lease's: two locks on one session must exclude each other.
         number = self._mark + self._client.runtime.unique()
         entry = Entry(self._client._connection, self._client._keys, session, *self._segments, number)
-        await entry.create(self.record(session), within=self._client.options.timeout)
+        # Who comes behind others of this process must wait for them anyway: nothing that it saw now would count then.
+        look = "" if living(self._client._connection).has_any(self.prefix) else self.prefix
+        await entry.create(self.record(session), within=self._client.options.timeout, look=look)
         return entry
 
     def record(self, session: Session) -> bytes:
@@ -130,8 +132,12 @@ class Queue:
         return in_order((await self._connection.scan(self._prefix)).items)
 
     async def ahead(self, entry: Entry) -> list[Item]:
-        """Return what is before ours and in its way; none when it is our turn. Raises LostError when ours is gone."""
-        queue = await self.entries()
+        """Return what is before ours and in its way; none when it is our turn. Raises LostError when ours is gone.
+
+        What stood there when ours was made counts, too, once: nothing comes before ours later.
+        """
+        made = entry.take_look()
+        queue = await self.entries() if made is None else in_order(made)
         entry.session.check()  # after the wait: what Jepsen found missing in etcd's own lock
         return [item for item in before(entry, queue) if self._blocks(item)]
 
@@ -147,6 +153,7 @@ class Queue:
             while True:
                 while (nearer := self._ours_before(entry)) is not None:  # before that is gone there is nothing to see
                     await nearer.gone.wait()
+                    entry.take_look()  # from before the wait
                 ahead = await bridged(self._client, lambda: self.ahead(entry))
                 if not ahead:
                     return

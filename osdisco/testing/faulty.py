@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import AsyncGenerator, Callable, Collection, Coroutine, Mapping, Sequence
 from contextlib import aclosing, suppress
 from contextvars import Context, copy_context
+from functools import partial
 from math import inf, isinf
 from typing import Any, Final, Self, TypeVar, cast
 
@@ -131,6 +132,14 @@ class FaultyBackend(Backend):
         """Apply all or nothing."""
         keys = dict.fromkeys([*(op.key for op in ops), *expect])
         return await self._call("commit", keys, lambda: self.inner.commit(ops, expect, timeout=timeout), timeout)
+
+    async def commit_and_scan(
+        self, ops: Sequence[Op], expect: Mapping[str, Condition], prefix: str, *, timeout: float
+    ) -> tuple[Mapping[str, int], Mapping[str, Item] | None]:
+        """Apply all or nothing, and read."""
+        keys = dict.fromkeys([*(op.key for op in ops), *expect])
+        commit = partial(self.inner.commit_and_scan, ops, expect, prefix, timeout=timeout)
+        return await self._call("commit", keys, commit, timeout)
 
     async def grant(self, ttl: float, *, timeout: float) -> Lease:
         """Open a lease."""

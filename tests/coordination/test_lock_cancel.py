@@ -133,7 +133,7 @@ def test_a_cancelled_operation_leaves_nothing_and_blocks_nobody(
                 raise
             if not reached:
                 break
-        assert first > 2
+        assert first > 1
 
 
 @pytest.mark.parametrize("seed", range(20))

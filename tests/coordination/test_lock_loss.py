@@ -147,7 +147,7 @@ async def test_trying_takes_no_lock_of_a_lease_that_ran_out_meanwhile(world: Wor
     await asyncio.sleep(1)
     client.backend.faults.outage("renew", "watch")
     await asyncio.sleep(world.ttl - 3)
-    client.backend.faults.delay("scan", answer=2)
+    client.backend.faults.delay("commit", answer=2)
     with pytest.raises(LostError):
         await lock_of(client).try_acquire()
 

@@ -196,6 +196,16 @@ class AnswersDeletes(MemoryStore):
         return dict.fromkeys((op.key for op in ops), 0) | super().commit(ops, expect)
 
 
+class LooksBeforeItWrites(MemoryStore):
+    """What a commit tells of a prefix is from before it."""
+
+    def commit_and_scan(
+        self, ops: Sequence[Op], expect: Mapping[str, Condition], prefix: str
+    ) -> tuple[Mapping[str, int], Mapping[str, Item]]:
+        before = self.scan(prefix).items
+        return self.commit(ops, expect), before
+
+
 class TakesLess(MemoryStore):
     """Declares 64 and takes 48."""
 

@@ -45,6 +45,7 @@ BROKEN = [
     (broken_data.PassesWhatIsMissing, "s3_2_a_revision_of_a_missing_key_is_a_conflict"),
     (broken_data.ComparesInclusively, "s3_2_a_revision_from_before_a_recreation_is_a_conflict"),
     (broken_data.AnswersDeletes, "s3_4_the_answer_maps_each_key_put_to_its_revision"),
+    (broken_data.LooksBeforeItWrites, "s3_5_a_commit_that_scans_shows_what_stands_right_after_it"),
     (broken_data.ChecksExistenceOnly, "s4_1_an_owner_updates_what_its_lease_holds_and_nobody_else_does"),
     (broken_data.AppliesBeforeChecking, "s5_1_an_error_that_proves_not_applied_is_true"),
     (broken_watches.BeginsWithBatches, "s6_1_the_first_frame_is_a_snapshot_of_all_that_is_there"),

@@ -154,12 +154,35 @@ class Peer:
         lease: Lease | None = None,
     ) -> dict[str, int]:
         """Commit by name; the lease is that of all puts."""
-        lease_id = lease.id if lease else None
-        ops: list[Op] = [Put(self.key(name), value, lease_id) for name, value in (puts or {}).items()]
-        ops += [Delete(self.key(name)) for name in deletes]
-        conditions = {self.key(name): condition for name, condition in (expect or {}).items()}
+        ops, conditions = self._written(puts or {}, deletes, expect or {}, lease)
         revisions = await self.backend.commit(ops, conditions, timeout=self._timeout)
         return {self.name(key): revision for key, revision in revisions.items()}
+
+    async def commit_and_scan(
+        self,
+        prefix: str,
+        puts: Mapping[str, bytes],
+        deletes: tuple[str, ...] = (),
+        expect: Mapping[str, Condition] | None = None,
+        lease: Lease | None = None,
+    ) -> tuple[dict[str, int], dict[str, Item] | None]:
+        """Commit by name, and tell what stands under a prefix then, by name."""
+        ops, conditions = self._written(puts, deletes, expect or {}, lease)
+        revisions, seen = await self.backend.commit_and_scan(ops, conditions, self.key(prefix), timeout=self._timeout)
+        items = None if seen is None else {self.name(key): item for key, item in seen.items()}
+        return {self.name(key): revision for key, revision in revisions.items()}, items
+
+    def _written(
+        self,
+        puts: Mapping[str, bytes],
+        deletes: tuple[str, ...],
+        expect: Mapping[str, Condition],
+        lease: Lease | None,
+    ) -> tuple[list[Op], dict[str, Condition]]:
+        lease_id = lease.id if lease else None
+        ops: list[Op] = [Put(self.key(name), value, lease_id) for name, value in puts.items()]
+        ops += [Delete(self.key(name)) for name in deletes]
+        return ops, {self.key(name): condition for name, condition in expect.items()}
 
     async def put(self, name: str, value: bytes = b"", expect: Condition | None = None) -> int:
         """Write one name; returns its revision."""

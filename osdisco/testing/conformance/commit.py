@@ -133,6 +133,32 @@ class CommitRules:
             assert answer == {"a": found["a"].revision, "b": found["b"].revision}
             assert await peer.commit(deletes=("a", "b")) == {}
 
+    async def test_s3_5_a_commit_that_scans_shows_what_stands_right_after_it(self, harness: Harness) -> None:
+        async with harness:
+            peer = await harness.peer()
+            lease = await peer.grant()
+            revision = await peer.put("q/seen", b"1")
+            await peer.create("q/held", lease=lease)
+            await peer.commit({"q/gone": b"", "q/other": b"o", "qq": b"", "r/far": b""})
+            expect: dict[str, Condition] = {
+                "q/new": ABSENT,
+                "r/never": ABSENT,
+                "q/seen": Revision(revision),
+                "q/held": HeldBy(lease.id),
+            }
+            answer, seen = await peer.commit_and_scan(
+                "q/", {"q/new": b"n", "q/held": b"h"}, ("q/seen", "q/gone"), expect, lease
+            )
+            found = {name: item for name, item in (await peer.scan()).items() if name.startswith("q/")}
+            assert answer == {name: found[name].revision for name in ("q/new", "q/held")}
+            assert seen is None or seen == found
+            assert found.keys() == {"q/new", "q/held", "q/other"}
+            with pytest.raises(ConflictError):
+                await peer.commit_and_scan("q/", {"q/other": b"2"}, (), {"q/other": ABSENT})
+            assert (await peer.scan())["q/other"].value == b"o"
+            _, seen = await peer.commit_and_scan("nothing/", {"r/far": b"2"})
+            assert not seen
+
     async def test_s4_1_an_owner_updates_what_its_lease_holds_and_nobody_else_does(self, harness: Harness) -> None:
         async with harness:
             peer, other = await harness.peer(), await harness.peer()
