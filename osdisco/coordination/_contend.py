@@ -91,15 +91,16 @@ class Places:
         """Return what the entries hang on."""
         return self._session or await self._client.shared_session()
 
-    async def enqueue(self) -> Entry:
-        """Take a place. Whoever fails or is cancelled from now on must abandon it."""
+    async def enqueue(self, *, look: bool = False) -> Entry:
+        """Take a place, and `look` who is there. Whoever fails or is cancelled from now on must abandon it."""
         session = await self.session()
         # An id of its own for every attempt, never the lease's: two locks on one session must exclude each other.
         number = self._mark + self._client.runtime.unique()
         entry = Entry(self._client._connection, self._client._keys, session, *self._segments, number)
         # Who comes behind others of this process must wait for them anyway: nothing that it saw now would count then.
-        look = "" if living(self._client._connection).has_any(self.prefix) else self.prefix
-        await entry.create(self.record(session), within=self._client.options.timeout, look=look)
+        look = look and not living(self._client._connection).has_any(self.prefix)
+        within = self._client.options.timeout
+        await entry.create(self.record(session), within=within, look=self.prefix if look else "")
         return entry
 
     def record(self, session: Session) -> bytes:
