@@ -73,10 +73,12 @@ class Connection:
             self.check_open()
             return await self._again(lambda left: self.backend.commit(ops, expect, timeout=left), deadline, exc)
 
-    async def attempt_and_scan(
+    async def attempt_and_look(
         self, ops: Sequence[Op], expect: Mapping[str, Condition], prefix: str
     ) -> tuple[Mapping[str, int], Mapping[str, Item] | None]:
-        """Attempt a commit that may also tell what stands under a prefix right after it."""
+        """Do the same, and tell what stands under a prefix right after it, if there is one and the store can."""
+        if not prefix:
+            return await self.attempt(ops, expect), None
         return await self.patiently(
             lambda left: self.backend.commit_and_scan(ops, expect, prefix, timeout=left), _share(self.options.timeout)
         )

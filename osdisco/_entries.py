@@ -38,9 +38,15 @@ _NO_LEASE: Final = "the store no longer knows the session's lease"
 
 
 class Entry:
-    """One leased key. `created` is 0 until it is known to stand; `gone` is set when it is over, or seen to be."""
+    """One leased key. `created` is 0 until it is known to stand; `gone` is set when it is over, or seen to be.
 
-    def __init__(self, connection: Connection, keys: Keyspace, session: Session, *segments: str) -> None:
+    Of an entry in a `queue`, which is a prefix, `seen` may tell what stood there when it was made, and `left_behind`
+    what stood there when it went: the commits tell that for nothing.
+    """
+
+    def __init__(
+        self, connection: Connection, keys: Keyspace, session: Session, *segments: str, queue: str = ""
+    ) -> None:
         self.key: Final = keys.join(*segments)
         self.session: Final = session
         self.created = 0
@@ -53,8 +59,9 @@ class Entry:
         self._ended = False
         self._removed = False
         self._shown = False
-        self._look_at = ""
-        self._seen: Mapping[str, Item] | None = None
+        self.seen: Mapping[str, Item] | None = None
+        self.left_behind: Mapping[str, Item] | None = None
+        self._queue = queue
 
     @property
     def may_still_come(self) -> bool:
@@ -62,11 +69,9 @@ class Entry:
         return self._unaccounted > 0
 
     async def create(
-        self, value: bytes, *, instead_of: Sequence[Entry] = (), within: float = inf, look: str = ""
+        self, value: bytes, *, instead_of: Sequence[Entry] = (), within: float = inf, look: bool = False
     ) -> None:
         """Put the entry into the store, in one commit with the removal of the entries `instead_of`, for good.
-
-        With a prefix to `look` at, `take_look` may tell afterwards what stood under it in the moment of the creation.
 
         The mutation runs in a task of the client, so that cancelling the caller never cuts it on the wire; whoever is
         cancelled or fails leaves the removal behind as a task that the session waits for. While the outcome is unknown
@@ -79,7 +84,6 @@ class Entry:
         """
         self.session.check()
         self._living.add(self)
-        self._look_at = look
         ops: list[Op] = [Put(self.key, value, self.session.id)]
         expect: dict[str, Condition] = {self.key: ABSENT, self._tombstone: ABSENT}
         for entry in instead_of:
@@ -87,7 +91,7 @@ class Entry:
             ops += (evolve(op, lease=self.session.id) if isinstance(op, Put) else op for op in last)
             expect |= held
         deadline = self._connection.runtime.clock.now() + within
-        work = self._create(ops, expect, deadline)
+        work = self._create(ops, expect, deadline, self._queue if look else "")
         self._creating = Errand(work, self._connection.finishing.spawn, f"create {self.key}")
         try:
             await self._creating.wait()
@@ -99,12 +103,12 @@ class Entry:
         for entry in instead_of:
             entry.depart()
 
-    async def _create(self, ops: Sequence[Op], expect: Mapping[str, Condition], deadline: float) -> None:
+    async def _create(self, ops: Sequence[Op], expect: Mapping[str, Condition], deadline: float, look: str) -> None:
         failures = 0
         while not self._ended:
             self.session.check()
             try:
-                if await self._attempt(ops, expect):
+                if await self._attempt(ops, expect, look):
                     return
             except (
                 ConflictError
@@ -119,12 +123,9 @@ class Entry:
             failures += 1
         raise LostError("the entry was given up")
 
-    async def _attempt(self, ops: Sequence[Op], expect: Mapping[str, Condition]) -> bool:
+    async def _attempt(self, ops: Sequence[Op], expect: Mapping[str, Condition], look: str) -> bool:
         try:
-            if self._look_at:
-                revisions, self._seen = await self._connection.attempt_and_scan(ops, expect, self._look_at)
-            else:
-                revisions = await self._connection.attempt(ops, expect)
+            revisions, self.seen = await self._connection.attempt_and_look(ops, expect, look)
             self._is_made(revisions[self.key])
             return True
         except LeaseExpiredError as exc:
@@ -146,11 +147,6 @@ class Entry:
         self._is_made(item.created)
         self._unaccounted = max(self._unaccounted - 1, 0)
         return True
-
-    def take_look(self) -> Mapping[str, Item] | None:
-        """Return once what stood beside the entry in the moment of its creation, where the store told it."""
-        seen, self._seen = self._seen, None
-        return seen
 
     def _is_made(self, created: int) -> None:
         self.created = created
@@ -224,7 +220,8 @@ class Entry:
         while not self.session.lost.is_set():
             ops, expect = self._last_words()
             try:
-                await self._connection.attempt(ops, {self.key: Revision(self.created), **expect} if stood else expect)
+                expect = {self.key: Revision(self.created), **expect} if stood else expect
+                _, self.left_behind = await self._connection.attempt_and_look(ops, expect, self._look_for_the_next())
                 return stood or unknown
             except ConflictError:
                 if not stood or not self._unaccounted:
@@ -241,6 +238,10 @@ class Entry:
             await asyncio.sleep(backoff(self._connection.runtime, failures))
             failures += 1
         return False
+
+    def _look_for_the_next(self) -> str:
+        """Return what to look at in going: somebody of this process may be waiting for us."""
+        return self._queue if self._queue and self._living.is_followed(self) else ""
 
     def _last_words(self) -> tuple[Sequence[Op], Mapping[str, Condition]]:
         if not self._unaccounted:

@@ -31,6 +31,11 @@ class Living:
         """Return whether any entry that was made stands under a prefix."""
         return prefix in self._queues
 
+    def is_followed(self, entry: Entry) -> bool:
+        """Return whether any stands behind an entry under its prefix."""
+        queue = self._queues.get(_prefix(entry))
+        return queue is not None and queue[-1] is not entry
+
     def before(self, entry: Entry) -> Iterator[Entry]:
         """Return those that stand before an entry under its prefix, the nearest first."""
         queue = self._queues.get(_prefix(entry), [])

@@ -96,11 +96,11 @@ class Places:
         session = await self.session()
         # An id of its own for every attempt, never the lease's: two locks on one session must exclude each other.
         number = self._mark + self._client.runtime.unique()
-        entry = Entry(self._client._connection, self._client._keys, session, *self._segments, number)
+        client, queue = self._client, self.prefix if look else ""
+        entry = Entry(client._connection, client._keys, session, *self._segments, number, queue=queue)
         # Who comes behind others of this process must wait for them anyway: nothing that it saw now would count then.
-        look = look and not living(self._client._connection).has_any(self.prefix)
-        within = self._client.options.timeout
-        await entry.create(self.record(session), within=within, look=self.prefix if look else "")
+        alone = not living(client._connection).has_any(self.prefix)
+        await entry.create(self.record(session), within=client.options.timeout, look=alone)
         return entry
 
     def record(self, session: Session) -> bytes:
@@ -135,10 +135,10 @@ class Queue:
     async def ahead(self, entry: Entry) -> list[Item]:
         """Return what is before ours and in its way; none when it is our turn. Raises LostError when ours is gone.
 
-        What stood there when ours was made counts, too, once: nothing comes before ours later.
+        What was `seen` there in passing counts, too, once: nothing comes before ours later.
         """
-        made = entry.take_look()
-        queue = await self.entries() if made is None else in_order(made)
+        seen, entry.seen = entry.seen, None
+        queue = await self.entries() if seen is None else in_order(seen)
         entry.session.check()  # after the wait: what Jepsen found missing in etcd's own lock
         return [item for item in before(entry, queue) if self._blocks(item)]
 
@@ -154,7 +154,7 @@ class Queue:
             while True:
                 while (nearer := self._ours_before(entry)) is not None:  # before that is gone there is nothing to see
                     await nearer.gone.wait()
-                    entry.take_look()  # from before the wait
+                    entry.seen = nearer.left_behind  # what was seen before the wait is over
                 ahead = await bridged(self._client, lambda: self.ahead(entry))
                 if not ahead:
                     return
