@@ -155,7 +155,7 @@ async def test_of_a_process_only_the_first_waiter_looks_at_the_queue_however_man
     await guard.release()
     for task in tasks:
         await (await task).release()
-    assert (crowd.backend.calls["commit"], crowd.backend.calls["scan"]) == (400, 1)  # each release shows the next one the queue
+    assert (crowd.backend.calls["commit"], crowd.backend.calls["scan"]) == (400, 1)  # each release shows the queue
 
 
 async def test_a_process_has_one_watch_for_each_name_however_many_wait(world: World) -> None:
@@ -171,7 +171,7 @@ async def test_a_process_has_one_watch_for_each_name_however_many_wait(world: Wo
         done, tasks = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         assert len(done) == 1
         await done.pop().result().release()
-    assert crowd.backend.calls["scan"] == 1  # then each release shows the next one the queue
+    assert crowd.backend.calls["scan"] == 1  # then each release shows the queue
     assert crowd.backend.calls["watch"] == 0  # each waits for the one before it without the store
 
 

@@ -114,7 +114,8 @@ def test_tasks_of_the_core_have_an_owner_and_it_starts_no_thread() -> None:
 
     def rule(module: ast.Module) -> Iterable[str]:
         yield from {node.attr for node in ast.walk(module) if isinstance(node, ast.Attribute)} & starting
-        yield from roots(module) & {"threading", "concurrent", "multiprocessing", "subprocess"}
+        yield from roots(module) & {"concurrent", "multiprocessing", "subprocess"}
+        yield from attributes(module, "threading") - {"threading.current_thread", "threading.main_thread"}
 
     tasks = ROOT / "osdisco" / "_tasks.py"
     assert broken([tasks], rule) == ["osdisco/_tasks.py: create_task"]
@@ -136,7 +137,8 @@ def test_cancellation_is_not_swallowed() -> None:
 
 def test_nothing_is_unpickled_or_evaluated() -> None:
     def rule(module: ast.Module) -> Iterable[str]:
-        yield from roots(module) & {"pickle", "marshal", "shelve", "yaml"}
+        yield from roots(module) & {"pickle", "marshal", "shelve"}
+        yield from attributes(module, "yaml") - {"yaml.safe_load", "yaml.YAMLError", "yaml.MarkedYAMLError"}
         calls = [node.func for node in ast.walk(module) if isinstance(node, ast.Call)]
         yield from {call.id for call in calls if isinstance(call, ast.Name)} & {"eval", "exec", "__import__"}
 
