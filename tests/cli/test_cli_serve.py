@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import signal
+import sys
 from collections.abc import Callable
 from http.client import HTTPConnection
 
 import pytest
 from cli_processes import Invoke, Running
+
+from osdisco.cli.serve import _metrics
 
 Start = Callable[..., Running]
 
@@ -44,6 +47,14 @@ def test_it_starts_without_the_store_and_says_what_all_can_see(start: Start) -> 
     assert running.process.wait(10) == 130
     assert running.process.stderr is not None
     assert "there is no password" in running.process.stderr.read()
+
+
+def test_without_prometheus_it_serves_the_rest(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "prometheus_client", None)
+    assert _metrics() is None
+    assert "pip install 'osdisco[prometheus]'" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("listen", ["nowhere", ":80", "h:99999"])
