@@ -39,7 +39,7 @@ _RESERVED: Final = "consul-"
 
 
 class ConsulCatalog:
-    """A publication: `DiscoveryService(client, me, publish=[ConsulCatalog.of(client)])`.
+    """A publication, one for each service: `DiscoveryService(client, me, publish=[ConsulCatalog.of(client)])`.
 
     Args:
         url: `consul://` and one host, the agent of this machine. Its namespace stands before the ids of services.

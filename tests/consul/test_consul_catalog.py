@@ -114,6 +114,16 @@ async def test_a_service_that_is_gone_or_changed_is_put_right_at_the_next_heartb
         await eventually(lambda: consul.admin("GET", "/v1/agent/service/search:tampered-1")["Port"] == 9700)
 
 
+async def test_a_service_may_change_its_name_and_address(consul: ConsulServer) -> None:
+    async with published(consul, info("before")) as discovery:
+        await discovery.wait_registered(5)
+        await eventually(lambda: health(consul, "before") == [("search:before-1", "passing")])
+        await discovery.update(name="after", port=9800)
+        await eventually(lambda: health(consul, "after") == [("search:before-1", "passing")])
+        assert health(consul, "before") == []
+        assert consul.admin("GET", "/v1/agent/service/search:before-1")["Port"] == 9800
+
+
 def checks(server: ConsulServer, name: str) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = server.admin("GET", f"/v1/health/checks/{name}")
     return found

@@ -17,7 +17,7 @@ from osdisco.errors import (
     OsdiscoError,
     UnavailableError,
 )
-from osdisco_consul._errors import CutOffError, failure, go_seconds, refusal, ttl_range
+from osdisco_consul._errors import CutOffError, UnknownServiceError, failure, go_seconds, refusal, ttl_range
 
 TTL_REFUSED = "Invalid Session TTL '5000000000', must be between [10s=24h0m0s]"
 
@@ -33,6 +33,10 @@ TTL_REFUSED = "Invalid Session TTL '5000000000', must be between [10s=24h0m0s]"
         (403, "Permission denied", DeniedError),
         (403, "ACL not found", DeniedError),
         (404, "Session id '1' not found", LeaseExpiredError),
+        (404, "unknown service ID: search:geo-1", UnknownServiceError),
+        (404, 'Unknown service ID "search:geo-1". Ensure that the service ID is passed.', UnknownServiceError),
+        (404, 'Unknown check ID "osdisco:search:geo-1:status".', UnknownServiceError),
+        (500, 'CheckID "osdisco:search:geo-1:status" does not have associated TTL', UnknownServiceError),
         (413, "Request body(800052 bytes) too large", LimitError),
         (429, "Your IP is issuing too many concurrent connections", UnavailableError),
         (500, TTL_REFUSED, LimitError),
