@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import random
+from collections.abc import Callable
 
 import pytest
+from attrs import evolve
 from extensions import info, until
 from worlds import World, lease_of
 
@@ -145,3 +148,68 @@ async def test_a_stop_that_is_cancelled_withdraws_all_the_same(world: World) -> 
 async def test_who_only_observes_publishes_nothing(world: World) -> None:
     with pytest.raises(DiscoveryError, match="only observes"):
         DiscoveryService(world.process(), publish=[Catalog()])
+
+
+SEEDS = 6
+
+
+async def test_whatever_happened_the_catalog_shows_what_is_registered(osdisco_clock: object) -> None:
+    """By chance: changes, outages of the store and of the catalog, silent calls, lost leases."""
+    for seed in range(SEEDS):
+        world = World(seed=seed)
+        await _troubled(world, Board(world.random.random), random.Random(seed))
+        await world.aclose()
+
+
+async def _troubled(world: World, board: Board, chance: random.Random) -> None:
+    client = world.process()
+    discovery = await DiscoveryService(client, info(), publish=[board]).start()
+    await discovery.wait_registered(5)
+    for _ in range(20):
+        board.bad = chance.choice([0.0, 0.0, 0.5, 1.0])
+        match chance.randrange(5):
+            case 0:
+                client.backend.faults.outage()  # type: ignore[attr-defined]
+            case 1:
+                client.backend.faults.clear()  # type: ignore[attr-defined]
+            case 2 if discovery.registered:
+                world.store.faults.end_lease(await lease_of(client))
+            case _:
+                discovery._own.desire(evolve(discovery.extension, port=chance.randrange(1, 9999)))
+        await asyncio.sleep(chance.choice([0, 0.01, 1, 7]))
+    client.backend.faults.clear()  # type: ignore[attr-defined]
+    board.bad = 0.0
+    await until(lambda: discovery.registered and board.shown == {"geo": discovery.extension.port}, 30)
+    await discovery.stop()
+    assert board.shown == {}
+
+
+class Board:
+    """Shows ports by id. A call may fail or hang, before or after it did what it was to do."""
+
+    name = "board"
+    heartbeat = HEARTBEAT
+
+    def __init__(self, chance: Callable[[], float]) -> None:
+        self.shown: dict[str, int] = {}
+        self.bad = 0.0
+        self._chance = chance
+
+    async def publish(self, extension: ExtensionInfo) -> None:
+        await self._trouble()
+        self.shown[extension.id] = extension.port
+        await self._trouble()
+
+    async def withdraw(self, extension: ExtensionInfo) -> None:
+        await self._trouble()
+        self.shown.pop(extension.id, None)
+
+    async def aclose(self) -> None:
+        await self._trouble()
+
+    async def _trouble(self) -> None:
+        await asyncio.sleep(0.01)
+        if self._chance() < self.bad / 2:
+            await asyncio.sleep(3600)
+        if self._chance() < self.bad:
+            raise OSError("trouble")
