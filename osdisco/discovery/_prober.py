@@ -27,7 +27,7 @@ log = logging.getLogger("osdisco")
 SETTLING: Final = 1.0
 """Seconds before a prober begins with an endpoint: by then those whose it was have seen that it is no longer theirs."""
 
-_AT_ONCE: Final = 100
+_AT_ONCE: Final = 20
 """Endpoints that are looked at before other tasks may run."""
 
 
@@ -99,14 +99,14 @@ class Prober:
         self._task = self._client._connection.supervisor.spawn(self._run(), "share out what is probed")
 
     async def aclose(self) -> None:
-        """Probe no more, and take away what was found."""
+        """Probe no more, and let what was found be taken away behind one's back."""
         if self._task is None:
             return
         await cancel(self._task)
         for endpoint in self._endpoints.values():
             await endpoint.aclose()
         self._endpoints.clear()
-        await self._member.leave()
+        await self._member.abandon()
 
     def look(self, ids: Iterable[str]) -> None:
         """Learn that extensions came, went or changed."""

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from collections import Counter, defaultdict
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -127,20 +129,38 @@ async def test_two_probe_each_endpoint_however_many_there_are(world: World, net:
     assert all(17 <= count <= 23 for count in net.count().values()), net.count()
 
 
-async def test_while_probers_come_and_go_never_three_probe_one_endpoint(world: World, net: Net) -> None:
-    await extensions(world, 10)
-    probers: list[DiscoveryService] = []
-    for _ in range(4):
-        probers.append(await prober(world, interval=1))
-        await asyncio.sleep(7)
-    await probers.pop(0).stop()
-    await asyncio.sleep(7)
-    world.kill(world.clients[3])
-    await asyncio.sleep(3 * world.ttl)
-    for host, times in net.asked.items():
-        for at, _ in times:  # within less than an interval each prober asks once at most
-            near = [when for when, _ in times if at <= when < at + 0.85]
-            assert len(near) <= 2, f"{host} at {at}: {near}"
+@pytest.mark.parametrize("seed", range(5))
+async def test_while_probers_come_and_go_never_three_probe_one_endpoint(world: World, net: Net, seed: int) -> None:
+    """And when they have settled two do."""
+    chance = random.Random(seed)
+    await extensions(world, 5)
+    probers = [await prober(world, interval=1) for _ in range(3)]
+    for _ in range(6):
+        await asyncio.sleep(chance.uniform(0, 8))
+        leaving = chance.choice(probers)
+        match chance.choice(["come", "go", "die", "away"]):
+            case "come":
+                probers.append(await prober(world, interval=1))
+            case "go" if len(probers) > 2:
+                probers.remove(leaving)
+                await leaving.stop()
+            case "die" if len(probers) > 2:
+                probers.remove(leaving)
+                world.kill(leaving._client)
+            case "away":
+                leaving._client.backend.faults.outage()
+                await asyncio.sleep(chance.uniform(1, 2 * world.ttl))
+                leaving._client.backend.faults.clear()
+    await asyncio.sleep(2 * world.ttl)
+    assert not list(crowds(net))
+    assert shares(*probers) == {f"x{n}": 2 for n in range(1, 6)}
+
+
+def crowds(net: Net) -> Iterator[str]:
+    """Say where more than two probes fell into less time than that in which one prober asks again."""
+    for host, asked in net.asked.items():
+        times = [at for at, _ in asked]
+        yield from (f"{host} at {a}, {c}" for a, c in zip(times, times[2:], strict=False) if c - a < 0.85)
 
 
 async def test_when_a_prober_dies_another_takes_over(world: World, net: Net) -> None:
