@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Final
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Final, Protocol
+from weakref import WeakKeyDictionary, WeakValueDictionary
 
+from osdisco._connection import Connection
 from osdisco._feed import Change
+from osdisco._staleness import Staleness
 from osdisco.client import Client
+from osdisco.discovery.events import ViewEvent, ViewFresh, ViewStale
 from osdisco.discovery.extension import ExtensionInfo, ExtensionStatus, check_metadata, copied
 from osdisco.discovery.registration import PREFIX, kind
-from osdisco.discovery.table import Folded
+from osdisco.discovery.table import Folded, place_of
 from osdisco.discovery.versions import specifier
-from osdisco.errors import DiscoveryError, OsdiscoError
+from osdisco.errors import ClosedError, DiscoveryError, OsdiscoError
+from osdisco.names import escape
 
 Pair = tuple[ExtensionInfo | None, ExtensionInfo | None]
 """What an extension was, and what it is."""
@@ -19,16 +24,40 @@ Pair = tuple[ExtensionInfo | None, ExtensionInfo | None]
 _NONE: Final[Mapping[str, ExtensionInfo]] = {}
 
 
+class Onlooker(Protocol):
+    """Who shows the view to somebody, or has an extension in it."""
+
+    def on_pairs(self, pairs: Sequence[Pair]) -> None:
+        """Take what was and what is."""
+
+    def on_own(self) -> None:
+        """Learn that something stands anew, or no longer, at the own id; or that the store was seen at last."""
+
+    def on_staleness(self, event: ViewEvent) -> None:
+        """Learn that the view is stale, or fresh again."""
+
+    def on_closed(self) -> None:
+        """Learn that the client was closed, and nothing is to be waited for."""
+
+
 class Extensions(Mapping[str, ExtensionInfo]):
     """The live local view: extensions by id. Losing the store keeps the last known, `stale` and with its `age`."""
 
-    def __init__(
-        self, client: Client, told: Callable[[Sequence[Pair]], None], trouble: Callable[[OsdiscoError], None]
-    ) -> None:
-        self._follower: Final = client._follow(f"{client._keys.join(PREFIX)}/", self._take, trouble)
+    def __init__(self, client: Client) -> None:
+        self._follower: Final = client._follow(f"{client._keys.join(PREFIX)}/", self._take, self._on_trouble)
         self._table: Final = Folded(kind(self._follower), client._keys, PREFIX)
         self._index: Final = Index()
-        self._told = told
+        self._onlookers: Final[dict[Onlooker, str]] = {}  # with the places of their ids in keys
+        self._places: Final[dict[str, list[Onlooker]]] = {}
+        self._staleness: Final = Staleness(self._follower, self._tell_staleness)
+        self._now: Final = client.runtime.clock.now
+        self._turned = self._now()  # when it last became stale, or fresh
+
+    @classmethod
+    def _of(cls, client: Client) -> Extensions:
+        """Return the view that all services of a client share, so that a change is read and folded only once."""
+        views = _VIEWS.setdefault(client._connection, WeakValueDictionary())
+        return views.setdefault(client._keys.root, cls(client))
 
     def __getitem__(self, id_: str) -> ExtensionInfo:
         return self._table[id_]
@@ -107,7 +136,30 @@ class Extensions(Mapping[str, ExtensionInfo]):
             return self._index.named.get(_text("a name", name), _NONE).values()
         return self.values()
 
+    def _attend(self, onlooker: Onlooker, id_: str | None) -> None:
+        """Begin to tell somebody; begin to follow with the first."""
+        self._onlookers[onlooker] = "" if id_ is None else escape(id_)
+        self._places.setdefault(self._onlookers[onlooker], []).append(onlooker)
+        if len(self._onlookers) == 1:
+            self._follower.start()
+            self._staleness.look()
+        elif self._follower.known:
+            onlooker.on_pairs([(None, extension) for extension in self.values()])
+        if self._staleness.stale:
+            onlooker.on_staleness(self._stale())
+
+    async def _forgo(self, onlooker: Onlooker) -> None:
+        """Tell somebody no more; with the last the view ends, and shows what it last knew."""
+        place = self._onlookers.pop(onlooker)
+        self._places[place].remove(onlooker)
+        if not self._places[place]:
+            del self._places[place]
+        if not self._onlookers:
+            self._staleness.stop()
+            await self._follower.aclose()
+
     def _take(self, change: Change, first: bool) -> None:
+        self._staleness.look()  # first that it is fresh again, then what was missed
         if first:
             self._table.clear()
             self._index.clear()
@@ -117,7 +169,36 @@ class Extensions(Mapping[str, ExtensionInfo]):
             if old is not None:
                 old._see(seen)
             self._index.replace(old, new)
-        self._told(pairs)
+        if pairs:
+            for onlooker in list(self._onlookers):
+                onlooker.on_pairs(pairs)
+        for onlooker in list(self._onlookers) if first else self._at(change):
+            onlooker.on_own()
+
+    def _at(self, change: Change) -> list[Onlooker]:
+        """Return those at whose ids something changed."""
+        touched = {place_of(key, self._table.target) for key in (*change.deletes, *change.puts)}
+        return [onlooker for place in touched for onlooker in self._places.get(place, ())]
+
+    def _stale(self) -> ViewStale:
+        return ViewStale(self.age, str(self.error or "the store has been silent for too long"))
+
+    def _tell_staleness(self, stale: bool) -> None:
+        now = self._now()
+        lasted, self._turned = now - self._turned, now
+        for onlooker in list(self._onlookers):
+            onlooker.on_staleness(self._stale() if stale else ViewFresh(lasted))
+
+    def _on_trouble(self, error: OsdiscoError) -> None:
+        if not isinstance(error, ClosedError):
+            self._staleness.look()
+            return
+        self._staleness.stop()
+        for onlooker in list(self._onlookers):
+            onlooker.on_closed()
+
+
+_VIEWS: Final[WeakKeyDictionary[Connection, WeakValueDictionary[str, Extensions]]] = WeakKeyDictionary()
 
 
 class Index:

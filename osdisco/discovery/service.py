@@ -11,12 +11,11 @@ from typing import Any, Self
 from attrs import evolve
 
 from osdisco._signal import Signal
-from osdisco._staleness import Staleness
 from osdisco.client import Client
 from osdisco.discovery._gauges import gauges
 from osdisco.discovery._prober import Prober
 from osdisco.discovery.checks import Check
-from osdisco.discovery.events import Backlog, Events, ExtensionEvent, ViewFresh, ViewStale
+from osdisco.discovery.events import Backlog, Events, ExtensionEvent, ViewEvent
 from osdisco.discovery.extension import ExtensionInfo, ExtensionStatus
 from osdisco.discovery.extensions import Extensions, Pair
 from osdisco.discovery.findings import Findings
@@ -60,10 +59,8 @@ class DiscoveryService:
     ) -> None:
         self._client = client
         self._changed = Signal()
-        self._extensions = Extensions(client, self._on_change, self._on_trouble)
+        self._extensions = Extensions._of(client)
         self._view = self._extensions._follower
-        self._staleness = Staleness(self._view, self._on_staleness)
-        self._turned = client.runtime.clock.now()  # when the view last became stale, or fresh
         self._dispatcher = Dispatcher(client._connection.supervisor)
         self._monitor = Monitor(checks, client.runtime, client._connection.supervisor, self._assess)
         self._registrar: Registrar | None = None
@@ -72,11 +69,12 @@ class DiscoveryService:
             self._registrar = Registrar(client, extension, self._view, self._changed, checked=checked)
         elif self.health:
             raise DiscoveryError("checks are of the own extension; give an ExtensionInfo, too")
+        self._looking = _Looking(self._extensions, self._dispatcher, self._registrar, self._changed)
         self._findings = Findings(client)
         self._prober: Prober | None = None
         if probing is not None:
             own_id = "" if extension is None else extension.id
-            self._prober = Prober(client, probing, self._extensions, self._findings, own_id)
+            self._prober = self._looking.prober = Prober(client, probing, self._extensions, self._findings, own_id)
         self._leaving = Leaving(
             self._registrar, self._changed, client.runtime.clock, timeout=client.options.timeout, drain=drain
         )
@@ -152,8 +150,7 @@ class DiscoveryService:
             raise ClosedError("a DiscoveryService is started once; make a new one")
         if not self._started:
             self._started = True
-            self._view.start()
-            self._staleness.look()
+            self._extensions._attend(self._looking, None if self._registrar is None else self._registrar.desired.id)
             namespace = self._client._keys.root.rstrip("/")
             self._unfollow = self._client.runtime.metrics.follow(
                 partial(gauges, namespace, self, self._registrar, self._publishers)
@@ -190,8 +187,7 @@ class DiscoveryService:
                 await self._prober.aclose()
             await self._findings._follower.aclose()
             await self._dispatcher.aclose()
-            await self._view.aclose()
-            self._staleness.stop()
+            await self._extensions._forgo(self._looking)
             self._closed = True
             self._changed.fire()
 
@@ -314,33 +310,43 @@ class DiscoveryService:
 
     def _subscribe(self, backlog: Backlog) -> Callable[[], None]:
         self._check_not_stopped()
-        if present := [ExtensionEvent(old=None, new=extension) for extension in self._extensions.values()]:
-            backlog.put(present)
-        if self._staleness.stale:
-            backlog.put(self._stale())
+        if self._started:  # else it is told with all the others, then
+            if present := [ExtensionEvent(old=None, new=extension) for extension in self._extensions.values()]:
+                backlog.put(present)
+            if self._extensions._staleness.stale:
+                backlog.put(self._extensions._stale())
         return self._dispatcher.follow(backlog)
 
-    def _stale(self) -> ViewStale:
-        return ViewStale(self._view.age, str(self._view.error or "the store has been silent for too long"))
 
-    def _on_staleness(self, stale: bool) -> None:
-        now = self._client.runtime.clock.now()
-        lasted, self._turned = now - self._turned, now
-        self._dispatcher.tell(self._stale() if stale else ViewFresh(lasted))
+class _Looking:
+    """What a service does with what its view tells."""
 
-    def _on_trouble(self, error: OsdiscoError) -> None:
-        if isinstance(error, ClosedError):  # nobody is to wait for what never comes
-            self._staleness.stop()
-            self._dispatcher.close()
-        else:
-            self._staleness.look()
+    def __init__(
+        self, extensions: Extensions, dispatcher: Dispatcher, registrar: Registrar | None, changed: Signal
+    ) -> None:
+        self.prober: Prober | None = None
+        self._extensions = extensions
+        self._dispatcher = dispatcher
+        self._registrar = registrar
+        self._changed = changed
 
-    def _on_change(self, pairs: Sequence[Pair]) -> None:
-        self._staleness.look()  # first that the view is fresh again, then what was missed
-        if pairs and self._dispatcher.needed:
+    def on_pairs(self, pairs: Sequence[Pair]) -> None:
+        """Take a change of the view."""
+        if self._dispatcher.needed:
             self._dispatcher.tell([ExtensionEvent(old, new) for old, new in pairs])
-        if self._prober is not None:
-            self._prober.look(one.id for pair in pairs for one in pair if one is not None)
+        if self.prober is not None:
+            self.prober.look(one.id for pair in pairs for one in pair if one is not None)
+
+    def on_own(self) -> None:
+        """Take a change at the own id."""
         if self._registrar is not None:
             self._registrar.look(self._extensions._table)
         self._changed.fire()
+
+    def on_staleness(self, event: ViewEvent) -> None:
+        """Learn that the view is stale, or fresh again."""
+        self._dispatcher.tell(event)
+
+    def on_closed(self) -> None:
+        """Let nobody wait for what never comes."""
+        self._dispatcher.close()

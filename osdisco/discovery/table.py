@@ -113,7 +113,7 @@ class Folded(Mapping[str, R]):
 
     def _remove(self, key: str, before: dict[str, R | None]) -> None:
         self._skipped.pop(key, None)
-        id_ = _id_in(self._place_of(key))
+        id_ = _id_in(place_of(key, self.target))
         best = self._best.get(id_)
         if best is None:
             return
@@ -139,15 +139,17 @@ class Folded(Mapping[str, R]):
         if self._keys.name(item.key) is None:
             raise RecordError("the key is none that osdisco writes")
         record, incarnation = self._kind.read(item.value)
-        if escape(self._kind.id_of(record)) != self._place_of(item.key):
+        if escape(self._kind.id_of(record)) != place_of(item.key, self.target):
             raise RecordError("the id in it is not the one in its key")
         return _Standing(item.key, record, incarnation or item.created, item.created)
 
-    def _place_of(self, key: str) -> str:
-        return key[len(self.target) : key.rfind("/")]
-
     def _name(self, key: str) -> str:
         return self._keys.name(key) or key
+
+
+def place_of(key: str, target: str) -> str:
+    """Return the escaped id that a key below a target tells of."""
+    return key[len(target) : key.rfind("/")]
 
 
 def _id_in(place: str) -> str:

@@ -215,3 +215,39 @@ def test_merging_keeps_the_last_that_was_told_of_the_view(monkeypatch: pytest.Mo
     got = [backlog.take() for _ in range(len(backlog))]
     assert [event for told in got if isinstance(told, list) for event in told] == [ExtensionEvent(None, b)]
     assert not [told for told in got if isinstance(told, ViewStale | ViewFresh)], "it knew of no staleness"
+
+
+# Services of one client
+
+
+async def test_services_of_one_client_share_a_view_and_each_is_told_all(world: World) -> None:
+    client = world.process()
+    first = await observer(client)
+    await registered(world.process(), "a")
+    await until(lambda: first.extensions)
+    second = DiscoveryService(client)
+    assert second.extensions is first.extensions
+    async with second.events() as told:  # before it starts
+        await registered(world.process(), "b")
+        await until(lambda: len(first.extensions) == 2)
+        assert await taken(told) == []
+        await second.start()
+        assert await taken(told) == ["+a", "+b"]
+        await first.stop()
+        await registered(world.process(), "c")
+        assert await taken(told) == ["+c"]
+        assert not second.extensions.stale
+        client.backend.faults.outage()
+        assert await taken(told) == ["ViewStale"]
+        third = await DiscoveryService(client).start()
+        async with third.events() as later:
+            assert await taken(later) == ["+a", "+b", "+c", "ViewStale"]
+    await second.stop()
+    await third.stop()
+    client.backend.faults.clear()
+    assert third.extensions.stale
+    assert list(third.extensions) == ["a", "b", "c"]
+    async with DiscoveryService(client) as fourth:
+        await fourth.wait_known(10)
+        assert list(fourth.extensions) == ["a", "b", "c"]
+        assert not fourth.extensions.stale

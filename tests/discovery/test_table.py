@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given, strategies as st
+from hypothesis import given, settings, strategies as st
 
 from osdisco._feed import Change
 from osdisco._keys import Keyspace
@@ -102,6 +102,7 @@ STEPS = st.lists(
 
 
 @given(STEPS)
+@settings(deadline=None)
 def test_the_table_is_what_a_fold_of_all_that_stands_would_be(steps: list[tuple[dict[str, int], set[str]]]) -> None:
     table, standing, revision = folded(), dict[str, Item](), 0
     known: dict[str, tuple[str, str]] = {}

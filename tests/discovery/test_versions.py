@@ -6,7 +6,7 @@ import re
 from itertools import pairwise
 
 import pytest
-from hypothesis import given, strategies as st
+from hypothesis import given, settings, strategies as st
 
 from osdisco.discovery.versions import Version, parse, specifier
 from osdisco.errors import DiscoveryError
@@ -94,6 +94,7 @@ TEXTS = st.builds("{}{}{}".format, NUMBERS, PRE, st.sampled_from(["", "", "+b.1"
 
 
 @given(TEXTS, TEXTS, TEXTS)
+@settings(deadline=None)
 def test_the_order_is_total(a: str, b: str, c: str) -> None:
     one, two, three = version(a), version(b), version(c)
     assert [one < two, one == two, two < one].count(True) == 1
@@ -102,6 +103,7 @@ def test_the_order_is_total(a: str, b: str, c: str) -> None:
 
 
 @given(TEXTS, TEXTS)
+@settings(deadline=None)
 def test_the_signs_agree_with_each_other(text: str, bound: str) -> None:
     says = {sign: specifier(sign + bound).matches(text) for sign in (">=", "<=", ">", "<", "==", "!=")}
     assert says["=="] == (says[">="] and says["<="]) == (not says["!="])
@@ -112,6 +114,7 @@ def test_the_signs_agree_with_each_other(text: str, bound: str) -> None:
 
 
 @given(st.text(max_size=12))
+@settings(deadline=None)
 def test_any_text_is_a_version_or_none_and_a_specifier_or_refused(text: str) -> None:
     parse(text)
     try:
