@@ -12,6 +12,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from itertools import pairwise
+from pathlib import Path
 from subprocess import PIPE
 from typing import Any
 
@@ -20,18 +21,19 @@ from cli_processes import COMMAND, PATIENCE, Invoke, Running, alive, eventually,
 
 from osdisco.backend import Condition, Op, Revision
 from osdisco.cli import demo as demo_command
+from osdisco.cli._errors import FailedError
 from osdisco.cli.demo import _director, _extension
 from osdisco.cli.demo._director import Director
 from osdisco.cli.demo._facts import Facts
+from osdisco.cli.demo._outage import ByCommands
 from osdisco.cli.demo._stages import ThreadActor
 from osdisco.coordination import Fence, LeaderElection, Term, _board
 from osdisco.url import StoreURL
 from osdisco_memory import MemoryStore
 
 Start = Callable[..., Running]
-REAL = pytest.mark.osdisco("etcd", "etcd+http", "consul")
 CAST = {"geo", "knn", "sql"}
-CHAPTERS = ["Register", "Take turns", "Elect", "Crash", "Fail over", "Pause", "Goodbye"]
+CHAPTERS = ["Register", "Health", "Outage", "Take turns", "Elect", "Crash", "Fail over", "Pause", "Goodbye"]
 
 
 class Told:
@@ -51,24 +53,32 @@ class Told:
         return [int(document["place"].removeprefix("process ")) for document in self.of("started")]
 
 
-def check_story(told: Told, *, ttl: float) -> dict[str, Any]:
+def check_story(told: Told, *, ttl: float, outage: bool = True) -> dict[str, Any]:
     """Hold the events to what the demo is to show; returns the summary."""
     assert told.all[0]["event"] == "start"
     assert told.all[0]["ttl"] == ttl
-    assert [document["title"] for document in told.of("chapter")] == CHAPTERS
-    turns, crash, fail_over, pause = (told.place(told.of("chapter")[i]) for i in (1, 3, 4, 5))
+    chapters = [title for title in CHAPTERS if outage or title != "Outage"]
+    assert [document["title"] for document in told.of("chapter")] == chapters
+    health, turns, crash, fail_over, pause = (
+        told.place(told.of("chapter", title=title)[0])
+        for title in ("Health", "Take turns", "Crash", "Fail over", "Pause")
+    )
+    check_health(told)
+    if outage:
+        check_outage(told)
     for extension in CAST:
         assert told.of("registered", who=extension)
         for other in CAST:
             seen = told.of("discovered", who=extension, extension=other)[0]
-            assert told.place(seen) < turns or other == extension
+            assert told.place(seen) < health or other == extension
+    assert health < turns
     (killed,) = told.of("killed")
     assert crash < told.place(killed) < fail_over
     victim = killed["who"]
     check_lock(told, killed)
     check_election(told, killed)
     for survivor in CAST - {victim}:
-        (gone,) = told.of("gone", who=survivor, extension=victim)
+        (gone,) = (d for d in told.of("gone", who=survivor, extension=victim) if d["t"] > killed["t"])
         assert fail_over < told.place(gone) < pause
         assert ttl / 2 < gone["t"] - killed["t"] < 2 * ttl + 5
     assert told.of("late write refused", who=victim)
@@ -77,6 +87,27 @@ def check_story(told: Told, *, ttl: float) -> dict[str, Any]:
     assert summary["event"] == "summary"
     assert set(summary["crash_seen_after"]) == CAST - {victim}
     return summary
+
+
+def check_health(told: Told) -> None:
+    """One turns unhealthy and healthy again, as its check finds it, and everybody sees it."""
+    (ails,), (recovers,) = told.of("ails"), told.of("recovers")
+    assert ails["who"] == recovers["who"] == "geo"
+    for one in CAST:
+        turns = [(d["was"], d["now"]) for d in told.of("status", who=one, extension="geo") if d["t"] > ails["t"]]
+        assert turns[:2] == [("healthy", "unhealthy"), ("unhealthy", "healthy")]
+        (ill, *_) = told.of("status", who=one, extension="geo", now="unhealthy")
+        assert ails["t"] < ill["t"] < recovers["t"]
+
+
+def check_outage(told: Told) -> None:
+    """Nobody forgets anybody while the store is away, and all return by themselves when it is there again."""
+    (stopped,), (started,) = told.of("stopped"), told.of("started again")
+    for one in CAST:
+        (lost,) = (d for d in told.of("unregistered", who=one) if stopped["t"] < d["t"] < started["t"])
+        assert (lost["known"], lost["stale"]) == (3, True)
+        assert [d for d in told.of("returned", who=one) if d["t"] > started["t"]]
+    assert not [d for d in told.of("gone") if stopped["t"] < d["t"] < started["t"]]
 
 
 def check_lock(told: Told, killed: dict[str, Any]) -> None:
@@ -91,7 +122,7 @@ def check_lock(told: Told, killed: dict[str, Any]) -> None:
             (released,) = told.of("releasing", token=earlier["token"])
             assert released["t"] <= later["t"]
     following = next(d for d in acquired if d["t"] > killed["t"])
-    seen = min(d["t"] for d in told.of("gone", extension=killed["who"]))
+    seen = min(d["t"] for d in told.of("gone", extension=killed["who"]) if d["t"] > killed["t"])
     assert following["t"] - seen > -0.5, "somebody got the lock before its holder's lease ended"
 
 
@@ -135,7 +166,8 @@ def test_on_memory(start: Start) -> None:
     told = start("demo", "--json").end(60)
     assert (told.code, told.err) == (0, "")
     summary = check_story(Told(told.documents), ttl=1.0)
-    assert summary["took"] < 15
+    assert summary["took"] < 18
+    assert summary["returned_after"] < 5
     assert summary["paused_for"] > summary["leader_paused_next_after"]
     assert [d["token"] for d in summary["terms"]] == sorted(d["token"] for d in summary["terms"])
 
@@ -148,6 +180,9 @@ def test_for_people(start: Start) -> None:
     assert [match[1] for match in found if match] == CHAPTERS
     for words in (
         "killed while it leads and holds the lock",
+        "sees that geo is unhealthy",
+        "is no longer registered; still knows 3 extensions, and that this is stale",
+        "is registered again",
         "takes over the lock",
         "its write with token",
         "stopped while it leads",
@@ -178,16 +213,25 @@ def test_the_environment_does_not_lead_it_to_a_store(start: Start) -> None:
     assert running.end().code == 130
 
 
-@REAL
+@pytest.mark.osdisco("etcd+http")
 def test_on_a_real_store_with_processes_that_are_killed(osdisco_url: str, start: Start, invoke: Invoke) -> None:
     running = start("demo", "--json", "--url", with_ttl(osdisco_url))
     told = running.end(60)
     assert (told.code, told.err) == (0, "")
     story = Told(told.documents)
-    check_story(story, ttl=3.0)
+    check_story(story, ttl=3.0, outage=False)
     assert len(set(story.pids)) == 3
     assert not any(alive(pid) for pid in story.pids)
     assert invoke("--url", osdisco_url, "kv", "ls").out == ""
+
+
+@pytest.mark.parametrize("kind", ["etcd", "consul"])
+def test_on_a_server_of_its_own_that_is_stopped_and_started(kind: str, start: Start) -> None:
+    running = start("demo", "--json", "--start", kind)
+    told = running.end(60)
+    assert (told.code, told.err) == (0, "")
+    check_story(Told(told.documents), ttl=3.0)
+    assert told.documents[0]["url"].startswith(f"{kind}://127.0.0.1:")
 
 
 @pytest.mark.parametrize("event", ["acquired", "paused"])
@@ -274,10 +318,41 @@ def test_a_store_that_is_not_there_is_code_5(invoke: Invoke) -> None:
 
 
 def test_it_gives_up_in_time(invoke: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(demo_command, "LIMIT", -2.2)  # plus three times the ttl: 0.8 s
+    monkeypatch.setattr(demo_command, "LIMIT", -3.2)  # plus four times the ttl: 0.8 s
     told = invoke("demo", "--json")
     assert told.code == 1
     assert told.error["message"].startswith("gave up after 1 s, waiting for ")
+
+
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        (("--start=etcd", "--url=memory://"), "--start and --url exclude each other"),
+        (("--outage", "true", "true"), "--outage is for the store of --url"),
+        (("--start=zookeeper",), "'zookeeper' is not one of 'etcd', 'consul'"),
+    ],
+)
+def test_options_that_make_no_sense(args: tuple[str, ...], words: str, invoke: Invoke) -> None:
+    told = invoke("demo", *args)
+    assert told.code == 2
+    assert words in told.err
+
+
+def test_without_the_server_that_it_is_to_start(invoke: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.delenv("OSDISCO_TEST_SERVERS", raising=False)
+    told = invoke("demo", "--start", "etcd")
+    assert (told.code, told.err.count("\n")) == (2, 1)
+    assert "no etcd on PATH" in told.err
+
+
+def test_lines_for_the_shell_stop_and_start_a_store(tmp_path: Path) -> None:
+    file = tmp_path / "told"
+    outage = ByCommands(f"echo stop >> {file}", f"echo start >> {file}; exit 3")
+    asyncio.run(outage.begin())
+    with pytest.raises(FailedError, match="ended with code 3"):
+        asyncio.run(outage.end())
+    assert file.read_text() == "stop\nstart\n"
 
 
 class TestBrokenPromises:
@@ -287,6 +362,7 @@ class TestBrokenPromises:
     def nobody_watches(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(_director, "SUSPENSE", 0.01)
         monkeypatch.setattr(_extension, "WORK", 0.01)
+        monkeypatch.setattr(Director, "_go_without_store", lambda *_: asyncio.sleep(0))
 
     def test_tokens(self, invoke: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(Facts, "tokens", property(lambda _: [7, 7]))

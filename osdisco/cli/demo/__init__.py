@@ -16,36 +16,70 @@ from osdisco.cli._settings import Command, Settings
 from osdisco.cli.demo._director import Director
 from osdisco.cli.demo._documents import Documents
 from osdisco.cli.demo._facts import Facts
+from osdisco.cli.demo._outage import ByCommands, Killed, Outage, SwitchedOff
 from osdisco.cli.demo._stages import Actor, ProcessActor, ThreadActor, in_scope
 from osdisco.client import Client
+from osdisco.errors import ConfigError
 from osdisco.url import Host, StoreURL
 
 if TYPE_CHECKING:
     from osdisco.cli.demo._timeline import Timeline
 
-LIMIT: Final = 30.0
-"""Seconds that the demo may take, besides three times that the store needs to end a lease: two, and one to spare."""
+LIMIT: Final = 40.0
+"""Seconds that the demo may take, besides four times that the store needs to end a lease: three, and one to spare."""
 
 MEMORY: Final = "memory://demo"
 
 
 @click.command(cls=Command)
+@click.option(
+    "--start", "own", type=click.Choice(["etcd", "consul"]), help="Start such a server, of the PATH, and play on that."
+)
+@click.option(
+    "--outage",
+    nargs=2,
+    metavar="STOP START",
+    help="With --url: two lines for the shell that stop the store, and start it again.",
+)
 @click.pass_obj
-def demo(settings: Settings) -> None:
+def demo(settings: Settings, own: str | None, outage: tuple[str, str] | None) -> None:
     """Watch extensions register, find each other, take turns under a lock, elect a leader, and outlive its crash.
 
-    The next leader is paused, and its write refused when it wakes up. Without --url all in this process, on memory
-    (OSDISCO_URL is not used). With --url in processes of their own, on that store, in a namespace that is removed
-    again; one of them is killed, one stopped for a while.
+    One falls ill and recovers. The store is stopped for a while, and all return. The next leader is paused, and its
+    write refused when it wakes up. Without --url all in this process, on memory (OSDISCO_URL is not used). With --url
+    in processes of their own, on that store, in a namespace that is removed again; one of them is killed, one stopped
+    for a while; the store is stopped only by --outage. With --start the same on a server that is its own.
     """
-    text = settings.url or MEMORY
+    if settings.url and own:
+        raise click.UsageError("--start and --url exclude each other")
+    if outage and not settings.url:
+        raise click.UsageError("--outage is for the store of --url; others are stopped anyway")
+    if outage and settings.url and settings.url.startswith("memory:"):
+        raise click.UsageError("--outage: a store in memory is stopped anyway")
+    by_commands = ByCommands(*outage) if outage else None
+    if own is None:
+        run(lambda _: _play(settings.url or MEMORY, by_commands, settings))
+        return
+    with _server(own) as server:
+        url = f"{server.url}?ttl=3s"
+        run(lambda _: _play(url, Killed(server), settings))
+
+
+def _server(kind: str) -> Any:
+    try:
+        from osdisco.testing.processes import ConsulProcess, EtcdProcess
+
+        return (EtcdProcess if kind == "etcd" else ConsulProcess)()
+    except ModuleNotFoundError as exc:
+        raise ConfigError(f"--start needs {exc.name}: pip install 'osdisco[testing]'") from None
+    except FileNotFoundError as exc:
+        raise ConfigError(f"--start: {exc}") from None
+
+
+async def _play(text: str, outage: Outage | None, settings: Settings) -> None:
     url = StoreURL.parse(text)
     if url.scheme == "memory" and not url.hosts:
         url = evolve(url, hosts=(Host("demo"),))  # a name, so that all extensions mean the same store
-    run(lambda _: _play(url, text, settings))
-
-
-async def _play(url: StoreURL, text: str, settings: Settings) -> None:
     async with osdisco.connect(url, name="demo") as client:
         scope = f"demo-{client.runtime.unique()[:8]}"
         asked, granted = await _shortest_ttl(client)
@@ -54,8 +88,10 @@ async def _play(url: StoreURL, text: str, settings: Settings) -> None:
         facts.ttl, facts.ttl_late = granted, granted * client.limits.expiry_factor
         show = _show(facts, as_json=settings.json)
         local = url.scheme == "memory"
+        if local:
+            outage = SwitchedOff(client.backend.store)  # type: ignore[attr-defined]
         show.opening(str(url), "each in a thread of this process" if local else "each a process of its own", asked)
-        director = Director(client, show, facts)
+        director = Director(client, show, facts, outage)
         await _within_limit(director, _starter(director, client.url, text, scope, granted, local=local), facts)
         show.summary(facts.summary())
 
@@ -90,7 +126,7 @@ def _starter(
 
 
 async def _within_limit(director: Director, start: Callable[[str], Any], facts: Facts) -> None:
-    limit = LIMIT + 3 * facts.ttl_late
+    limit = LIMIT + 4 * facts.ttl_late
     try:
         async with asyncio.timeout(limit) as timer:
             await director.play(start)

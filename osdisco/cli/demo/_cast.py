@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from attrs import field, frozen
 
-from osdisco.discovery import ExtensionInfo, ExtensionStatus
+from osdisco.discovery import ExtensionInfo
 
 LOCK: Final = "reindex"
 ROUNDS: Final = 2
@@ -27,31 +27,32 @@ class Role:
 
     id: str
     capability: str
-    port: int
     colour: str
 
-    @property
-    def info(self) -> ExtensionInfo:
-        """Its registration."""
+    def info(self, port: int) -> ExtensionInfo:
+        """Its registration, where it listens. How it is, its check decides."""
         return ExtensionInfo(
             id=self.id,
             name=self.id,
             version="1.0.0",
             host="127.0.0.1",
-            port=self.port,
+            port=port,
             capabilities=(self.capability,),
-            status=ExtensionStatus.HEALTHY,
         )
 
 
 CAST: Final = {
     role.id: role
     for role in (
-        Role("geo", "geo.search", 9701, "cyan"),
-        Role("knn", "vector.search", 9702, "magenta"),
-        Role("sql", "sql.query", 9703, "green"),
+        Role("geo", "geo.search", "cyan"),
+        Role("knn", "vector.search", "magenta"),
+        Role("sql", "sql.query", "green"),
     )
 }
+
+
+STORE: Final = "store"
+"""Who stops and starts again; no extension."""
 
 
 @frozen

@@ -5,16 +5,19 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import Any, Final, Protocol
 
 from osdisco.backend import Delete, Item, Put
 from osdisco.cli._errors import FailedError
 from osdisco.cli._output import warn
-from osdisco.cli.demo._cast import BATCH, CAST, ELECTION, LOCK, PLAN, ROUNDS, Event
+from osdisco.cli.demo._cast import BATCH, CAST, ELECTION, LOCK, PLAN, ROUNDS, STORE, Event
 from osdisco.cli.demo._facts import Facts
+from osdisco.cli.demo._outage import Outage
 from osdisco.cli.demo._stages import Actor
 from osdisco.client import Client
 from osdisco.coordination import CoordinationService, Fence
+from osdisco.discovery import DiscoveryService, ExtensionStatus
 from osdisco.errors import ConflictError, OsdiscoError, StaleTokenError
 
 SUSPENSE: Final = 0.4
@@ -39,18 +42,22 @@ class Show(Protocol):
 class Director:
     """Plays the story with the actors that `start` makes."""
 
-    def __init__(self, client: Client, show: Show, facts: Facts) -> None:
+    def __init__(self, client: Client, show: Show, facts: Facts, outage: Outage | None = None) -> None:
         self.events: Final[asyncio.Queue[Event]] = asyncio.Queue()
         self.waits_for = "the store"
         self._client = client
         self._show = show
         self._facts = facts
+        self._outage = outage
         self._actors: dict[str, Actor] = {}
 
     async def play(self, start: Callable[[str], Any]) -> None:
         """Play all of it. `start(id)` is awaited for an Actor. Raises FailedError when a promise was broken."""
         try:
             await self._register(start)
+            await self._fall_ill()
+            if self._outage is not None:
+                await self._go_without_store(self._outage)
             await self._take_turns()
             await self._elect()
             entry = await self._crash()
@@ -86,6 +93,52 @@ class Director:
         return all(
             self._facts.seen("discovered", id_, extension=other) for id_ in CAST for other in CAST if other != id_
         ) and all(self._facts.seen("registered", id_) for id_ in CAST)
+
+    async def _fall_ill(self) -> None:
+        ill = next(iter(CAST))
+        text = f"Each is checked where it listens. {ill} stops to listen; its registration stays, and says how it is."
+        self._show.chapter("Health", text)
+        await self._until("all to be healthy", self._all_see_all_healthy)
+        for order, status in (("ail", "unhealthy"), ("recover", "healthy")):
+            self._actors[ill].order(order)
+            what = "ails" if order == "ail" else "recovers"
+            await self._until(f"the others to see {ill} {status}", partial(self._all_see_after, what, ill, status))
+
+    def _all_see_all_healthy(self) -> bool:
+        return all(self._facts.status(id_, other) == "healthy" for id_ in CAST for other in CAST)
+
+    def _all_see_after(self, what: str, who: str, status: str) -> bool:
+        return any(
+            all(self._facts.seen_after(turned, "status", id_, extension=who, now=status) for id_ in CAST)
+            for turned in self._facts.all(what, who)
+        )
+
+    async def _go_without_store(self, outage: Outage) -> None:
+        facts = self._facts
+        text = "The store is stopped for longer than a lease lasts. Nobody forgets whom it knew, and all return."
+        self._show.chapter("Outage", text)
+        await outage.begin()
+        self._tell(STORE, "stopped", how=outage.how)
+        (stopped,) = facts.all("stopped")
+        self._show.wait(f"the leases run out: {facts.ttl:g} to {facts.ttl_late:g} s")
+        await self._until("all to miss their registration", partial(self._all_told_after, stopped, "unregistered"))
+        if forgotten := [event for event in facts.all("gone") if event.at > stopped.at]:
+            raise FailedError(f"{forgotten[0].who} forgot {forgotten[0].data['extension']} while the store was away")
+        self._show.wait("")
+        await outage.end()
+        self._tell(STORE, "started again")
+        (started,) = facts.all("started again")
+        await self._until("all to be registered again", partial(self._all_told_after, started, "returned"))
+        await self._check_registered()
+
+    def _all_told_after(self, earlier: Event, what: str) -> bool:
+        return all(self._facts.seen_after(earlier, what, id_) for id_ in CAST)
+
+    async def _check_registered(self) -> None:
+        found = await DiscoveryService(self._client).discover_extensions()
+        seen = {one.id: one.status for one in found}
+        if seen != dict.fromkeys(sorted(CAST), ExtensionStatus.HEALTHY):
+            raise FailedError(f"after the outage the store holds {seen}")
 
     async def _take_turns(self) -> None:
         text = f"The lock '{LOCK}' is a fair queue. Each holder gets a higher token, and writes only while it holds."
@@ -157,7 +210,7 @@ class Director:
 
     def _failed_over(self, others: Collection[str]) -> bool:
         facts, victim = self._facts, self._facts.killed.who
-        all_see_it = all(facts.seen("gone", id_, extension=victim) for id_ in others)
+        all_see_it = all(facts.seen_after(facts.killed, "gone", id_, extension=victim) for id_ in others)
         return all_see_it and facts.next_holder is not None and facts.leader in others
 
     async def _write_late(self, entry: Item) -> None:

@@ -14,17 +14,39 @@ from osdisco.cli.demo._cast import BATCH, CAST, ELECTION, LEADER, LOCK, PLAN, Ev
 from osdisco.client import Client
 from osdisco.coordination import CoordinationService, Term
 from osdisco.discovery import DiscoveryListener, DiscoveryService, ExtensionInfo
+from osdisco.discovery.checks import TcpCheck
 from osdisco.errors import ConflictError, LostError, OsdiscoError
 from osdisco.url import StoreURL
 
 WORK: Final = 0.25
 """Seconds that a turn under the lock takes, so that one can watch."""
+CHECK: Final = 0.15
+"""Seconds between the checks of each extension."""
+GLANCE: Final = 0.25
+"""Seconds that a registration may be away without being missed: every change of the record takes a moment."""
 START: Final = 20.0
 """Seconds to get registered."""
 
 Tell = Callable[[Event], None]
 Pause = Callable[[], None]
 """Returns when somebody lets this process, or thread, go on; not one line of it runs until then."""
+
+
+class _Service:
+    """What the extension is there for: others connect to it, and its check does."""
+
+    def __init__(self) -> None:
+        self.port = 0
+        self._server: asyncio.Server | None = None
+
+    async def open(self) -> None:
+        """Listen, also again, at the same port."""
+        self._server = await asyncio.start_server(lambda _, writer: writer.close(), "127.0.0.1", self.port)
+        self.port = self._server.sockets[0].getsockname()[1]
+
+    def close(self) -> None:
+        if self._server is not None:
+            self._server.close()
 
 
 class _Extension(DiscoveryListener):
@@ -41,11 +63,26 @@ class _Extension(DiscoveryListener):
 
     def on_extensions_discovered(self, extensions: Sequence[ExtensionInfo]) -> None:
         for extension in extensions:
-            self.tell("discovered", extension=extension.id)
+            self.tell("discovered", extension=extension.id, now=extension.status.value)
 
     def on_extensions_removed(self, extensions: Sequence[ExtensionInfo]) -> None:
         for extension in extensions:
             self.tell("gone", extension=extension.id)
+
+    def on_extension_status_changed(self, old: ExtensionInfo, new: ExtensionInfo) -> None:
+        self.tell("status", extension=new.id, was=old.status.value, now=new.status.value)
+
+    async def follow(self, discovery: DiscoveryService) -> None:
+        """Tell when the registration is gone for longer than a glance, and when it is back."""
+        while True:
+            await asyncio.sleep(GLANCE)
+            if not discovery.registered:
+                view = discovery.extensions
+                self.tell("unregistered", known=len(view), stale=view.stale)
+                await discovery.wait_registered()
+                while view.stale:  # noqa: ASYNC110 - nothing tells when it is fresh
+                    await asyncio.sleep(GLANCE / 10)
+                self.tell("returned")
 
     async def turn(self, *, for_ever: bool) -> None:
         self.tell("waiting")
@@ -111,24 +148,38 @@ class _Extension(DiscoveryListener):
 
 
 async def live(url: StoreURL, id_: str, orders: asyncio.Queue[str], tell: Tell, pause: Pause) -> None:
-    """Register, and do as told: `turn` and `hold` under the lock, `stand` in the election, `pause`; until `leave`."""
-    standing = Supervisor()
+    """Register, and do as told until `leave`.
+
+    That is to `ail` and to `recover`, `turn` and `hold` under the lock, `stand` in the election, and to `pause`.
+    """
+    tasks = Supervisor()
+    service = _Service()
+    await service.open()
+    check = TcpCheck(f"127.0.0.1:{service.port}", interval=CHECK, fall=2, rise=1)
     async with osdisco.connect(url, name=id_) as client:
         extension = _Extension(client, id_, tell)
-        discovery = DiscoveryService(client, CAST[id_].info)
+        discovery = DiscoveryService(client, CAST[id_].info(service.port), checks=[check])
         discovery.add_listener(extension)
         async with discovery:
             await discovery.wait_registered(timeout=START)
-            extension.tell("registered", capability=CAST[id_].capability, port=CAST[id_].port)
+            extension.tell("registered", capability=CAST[id_].capability, port=service.port)
+            tasks.spawn(extension.follow(discovery), "follow the registration")
             try:
                 while (order := await orders.get()) != "leave":
                     if order == "stand":
-                        standing.spawn(extension.stand(), f"stand as {ELECTION}")
+                        tasks.spawn(extension.stand(), f"stand as {ELECTION}")
+                    elif order == "ail":
+                        service.close()
+                        extension.tell("ails")
+                    elif order == "recover":
+                        await service.open()
+                        extension.tell("recovers")
                     elif order == "pause":
                         await extension.write_after(pause)
                     else:
                         await extension.turn(for_ever=order == "hold")
                 extension.tell("leaving")
             finally:
-                await standing.aclose()
+                await tasks.aclose()
+                service.close()
     extension.tell("left")

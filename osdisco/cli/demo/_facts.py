@@ -58,6 +58,11 @@ class Facts:
         """Whether an event that fits happened after `earlier`."""
         return any(event.at > earlier.at for event in self.all(what, who, **data))
 
+    def status(self, who: str, extension: str) -> str | None:
+        """Return how somebody saw an extension last."""
+        seen = (e for e in reversed(self.events) if e.who == who and e.what in ("discovered", "status"))
+        return next((event.data["now"] for event in seen if event.data["extension"] == extension), None)
+
     @property
     def tokens(self) -> list[int]:
         """The fencing tokens, in the order of the holders."""
@@ -123,7 +128,7 @@ class Facts:
     def _discovery(self) -> dict[str, Any]:
         killed = self.killed
         registered = {event.who: event.at for event in self.all("registered")}
-        found = [event for event in self.all("discovered") if event.at < killed.at]
+        found = [event for event in self.all("discovered") if event.at < self._first_trouble]
         leaving = {event.who: event.at for event in self.all("leaving")}
         goodbyes = [(event.at, leaving.get(event.data["extension"], event.at)) for event in self.all("gone")]
         return {
@@ -132,9 +137,30 @@ class Facts:
             "found_after_registration": max(
                 0.0, median(event.at - registered[event.data["extension"]] for event in found)
             ),
-            "crash_seen_after": {e.who: e.at - killed.at for e in self.all("gone", extension=killed.who)},
+            "crash_seen_after": {
+                e.who: e.at - killed.at for e in self.all("gone", extension=killed.who) if e.at > killed.at
+            },
+            "illness_seen_after": self._seen_after("ails", "unhealthy"),
+            "recovery_seen_after": self._seen_after("recovers", "healthy"),
+            "returned_after": self.returned_after,
             "goodbye_seen_after": max((seen - left for seen, left in goodbyes if seen > left), default=None),
         }
+
+    @property
+    def _first_trouble(self) -> float:
+        return min(event.at for event in (*self.all("stopped"), self.killed))
+
+    def _seen_after(self, what: str, status: str) -> float:
+        (turned,) = self.all(what)
+        return max(e.at for e in self.all("status", extension=turned.who, now=status) if e.at > turned.at) - turned.at
+
+    @property
+    def returned_after(self) -> float | None:
+        """Seconds from the store's return until the last was registered again; None when it did not stop."""
+        started = self.all("started again")
+        if not started:
+            return None
+        return max(event.at for event in self.all("returned") if event.at < self.killed.at) - started[0].at
 
     def _lock(self) -> dict[str, Any]:
         following = self.next_holder

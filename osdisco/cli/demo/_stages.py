@@ -26,6 +26,8 @@ from osdisco.client import URL_VARIABLE
 from osdisco.runtime import SystemClock
 from osdisco.url import StoreURL
 
+SETTLE: Final = 0.02
+"""Seconds for connections to be closed that nobody waits for."""
 GOODBYE: Final = 8.0
 """Seconds that an extension gets to leave before it is killed."""
 
@@ -186,6 +188,7 @@ class ThreadActor(Actor):
             self._buried.wait()
             self._life.cancel()
         self._loop.run_until_complete(asyncio.wait([self._life]))
+        self._loop.run_until_complete(asyncio.sleep(SETTLE))
         self._director.call_soon_threadsafe(self._end)
 
     def _stop(self, life: asyncio.Task[None]) -> None:

@@ -68,8 +68,8 @@ class Timeline:
         if told is None or (words := told(event)) is None:
             return
         mark, style, text = words
-        colour = CAST[event.who].colour
-        time, who = (f"{event.at - self._facts.start:9.3f} s  ", "dim"), (f"{event.who:<5}", f"bold {colour}")
+        colour = CAST[event.who].colour if event.who in CAST else "white"
+        time, who = (f"{event.at - self._facts.start:9.3f} s  ", "dim"), (f"{event.who:<6}", f"bold {colour}")
         self._hang(time, who, (f"{mark} ", style or colour), then=(text, style))
 
     def _started(self, event: Event) -> Words:
@@ -84,6 +84,33 @@ class Timeline:
             return ("○", "", f"sees that {who} is back") if who != event.who else None
         found = {seen.data["extension"] for seen in self._facts.all("discovered", event.who)}
         return ("◎", "", f"sees {', '.join(sorted(found))}") if found == set(CAST) else None
+
+    def _ails(self, event: Event) -> Words:
+        return "✗", "red", "stops to listen: its check fails"
+
+    def _recovers(self, event: Event) -> Words:
+        return "✓", "", "listens again"
+
+    def _status(self, event: Event) -> Words | None:
+        who, now = event.data["extension"], event.data["now"]
+        turned = [*self._facts.all("ails", who), *self._facts.all("recovers", who)][-1:]
+        if who == event.who or not turned:
+            return None
+        return "○", "", f"sees that {who} is {now}, {seconds(event.at - turned[0].at)} later"
+
+    def _stopped(self, event: Event) -> Words:
+        return "✗", "bold red", f"stops: {event.data['how']}"
+
+    def _started_again(self, event: Event) -> Words:
+        return "✓", "bold", "is there again"
+
+    def _unregistered(self, event: Event) -> Words | None:
+        if not self._facts.all("stopped") or self._facts.all("started again"):
+            return None
+        return "·", "", f"is no longer registered; still knows {event.data['known']} extensions, and that this is stale"
+
+    def _returned(self, event: Event) -> Words:
+        return "●", "", "is registered again"
 
     def _wrote(self, event: Event) -> Words:
         held = f"holds '{LOCK}' with token {event.data['token']}"
@@ -192,9 +219,14 @@ class Timeline:
 
 def _measured(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
     seen = ", ".join(seconds(value) for value in facts["crash_seen_after"].values())
+    ill, well = seconds(facts["illness_seen_after"]), seconds(facts["recovery_seen_after"])
+    returned = facts["returned_after"]
+    back = () if returned is None else (("all registered again", f"{seconds(returned)} after the store's return"),)
     leads = (f"{seconds(facts[f'leader_{why}_next_after'])} {why}" for why in ("killed", "paused", "left"))
     return [
         ("found each other", f"{seconds(facts['all_found_after'])} after the start"),
+        ("illness seen after", f"{ill}, recovery {well}"),
+        *back,
         ("lock handed over in", f"{seconds(facts['handover'])} (median)"),
         ("crash seen after", f"{seen} (leases of {facts['ttl']:g} s)"),
         ("lock taken over after", f"{seconds(facts['lock_taken_over_after'])}, token {facts['next_token']} > "
