@@ -216,7 +216,7 @@ def test_the_environment_does_not_lead_it_to_a_store(start: Start) -> None:
 @pytest.mark.osdisco("etcd+http")
 def test_on_a_real_store_with_processes_that_are_killed(osdisco_url: str, start: Start, invoke: Invoke) -> None:
     running = start("demo", "--json", "--url", with_ttl(osdisco_url))
-    told = running.end(60)
+    told = running.end(90)
     assert (told.code, told.err) == (0, "")
     story = Told(told.documents)
     check_story(story, ttl=3.0, outage=False)
@@ -228,7 +228,7 @@ def test_on_a_real_store_with_processes_that_are_killed(osdisco_url: str, start:
 @pytest.mark.parametrize("kind", ["etcd", "consul"])
 def test_on_a_server_of_its_own_that_is_stopped_and_started(kind: str, start: Start) -> None:
     running = start("demo", "--json", "--start", kind)
-    told = running.end(60)
+    told = running.end(90)
     assert (told.code, told.err) == (0, "")
     check_story(Told(told.documents), ttl=3.0)
     assert told.documents[0]["url"].startswith(f"{kind}://127.0.0.1:")
