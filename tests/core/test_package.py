@@ -52,6 +52,15 @@ def test_importing_the_package_loads_neither_drivers_nor_the_library() -> None:
     }
 
 
+def test_checks_and_probing_load_aiohttp_only_when_they_ask() -> None:
+    code = (
+        "from osdisco.discovery import HttpCheck, Probing; HttpCheck('http://a/'); Probing(allow=['10.0.0.0/8']);"
+        "import sys; print('aiohttp' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"
+
+
 def test_using_the_client_loads_no_driver_and_no_cattrs() -> None:
     code = "from osdisco import Client, connect; import sys; print(*sorted({m.partition('.')[0] for m in sys.modules}))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -66,7 +66,7 @@ async def serving(
     server.port = listener.sockets[0].getsockname()[1]
     try:
         yield server
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             while server.open:
                 await asyncio.sleep(0.005)
     finally:

@@ -21,6 +21,7 @@ from osdisco.discovery import (
     FunctionCheck,
     HttpCheck,
     PolledCheck,
+    Probing,
     TcpCheck,
     TtlCheck,
 )
@@ -521,6 +522,14 @@ def test_bad_input_is_refused_and_named(make: Callable[[], Check], message: str)
     with pytest.raises(ConfigError, match=message) as failure:
         make()
     assert "geheim" not in str(failure.value)
+
+
+@pytest.mark.parametrize("make", [lambda: HttpCheck("http://h/"), lambda: Probing(allow=["10.0.0.0/8"])])
+def test_without_aiohttp_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch, make: Callable[[], object]) -> None:
+    for module in ("checks", "probing"):
+        monkeypatch.setattr(f"osdisco.discovery.{module}.find_spec", lambda name: None)
+    with pytest.raises(ConfigError, match=r"needs aiohttp: pip install 'osdisco\[health\]'"):
+        make()
 
 
 async def test_checks_that_do_not_fit_are_refused(world: World) -> None:

@@ -16,6 +16,9 @@ from osdisco.testing import VirtualLoop
 
 ALL = pytest.mark.osdisco("memory", "etcd", "etcd+http", "consul")
 
+PATIENCE = 30.0
+"""Seconds; it takes one or two where nothing else runs."""
+
 HEALTHY, UNHEALTHY = ExtensionStatus.HEALTHY, ExtensionStatus.UNHEALTHY
 BUSY = b"HTTP/1.1 503 Busy\r\nContent-Length: 0\r\n\r\n"
 
@@ -56,7 +59,7 @@ async def test_a_failing_check_is_seen_by_another_process_and_so_is_its_rise(
         check = HttpCheck(f"http://127.0.0.1:{port}/health", interval=0.05, rise=2, fall=2)
 
         async def seen_as(status: ExtensionStatus) -> None:
-            await until(lambda: "geo" in seer.extensions and seer.extensions["geo"].status is status)
+            await until(lambda: "geo" in seer.extensions and seer.extensions["geo"].status is status, PATIENCE)
 
         async with DiscoveryService(client, info(), checks=[check, heart]) as discovery:
             await seen_as(ExtensionStatus.STARTING)
@@ -72,9 +75,9 @@ async def test_a_failing_check_is_seen_by_another_process_and_so_is_its_rise(
             await seen_as(ExtensionStatus.DEGRADED)
             await discovery.set_status(ExtensionStatus.STOPPING)
             patient.well = False
-            await until(lambda: discovery.health.status is UNHEALTHY)
+            await until(lambda: discovery.health.status is UNHEALTHY, PATIENCE)
             assert [one.status for one in await seer.discover_extensions()] == [ExtensionStatus.STOPPING]
-        await until(lambda: not seer.extensions)
+        await until(lambda: not seer.extensions, PATIENCE)
         assert diary.lines[:4] == [
             "+geo starting",
             "geo starting>healthy",
@@ -103,7 +106,7 @@ async def test_what_two_probers_find_is_seen_by_a_third_process(
         findings = await seer.findings()
 
         async def found(state: FindingState) -> None:
-            await until(lambda: [finding.state for finding in findings.get("geo", ())] == [state, state], 10)
+            await until(lambda: [finding.state for finding in findings.get("geo", ())] == [state, state], PATIENCE)
 
         await found(FindingState.PASSING)
         patient.well = False
@@ -113,6 +116,8 @@ async def test_what_two_probers_find_is_seen_by_a_third_process(
         assert seer.extensions["geo"].status is ExtensionStatus.STARTING
         patient.well = True
         await found(FindingState.PASSING)
-        await until(lambda: [finding.state for finding in findings.get("spy", ())] == [FindingState.REFUSED] * 2)
+        await until(
+            lambda: [finding.state for finding in findings.get("spy", ())] == [FindingState.REFUSED] * 2, PATIENCE
+        )
         await probed.stop()
-        await until(lambda: "geo" not in findings)
+        await until(lambda: "geo" not in findings, PATIENCE)
