@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Final
 
+from osdisco._guard import checked_share, checked_window
 from osdisco.client import Client
 from osdisco.discovery.checks import Check
 from osdisco.discovery.extension import ExtensionStatus
 from osdisco.discovery.leaving import Drain
-from osdisco.errors import ConfigError
 from osdisco.registry.definition import ServiceDefinition, ServiceEndpoint
 from osdisco.registry.record import fold, table_of
 from osdisco.registry.registration import Registration
@@ -19,10 +19,6 @@ from osdisco.registry.watch import ServiceWatch
 
 PROTECTION: Final = 0.5
 """Envoy's panic threshold, and Finagle's."""
-
-WINDOW_TTLS: Final = 2
-WINDOW_MAX: Final = 3600.0
-"""Seconds."""
 
 
 class ServiceRegistry:
@@ -43,9 +39,8 @@ class ServiceRegistry:
     ) -> None:
         self._client = client
         self._rosters = Rosters(client)
-        self._share = _checked_share(protection)
-        default = min(WINDOW_TTLS * client.options.ttl, WINDOW_MAX)
-        self._window = default if protection_window is None else _checked_window(protection_window)
+        self._share = checked_share(protection)
+        self._window = checked_window(protection_window, client.options.ttl)
 
     def __repr__(self) -> str:
         return f"<ServiceRegistry of {self._client!r}>"
@@ -89,8 +84,9 @@ class ServiceRegistry:
         Raises:
             InvalidNameError: the name cannot be one. ConfigError: a share or a window out of range.
         """
-        share = self._share if protection is None else _checked_share(protection)
-        window = self._window if protection_window is None else _checked_window(protection_window)
+        share = self._share if protection is None else checked_share(protection)
+        ttl = self._client.options.ttl
+        window = self._window if protection_window is None else checked_window(protection_window, ttl)
         table_of(self._client._keys, service)
         return ServiceView(self._rosters, service, share, window)
 
@@ -99,15 +95,3 @@ class ServiceRegistry:
     ) -> ServiceWatch:
         """Return `async with` around an iterator of ServiceEvent; who is there comes first. Raises as `view` does."""
         return ServiceWatch(self.view(service, protection=protection, protection_window=protection_window))
-
-
-def _checked_share(share: float) -> float:
-    if isinstance(share, bool) or not isinstance(share, int | float) or not 0 <= share <= 1:
-        raise ConfigError(f"protection is a share from 0 (off) to 1, not {share!a}")
-    return share
-
-
-def _checked_window(seconds: float) -> float:
-    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 < seconds <= WINDOW_MAX:
-        raise ConfigError(f"protection_window is above 0 and at most {WINDOW_MAX:.0f} seconds, not {seconds!a}")
-    return seconds

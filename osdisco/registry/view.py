@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Callable, Generator, Iterator, Mapping
 from functools import partial
-from types import MappingProxyType, TracebackType
+from types import TracebackType
 from typing import Any, Final, Self
 
-from osdisco._protection import Pairs, Protection, Traits
+from osdisco._guard import Guard
+from osdisco._protection import Pairs, Traits
 from osdisco._signal import Signal
 from osdisco._tasks import cancel
 from osdisco.discovery.extension import ExtensionStatus
@@ -18,8 +18,6 @@ from osdisco.registry._gauges import gauges
 from osdisco.registry.definition import ServiceEndpoint
 from osdisco.registry.events import Pending, ServiceEvent, ServiceEventKind, events_of
 from osdisco.registry.roster import Roster, Rosters
-
-log = logging.getLogger("osdisco")
 
 FIT: Final = {ExtensionStatus.HEALTHY, ExtensionStatus.DEGRADED}
 
@@ -44,8 +42,8 @@ class ServiceView(Mapping[str, ServiceEndpoint]):
     def __init__(self, rosters: Rosters, service: str, share: float, window: float) -> None:
         self._rosters = rosters
         self._service = service
-        self._protection = Protection(TRAITS, share, window)
-        self._time = _Stopwatch(rosters.client.runtime.clock.now)
+        self._guard = Guard(self, TRAITS, share, window, rosters.client.runtime.clock, self._show)
+        self._told_protecting = False
         self._roster: Roster | None = None
         self._shown: dict[str, ServiceEndpoint] = {}
         self._endpoints: tuple[ServiceEndpoint, ...] | None = ()
@@ -53,7 +51,6 @@ class ServiceView(Mapping[str, ServiceEndpoint]):
         self._ended: OsdiscoError | None = None
         self._ears: list[Pending] = []
         self._listening: set[asyncio.Task[None]] = set()
-        self._alarm: asyncio.TimerHandle | None = None
         self._unfollow: Callable[[], None] = lambda: None
 
     def __getitem__(self, extension_id: str) -> ServiceEndpoint:
@@ -79,12 +76,12 @@ class ServiceView(Mapping[str, ServiceEndpoint]):
     @property
     def protecting(self) -> bool:
         """Whether endpoints are shown although their records are gone: too many vanished at once."""
-        return bool(self._protection.held)
+        return bool(self._guard.held)
 
     @property
     def protected(self) -> Mapping[str, ServiceEndpoint]:
         """The endpoints that are shown only by protection, by id, as they last were."""
-        return MappingProxyType(self._protection.held)
+        return self._guard.protected
 
     @property
     def known(self) -> bool:
@@ -153,7 +150,7 @@ class ServiceView(Mapping[str, ServiceEndpoint]):
         roster, self._roster = self._roster, None
         self._unfollow()
         self._end(ClosedError("the view was closed"))
-        self._set_alarm()
+        self._guard.close()
         await cancel(*self._listening)
         if roster is not None:
             del roster.onlookers[id(self)]
@@ -215,13 +212,11 @@ class ServiceView(Mapping[str, ServiceEndpoint]):
 
     def on_pairs(self, pairs: Pairs[ServiceEndpoint]) -> None:
         """Take what was and what is from the roster."""
-        protecting = self.protecting
-        self._show(self._protection.apply(pairs, self._time.now()), protecting)
+        self._guard.take(pairs)
 
     def on_stale(self, stale: bool) -> None:
         """Learn that the store was lost, or is there again. Nothing is let go meanwhile."""
-        self._time.stop() if stale else self._time.go()
-        self._set_alarm()
+        self._guard.set_stale(stale)
         self._tell([ServiceEvent(ServiceEventKind.STALE if stale else ServiceEventKind.FRESH)])
 
     def on_end(self, error: OsdiscoError) -> None:
@@ -238,7 +233,7 @@ class ServiceView(Mapping[str, ServiceEndpoint]):
             ear.end(error)
         self._changed.fire()
 
-    def _show(self, changes: Pairs[ServiceEndpoint], protected: bool) -> None:
+    def _show(self, changes: Pairs[ServiceEndpoint]) -> None:
         for old, new in changes:
             if new is not None:
                 self._shown[new.extension_id] = new
@@ -246,54 +241,14 @@ class ServiceView(Mapping[str, ServiceEndpoint]):
                 del self._shown[old.extension_id]
         self._endpoints = None if changes else self._endpoints
         events = events_of(changes) if self._ears else []
-        if self.protecting and not protected:
-            log.warning("%r: too many vanished at once, and some of them are shown on", self)
+        if self.protecting and not self._told_protecting:
             events.insert(0, ServiceEvent(ServiceEventKind.PROTECTING))
-        if protected and not self.protecting:
-            log.info("%r: the protection is over", self)
+        elif self._told_protecting and not self.protecting:
             events.append(ServiceEvent(ServiceEventKind.PROTECTION_OVER))
-        self._set_alarm()
+        self._told_protecting = self.protecting
         self._tell(events)
-
-    def _set_alarm(self) -> None:
-        if self._alarm is not None:
-            self._alarm.cancel()
-            self._alarm = None
-        at = self._protection.next_at
-        if at is not None and self._roster is not None and self._time.running:
-            self._alarm = asyncio.get_running_loop().call_later(max(0.0, at - self._time.now()), self._advance)
-
-    def _advance(self) -> None:
-        self._alarm = None
-        protecting = self.protecting
-        self._show(self._protection.advance(self._time.now()), protecting)
 
     def _tell(self, events: list[ServiceEvent]) -> None:
         for ear in self._ears if events else ():
             ear.put(events)
         self._changed.fire()
-
-
-class _Stopwatch:
-    """Seconds that do not count while it stands."""
-
-    def __init__(self, now: Callable[[], float]) -> None:
-        self._now = now
-        self._lost = 0.0
-        self._stopped_at: float | None = None
-
-    @property
-    def running(self) -> bool:
-        return self._stopped_at is None
-
-    def now(self) -> float:
-        return (self._now() if self._stopped_at is None else self._stopped_at) - self._lost
-
-    def stop(self) -> None:
-        if self._stopped_at is None:
-            self._stopped_at = self._now()
-
-    def go(self) -> None:
-        if self._stopped_at is not None:
-            self._lost += self._now() - self._stopped_at
-            self._stopped_at = None
