@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Mapping
+from functools import partial
 from types import MappingProxyType
 from typing import Final, Generic, TypeVar
 
@@ -41,7 +42,8 @@ class Guard(Generic[R]):
         show: Callable[[Pairs[R]], None],
     ) -> None:
         self._what = what
-        self._protection = Protection(traits, share, window)
+        self._new = partial(Protection, traits, share, window)
+        self._protection = self._new()
         self._time = _Stopwatch(clock.now)
         self._show = show
         self._alarm: asyncio.TimerHandle | None = None
@@ -56,6 +58,12 @@ class Guard(Generic[R]):
     def protected(self) -> Mapping[str, R]:
         """The same, for users, who change nothing."""
         return MappingProxyType(self._protection.held)
+
+    def begin(self) -> None:
+        """Forget all, because what comes next is everything."""
+        self._protection, self._closed = self._new(), False
+        self._time.go()
+        self._set_alarm()
 
     def take(self, pairs: Pairs[R]) -> None:
         """Take what changed in the table."""

@@ -30,6 +30,9 @@ T = TypeVar("T")
 
 log = logging.getLogger("osdisco")
 
+SEEN: Final = 1.0
+"""Seconds that leaving waits at most until it sees itself as it says that it leaves."""
+
 UNDECIDED_MAX: Final = 8
 """Records that may still come in sessions that were lost; what is left of older sessions is over by then."""
 
@@ -153,8 +156,22 @@ class Keeper(ABC, Generic[T]):
         if self.superseded:
             log.warning("%s was registered anew by another process; this one withdraws", self._place[-1])
         if self._entry is not None:
+            await self._until_seen()
             await self._entry.end()
         self._changed.fire()
+
+    async def _until_seen(self) -> None:
+        """Wait until the own watch shows what was published last, so that others can have seen it, too.
+
+        A store that shows no states in between (Consul) would show them the removal alone, as of a crash.
+        """
+
+        def seen() -> bool:
+            gone = self.superseded or self._view.stale or not self.registered
+            return gone or (self._entry is not None and self._view.shows(self._entry.key))
+
+        with suppress(TimeoutError):
+            await self._changed.wait_for(seen, SEEN)
 
     async def _keep(self) -> None:
         """Publish what is new, then wait until there is more to do."""

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import chain
 from typing import Final, Protocol
 from weakref import WeakKeyDictionary, WeakValueDictionary
 
 from osdisco._connection import Connection
 from osdisco._feed import Change
+from osdisco._guard import Guard
+from osdisco._protection import Traits
 from osdisco._staleness import Staleness
 from osdisco.client import Client
 from osdisco.discovery.events import ViewEvent, ViewFresh, ViewStale
@@ -20,6 +23,8 @@ from osdisco.names import escape
 
 Pair = tuple[ExtensionInfo | None, ExtensionInfo | None]
 """What an extension was, and what it is."""
+
+_Key = tuple[str, float, float]
 
 _NONE: Final[Mapping[str, ExtensionInfo]] = {}
 
@@ -40,13 +45,22 @@ class Onlooker(Protocol):
         """Learn that the client was closed, and nothing is to be waited for."""
 
 
+TRAITS: Final = Traits[ExtensionInfo](
+    id_of=lambda extension: extension.id,
+    place_of=lambda extension: (extension.host, extension.port),
+    leaving=lambda extension: extension.status is ExtensionStatus.STOPPING,
+    fit=lambda extension: extension.status in (ExtensionStatus.HEALTHY, ExtensionStatus.DEGRADED),
+)
+
+
 class Extensions(Mapping[str, ExtensionInfo]):
     """The live local view: extensions by id. Losing the store keeps the last known, `stale` and with its `age`."""
 
-    def __init__(self, client: Client) -> None:
+    def __init__(self, client: Client, share: float, window: float) -> None:
         self._follower: Final = client._follow(f"{client._keys.join(PREFIX)}/", self._take, self._on_trouble)
         self._table: Final = Folded(kind(self._follower), client._keys, PREFIX)
         self._index: Final = Index()
+        self._guard: Final = Guard(self, TRAITS, share, window, client.runtime.clock, self._show)
         self._onlookers: Final[dict[Onlooker, str]] = {}  # with the places of their ids in keys
         self._places: Final[dict[str, list[Onlooker]]] = {}
         self._staleness: Final = Staleness(self._follower, self._tell_staleness)
@@ -54,19 +68,24 @@ class Extensions(Mapping[str, ExtensionInfo]):
         self._turned = self._now()  # when it last became stale, or fresh
 
     @classmethod
-    def _of(cls, client: Client) -> Extensions:
-        """Return the view that all services of a client share, so that a change is read and folded only once."""
+    def _of(cls, client: Client, share: float, window: float) -> Extensions:
+        """Return the view that all services of a client share that protect it in one way.
+
+        So a change is read and folded only once.
+        """
         views = _VIEWS.setdefault(client._connection, WeakValueDictionary())
-        return views.setdefault(client._keys.root, cls(client))
+        key = client._keys.root, share, window if share else 0.0
+        return views.setdefault(key, cls(client, share, window))
 
     def __getitem__(self, id_: str) -> ExtensionInfo:
-        return self._table[id_]
+        held = self._guard.held.get(id_)
+        return self._table[id_] if held is None else held
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._table)
+        return chain(self._table, self._guard.held) if self.protecting else iter(self._table)
 
     def __len__(self) -> int:
-        return len(self._table)
+        return len(self._table) + len(self._guard.held)
 
     def __repr__(self) -> str:
         return f"<{len(self)} extensions, {'stale' if self.stale else 'fresh'}>"
@@ -85,6 +104,16 @@ class Extensions(Mapping[str, ExtensionInfo]):
     def error(self) -> OsdiscoError | None:
         """What interrupted the watch last; None while it runs."""
         return self._follower.error
+
+    @property
+    def protecting(self) -> bool:
+        """Whether extensions are shown although their records are gone: too many vanished at once."""
+        return bool(self._guard.held)
+
+    @property
+    def protected(self) -> Mapping[str, ExtensionInfo]:
+        """The extensions that are shown only by protection, by id, as they last were."""
+        return self._guard.protected
 
     @property
     def skipped(self) -> Mapping[str, str]:
@@ -156,6 +185,7 @@ class Extensions(Mapping[str, ExtensionInfo]):
             del self._places[place]
         if not self._onlookers:
             self._staleness.stop()
+            self._guard.close()
             await self._follower.aclose()
 
     def _take(self, change: Change, first: bool) -> None:
@@ -163,17 +193,21 @@ class Extensions(Mapping[str, ExtensionInfo]):
         if first:
             self._table.clear()
             self._index.clear()
+            self._guard.begin()
         pairs = self._table.apply(change)
         seen = self._follower.seen_before
-        for old, new in pairs:
+        for old, _ in pairs:
             if old is not None:
                 old._see(seen)
-            self._index.replace(old, new)
-        if pairs:
-            for onlooker in list(self._onlookers):
-                onlooker.on_pairs(pairs)
+        self._guard.take(pairs)
         for onlooker in list(self._onlookers) if first else self._at(change):
             onlooker.on_own()
+
+    def _show(self, pairs: Sequence[Pair]) -> None:
+        for old, new in pairs:
+            self._index.replace(old, new)
+        for onlooker in list(self._onlookers) if pairs else ():
+            onlooker.on_pairs(pairs)
 
     def _at(self, change: Change) -> list[Onlooker]:
         """Return those at whose ids something changed."""
@@ -186,6 +220,7 @@ class Extensions(Mapping[str, ExtensionInfo]):
     def _tell_staleness(self, stale: bool) -> None:
         now = self._now()
         lasted, self._turned = now - self._turned, now
+        self._guard.set_stale(stale)
         for onlooker in list(self._onlookers):
             onlooker.on_staleness(self._stale() if stale else ViewFresh(lasted))
 
@@ -198,7 +233,7 @@ class Extensions(Mapping[str, ExtensionInfo]):
             onlooker.on_closed()
 
 
-_VIEWS: Final[WeakKeyDictionary[Connection, WeakValueDictionary[str, Extensions]]] = WeakKeyDictionary()
+_VIEWS: Final[WeakKeyDictionary[Connection, WeakValueDictionary[_Key, Extensions]]] = WeakKeyDictionary()
 
 
 class Index:

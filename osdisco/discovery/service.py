@@ -10,6 +10,7 @@ from typing import Any, Self
 
 from attrs import evolve
 
+from osdisco._guard import checked_share, checked_window
 from osdisco._signal import Signal
 from osdisco.client import Client
 from osdisco.discovery._gauges import gauges
@@ -41,10 +42,12 @@ class DiscoveryService:
         drain: how long `stop` waits; by default not at all, or as `Drain()` says once `in_flight` was used.
         probing: how this process probes others' extensions, if it is to.
         publish: other catalogs that show the extension, too.
+        protection: the share of its recent size that the view keeps when too many extensions vanish at once, from 0
+            (off) to 1; for `protection_window` seconds, two ttls when None. See `osdisco.registry`.
 
     Raises:
         DiscoveryError: the extension holds what cannot be registered, or there are checks and no extension.
-        ConfigError: two checks of one name, or something that is no check.
+        ConfigError: two checks of one name, something that is no check, or a share or window out of range.
     """
 
     def __init__(
@@ -56,10 +59,13 @@ class DiscoveryService:
         drain: Drain | None = None,
         probing: Probing | None = None,
         publish: Sequence[Publication] = (),
+        protection: float = 0.0,
+        protection_window: float | None = None,
     ) -> None:
         self._client = client
         self._changed = Signal()
-        self._extensions = Extensions._of(client)
+        share, window = checked_share(protection), checked_window(protection_window, client.options.ttl)
+        self._extensions = Extensions._of(client, share, window)
         self._view = self._extensions._follower
         self._dispatcher = Dispatcher(client._connection.supervisor)
         self._monitor = Monitor(checks, client.runtime, client._connection.supervisor, self._assess)

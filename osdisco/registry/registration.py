@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Generator, Iterable
 from contextlib import suppress
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Self
 
 from attrs import evolve
 
@@ -22,9 +22,6 @@ from osdisco.registry._fields import refuse
 from osdisco.registry.definition import ServiceDefinition, ServiceEndpoint
 from osdisco.registry.record import PREFIX, Record
 from osdisco.registry.roster import Roster, Rosters, place_of
-
-SEEN: Final = 1.0
-"""Seconds that leaving waits at most until it sees itself STOPPING, so that others can have seen it, too."""
 
 
 class _Place(Keeper[ServiceEndpoint]):
@@ -53,21 +50,9 @@ class _Place(Keeper[ServiceEndpoint]):
         self._ending = True
 
     async def leave(self) -> None:
-        """Say STOPPING before going, and give those who follow the service the time to see it.
-
-        A store that shows no states in between (Consul) would show them the removal alone, as of a crash.
-        """
-        try:
-            self.announce_end()
-            with suppress(TimeoutError):
-                await self._changed.wait_for(self._seen_leaving, min(SEEN, self._client.options.timeout))
-        finally:
-            await super().leave()
-
-    def _seen_leaving(self) -> bool:
-        if self._over or self.session is None or self._view.stale:
-            return True  # nothing is to be seen
-        return self.registered and self._entry is not None and self._view.shows(self._entry.key)
+        """Say STOPPING before going, so that nobody takes the end for a crash. Waits as long as one operation may."""
+        self.announce_end()
+        await super().leave()
 
     def _record(self, desired: ServiceEndpoint) -> bytes:
         return encode_readable(Record(desired, self.incarnation))

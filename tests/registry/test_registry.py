@@ -10,10 +10,10 @@ import pytest
 from services import Diary, definition, delete_records, found, registered, until, viewed
 from worlds import World, lease_of
 
+from osdisco._keeper import SEEN
 from osdisco.discovery import Drain, ExtensionStatus, TtlCheck
 from osdisco.errors import ClosedError, ConfigError, DiscoveryError, InvalidNameError, TimedOutError
 from osdisco.registry import ServiceDefinition, ServiceEventKind, ServiceRegistry
-from osdisco.registry.registration import SEEN
 
 HEALTHY, DEGRADED, STOPPING = ExtensionStatus.HEALTHY, ExtensionStatus.DEGRADED, ExtensionStatus.STOPPING
 
