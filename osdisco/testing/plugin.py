@@ -16,6 +16,7 @@ import sys
 from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Generator, Iterator
 from functools import partial
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -32,7 +33,8 @@ _VIRTUAL = {"osdisco_client", "osdisco_clock"}
 _FIXTURES = _VIRTUAL | {"osdisco_url"}
 _RUNNER = pytest.StashKey["TestRunner"]()
 _SEED = pytest.StashKey[int | None]()
-_SIMULATED = pytest.StashKey["Seeds"]()
+_SEEDS: pytest.StashKey[Seeds] = pytest.StashKey()
+_SIMULATED = "osdisco simulated"
 _MISSING = re.compile(r"Skipped: (no \w+ (?:server|cluster): .*)", re.DOTALL)
 
 
@@ -139,11 +141,12 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
     """Tell which seeds were simulated, and name what was not tested for want of a server."""
-    seeds: Seeds | None = config.stash.get(_SIMULATED, None)
-    if seeds is not None:
+    reports = chain.from_iterable(terminalreporter.stats.get(outcome, ()) for outcome in ("passed", "failed"))
+    told = [told for report in reports for name, told in report.user_properties if name == _SIMULATED]
+    if told:
         terminalreporter.section("simulated")
-        for report in seeds.reports:
-            terminalreporter.line(str(report))
+        for line in told:
+            terminalreporter.line(line)
     _tell_missing(terminalreporter)
 
 
@@ -203,15 +206,19 @@ def osdisco_url(request: pytest.FixtureRequest) -> Iterator[str]:
 
 
 @pytest.fixture
-def osdisco_simulate(request: pytest.FixtureRequest) -> Callable[[Scenario], None]:
+def osdisco_simulate(
+    request: pytest.FixtureRequest, record_property: Callable[[str, object], None]
+) -> Callable[[Scenario], None]:
     """Return a function that runs a scenario by many seeds, other ones in each run, on all cores.
 
     `OSDISCO_TEST_SEEDS` says how many (200); `--osdisco-seed=N` runs that one alone, in this process.
     """
     from osdisco.testing._seeds import Seeds
 
-    seeds = request.config.stash.setdefault(_SIMULATED, Seeds())
-    return partial(seeds.run, node=request.node.nodeid, only=request.config.getoption("--osdisco-seed"))
+    seeds = request.config.stash.setdefault(_SEEDS, Seeds())
+    only = request.config.getoption("--osdisco-seed")
+    # a property of the test, so that it arrives wherever the test runs (pytest-xdist)
+    return partial(seeds.run, node=request.node.nodeid, only=only, tell=partial(record_property, _SIMULATED))
 
 
 @pytest.fixture(scope="session")

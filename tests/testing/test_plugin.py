@@ -186,6 +186,8 @@ def test_a_test_that_spins_ends_with_its_time(pytester: Pytester, fixture: str) 
             while True:
                 try:
                     await asyncio.sleep(0)
+                except GeneratorExit:
+                    raise
                 except BaseException:
                     pass
 
