@@ -6,10 +6,9 @@ connection goes to what came of that and is closed whatever happens. The caller 
 
 from __future__ import annotations
 
-import asyncio
 import socket
 import ssl
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from ipaddress import ip_address
 from typing import Final
 
@@ -19,7 +18,8 @@ from attrs import field, frozen
 from yarl import URL
 
 from osdisco._version import __version__
-from osdisco.discovery._target import Target, is_address
+from osdisco.discovery._lookups import resolved
+from osdisco.discovery._target import Resolve, Target
 from osdisco.discovery.checks import NO_ADDRESS, CheckFailedError, cannot_connect
 
 BODY_MAX: Final = 4096
@@ -28,9 +28,6 @@ BODY_MAX: Final = 4096
 _HEADERS: Final = {"User-Agent": f"osdisco/{__version__}", "Accept": "*/*", "Accept-Encoding": "identity"}
 
 _CUT_OFF: Final = "the connection ended before the answer did"
-
-Resolve = Callable[[str, int], Awaitable[Sequence[str]]]
-"""Host and port to addresses. Raises OSError."""
 
 
 @frozen
@@ -42,14 +39,6 @@ class Request:
     expected: tuple[int, ...] = ()
     headers: Mapping[str, str] = field(factory=dict)
     tls: ssl.SSLContext | None = None
-
-
-async def resolved(host: str, port: int) -> Sequence[str]:
-    """Return the addresses of a host; an address is its own. Raises OSError."""
-    if is_address(host):
-        return [host]
-    found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    return list(dict.fromkeys(str(place[4][0]) for place in found))
 
 
 async def ask(

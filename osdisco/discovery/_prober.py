@@ -14,6 +14,7 @@ from osdisco._records import encode
 from osdisco._signal import Signal
 from osdisco._tasks import cancel
 from osdisco.client import Client
+from osdisco.discovery._lookups import Lookups
 from osdisco.discovery._target import RefusedError, Target
 from osdisco.discovery._watching import CheckState, Watching
 from osdisco.discovery.checks import REASON_MAX
@@ -75,6 +76,7 @@ class Prober:
         self._findings = findings
         self._member = _Membership(client, findings._follower, self.changed, PLACE, MEMBER)
         self._member.desired = ProberMember(self._member.process, client.runtime.name, own_id)
+        self._lookups = Lookups(client._connection.supervisor)
         self._endpoints: dict[str, _Endpoint] = {}
         self._due: dict[str, None] = {}  # what to look at, in the order in which it came up
         self._left_out: set[str] = set()
@@ -148,7 +150,7 @@ class Prober:
 
     def _begin(self, id_: str, wanted: _Wanted) -> None:
         blank = self._blank(id_, wanted)
-        self._endpoints[id_] = _Endpoint(self._client, self._findings, self._probing, blank, wanted)
+        self._endpoints[id_] = _Endpoint(self._client, self._findings, self._probing, blank, wanted, self._lookups)
 
     async def _end(self, id_: str) -> None:
         """End with an endpoint, and look whether its place is for one that was left out."""
@@ -185,7 +187,15 @@ class Prober:
 class _Endpoint:
     """One extension's endpoint, probed until it is closed. What is found is published when it changes."""
 
-    def __init__(self, client: Client, findings: Findings, probing: Probing, blank: Finding, wanted: _Wanted) -> None:
+    def __init__(
+        self,
+        client: Client,
+        findings: Findings,
+        probing: Probing,
+        blank: Finding,
+        wanted: _Wanted,
+        lookups: Lookups,
+    ) -> None:
         self.changed: Final = Signal()
         self.wanted: Final = wanted
         self._client = client
@@ -196,7 +206,7 @@ class _Endpoint:
         if wanted.target is None:
             self._publish(blank)
         else:
-            self._begin(probe_of(wanted.target, probing))
+            self._begin(probe_of(wanted.target, probing, lookups))
 
     def _begin(self, probe: HttpProbe) -> None:
         runtime = self._client.runtime

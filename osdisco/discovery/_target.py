@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Awaitable, Callable, Sequence
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Final
 
@@ -12,6 +13,9 @@ from osdisco.errors import OsdiscoError
 
 PORTS: Final = {"http": 80, "https": 443}
 """The schemes, and the port of each when none is given."""
+
+Resolve = Callable[[str, int], Awaitable[Sequence[str]]]
+"""Host and port to addresses. Raises OSError."""
 
 _PRINTABLE = re.compile(r"[!-~]+\Z")
 _URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://([^/?]*)(.*)\Z")

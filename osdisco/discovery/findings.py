@@ -117,6 +117,15 @@ class Findings(Mapping[str, tuple[Finding, ...]]):
         """The names of keys that hold no good record now, and why."""
         return {self._keys.name(key) or key: why for key, why in self._skipped.items()}
 
+    async def until(self, predicate: Callable[[Findings], object], timeout: float | None = None) -> None:
+        """Wait until `predicate(findings)` is true; it is asked again at every change.
+
+        Raises:
+            TimedOutError: `timeout` seconds are over.
+            ClosedError: the service was stopped.
+        """
+        await self._follower._wait(lambda: predicate(self), timeout)
+
     async def _wait_known(self, timeout: float) -> None:
         """Begin to follow, and wait until the store was seen. Raises TimedOutError, DeniedError."""
         self._follower.start()

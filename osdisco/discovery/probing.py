@@ -17,7 +17,7 @@ from attrs import field, frozen
 
 from osdisco.discovery._addresses import Gate
 from osdisco.discovery._fields import context, seconds, share, statuses, text, times
-from osdisco.discovery._target import PORTS, RefusedError, Target, is_address
+from osdisco.discovery._target import PORTS, RefusedError, Resolve, Target, is_address
 from osdisco.discovery.checks import CheckFailedError, PolledCheck
 from osdisco.discovery.extension import ExtensionInfo
 from osdisco.discovery.findings import ProberMember
@@ -110,6 +110,7 @@ class HttpProbe(PolledCheck):
     gate: Gate
     expected: tuple[int, ...]
     tls: ssl.SSLContext | None
+    resolve: Resolve
     refused: list[bool] = field(factory=lambda: [False], init=False)
 
     def _described(self) -> str:
@@ -121,7 +122,9 @@ class HttpProbe(PolledCheck):
 
         self.refused[0] = False
         try:
-            await ask(Request(self.target, expected=self.expected, tls=self.tls), admit=self.gate.admit)
+            await ask(
+                Request(self.target, expected=self.expected, tls=self.tls), resolve=self.resolve, admit=self.gate.admit
+            )
         except RefusedError as exc:
             self.refused[0] = True
             raise CheckFailedError(str(exc)) from exc
@@ -146,14 +149,15 @@ def target_of(extension: ExtensionInfo, probing: Probing) -> Target | None:
     return target
 
 
-def probe_of(target: Target, probing: Probing) -> HttpProbe:
-    """Return the check of one target."""
+def probe_of(target: Target, probing: Probing, resolve: Resolve) -> HttpProbe:
+    """Return the check of one target; `resolve` gives the addresses of its host."""
     grace = (probing.fall - 1) * probing.interval  # so that it takes several failures at first, too
     return HttpProbe(
         target,
         probing._gate,
         probing.expected,
         probing.tls,
+        resolve,
         name=str(target),
         interval=probing.interval,
         timeout=probing.timeout,

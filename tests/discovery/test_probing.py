@@ -21,6 +21,8 @@ from osdisco.discovery import (
     Findings,
     FindingState,
     Probing,
+    _http,
+    _lookups,
 )
 from osdisco.discovery._prober import SETTLING
 from osdisco.discovery._target import RefusedError
@@ -407,6 +409,54 @@ async def test_of_one_prober_the_newest_finding_counts(world: World) -> None:
         world.store.commit([Put(f"ns/probe/found/x1/p.{number}", value)], {})
     (finding,) = (await seer.findings())["x1"]
     assert finding == Finding("x1", "p", "", PASSING, "new", 1, "1")
+
+
+async def test_names_that_dns_never_answers_hold_up_few_threads_and_no_other_probe(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A thread that looks up a name works on when nobody waits for it any more."""
+    seer = await extensions(world, 3)
+    client = world.process()
+    for number in range(10):
+        await registered(client, f"slow{number}", host=f"slow{number}.example")
+    looking: list[str] = []
+    most = 0
+
+    async def thread(host: str) -> None:
+        nonlocal most
+        looking.append(host)
+        most = max(most, len(looking))
+        await asyncio.sleep(60)
+        looking.remove(host)
+
+    async def resolved(host: str, port: int) -> list[str]:
+        await asyncio.shield(asyncio.ensure_future(thread(host)))
+        raise OSError("no answer")
+
+    async def status(*_: object) -> int:
+        return 200
+
+    monkeypatch.setattr(_lookups, "resolved", resolved)
+    monkeypatch.setattr(_http, "_status", status)
+    service = await prober(world)
+    await asyncio.sleep(90)
+    assert most == 2
+    findings = await seer.findings()
+    assert [findings[f"x{n}"][0].state for n in (1, 2, 3)] == [PASSING] * 3
+    assert {findings[f"slow{n}"][0].reason for n in range(10)} <= {"no answer within 2 s", "its last run does not end"}
+    await service.stop()
+    await asyncio.sleep(61)
+
+
+async def test_waiting_for_what_is_found(world: World, net: Net) -> None:
+    seer = await extensions(world, 1)
+    findings = await seer.findings()
+    with pytest.raises(TimedOutError):
+        await findings.until(lambda findings: "x1" in findings, timeout=5)
+    await prober(world)
+    await findings.until(lambda findings: "x1" in findings, timeout=15)
+    with pytest.raises(ClosedError):
+        await asyncio.gather(findings.until(lambda _: False), seer.stop())
 
 
 # Use and misuse

@@ -13,7 +13,8 @@ from sockets import serving
 
 from osdisco.discovery import CheckFailedError, EndpointInfo, Probing
 from osdisco.discovery._addresses import Gate
-from osdisco.discovery._http import Request, ask, resolved
+from osdisco.discovery._http import Request, ask
+from osdisco.discovery._lookups import resolved
 from osdisco.discovery._target import RefusedError, Target
 from osdisco.discovery.probing import target_of
 from osdisco.errors import ConfigError, DiscoveryError
