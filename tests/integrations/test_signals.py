@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import re
 import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Coroutine, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,6 +19,7 @@ import pytest
 from osdisco.errors import ConfigError
 from osdisco.integrations import leave_on_signals, run_until_terminated
 
+PAGE = Path(__file__).parents[2] / "docs" / "discovery" / "leaving.md"
 USR1, USR2 = signal.SIGUSR1, signal.SIGUSR2
 
 
@@ -165,6 +170,30 @@ async def main():
 
 asyncio.run(main())
 """
+
+
+def until_caught(pid: int, number: signal.Signals) -> None:
+    """Wait until a process has a handler for a signal."""
+    deadline = time.monotonic() + 20
+    while True:
+        (mask,) = re.findall(r"^SigCgt:\s+(\w+)", Path(f"/proc/{pid}/status").read_text(), re.M)
+        if int(mask, 16) >> (number - 1) & 1:
+            return
+        assert time.monotonic() < deadline
+
+
+def test_the_program_on_the_page_runs_as_printed() -> None:
+    (program,) = re.findall(r"```py\n(.*?)```", PAGE.read_text(), re.S)
+    environment = {**os.environ, "OSDISCO_URL": "memory://"}
+    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, env=environment) as process:
+        assert process.stdout is not None
+        try:
+            assert process.stdout.readline() == b"serving\n"
+            until_caught(process.pid, signal.SIGTERM)
+            process.terminate()
+            assert (process.wait(20), process.stdout.read()) == (0, b"left on SIGTERM\n")
+        finally:
+            process.kill()
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
