@@ -19,8 +19,10 @@ from weakref import WeakKeyDictionary
 from osdisco._connection import Connection, backoff
 from osdisco._entries import Entry
 from osdisco._follower import Follower
+from osdisco._returns import Returns
 from osdisco._signal import Signal
 from osdisco._tasks import cancel
+from osdisco.backend import WATCH_SILENCE
 from osdisco.client import Client
 from osdisco.errors import LostError, OsdiscoError
 from osdisco.metrics._catalog import REGISTRATIONS
@@ -56,6 +58,8 @@ class Keeper(ABC, Generic[T]):
         self.incarnation = 0
         self.process: Final = client.runtime.unique()
         self._given_up = _GIVEN_UP.setdefault(client._connection, set())
+        self._returns = Returns.of(client._connection)
+        self._returned_on: Session | None = None
         self._client = client
         self._view = view
         self._changed = changed
@@ -143,6 +147,13 @@ class Keeper(ABC, Generic[T]):
         await cancel(self._task)
 
     async def _run(self) -> None:
+        self._returns.records += 1
+        try:
+            await self._keep_on()
+        finally:
+            self._returns.records -= 1
+
+    async def _keep_on(self) -> None:
         failures = 0
         while not self._over:
             try:
@@ -184,7 +195,8 @@ class Keeper(ABC, Generic[T]):
     async def _until_needed(self) -> None:
         """Wait until there is something to do, be it that somebody deleted the record.
 
-        While the view does not show it the store is asked now and then: it may be gone before the view ever saw it.
+        While the view does not show it the store is asked now and then: it may be gone before the view ever saw it. A
+        view that is stale shows nothing new, and is left time to come back.
         """
 
         def needed() -> bool:
@@ -193,18 +205,30 @@ class Keeper(ABC, Generic[T]):
         def shown() -> bool:
             return self._entry is not None and self._view.shows(self._entry.key)
 
-        asked = 2
+        def turned() -> bool:
+            return needed() or shown() or self._view.stale is not stale
+
+        asked, stale, runtime = 2, False, self._client.runtime
         while self._entry is not None and not needed():
+            stale = self._view.stale
+            pause = runtime.jittered(WATCH_SILENCE) if stale else backoff(runtime, asked)
             with suppress(TimeoutError):
-                await self._changed.wait_for(lambda: needed() or shown(), backoff(self._client.runtime, asked))
+                await self._changed.wait_for(turned, pause)
             if shown():
                 await self._changed.wait_for(lambda: needed() or not shown())
+            elif self._view.stale is not stale:
+                continue
             if not needed():
                 await self._entry.stands()
             asked += 1
 
     async def _publish(self) -> None:
         session = self._session or await self._client.shared_session()
+        if self.incarnation and session is not self._returned_on:
+            await asyncio.sleep(self._returns.wait(session))
+        self._returned_on = session
+        if self._over:
+            return
         old = self._entry
         if old is not None and old.session is session and old.gone.is_set():
             await old.end()  # for good: no late create of it may come after the next one

@@ -352,6 +352,7 @@ class _Looking:
     def on_staleness(self, event: ViewEvent) -> None:
         """Learn that the view is stale, or fresh again."""
         self._dispatcher.tell(event)
+        self._changed.fire()  # a record that was put meanwhile may be missing in what is shown now
 
     def on_closed(self) -> None:
         """Let nobody wait for what never comes."""

@@ -1,0 +1,47 @@
+"""How the records of one process return after its session was lost: one after the other, not all at once.
+
+A store that was away is met by everybody at the moment when it is back. A process with many records therefore spreads
+them over a third of the ttl and a little more, each at a random moment of its own share. One with few is done at once.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+from weakref import WeakKeyDictionary
+
+from osdisco._connection import Connection
+from osdisco.session import Session
+
+MARGIN: Final = 0.75
+"""Seconds beyond a third of the ttl: the store shall see 200 requests a second at most from 1,000 records."""
+MANY: Final = 50
+"""Records of a process that take all of the time; fewer take as much less."""
+
+
+class Returns:
+    """The turns of one connection's records."""
+
+    def __init__(self, connection: Connection) -> None:
+        self.records = 0
+        self._runtime = connection.runtime
+        self._session: Session | None = None
+        self._begun = 0.0
+        self._given = 0
+
+    @staticmethod
+    def of(connection: Connection) -> Returns:
+        """Return those of a connection."""
+        return _ALL.setdefault(connection, Returns(connection))
+
+    def wait(self, session: Session) -> float:
+        """Return the seconds that the next record waits before it is put under a new session."""
+        now = self._runtime.clock.now()
+        if session is not self._session:
+            self._session, self._begun, self._given = session, now, 0
+        share = (self._given + self._runtime.random.random()) / max(self.records, 1)
+        self._given += 1
+        window = (session.ttl / 3 + MARGIN) * min(1.0, self.records / MANY)
+        return max(self._begun + share * window - now, 0.0)
+
+
+_ALL: Final[WeakKeyDictionary[Connection, Returns]] = WeakKeyDictionary()

@@ -1,0 +1,97 @@
+"""How many records return when the store is back: all in time, and not all at once."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+from extensions import info, registered, until
+from worlds import World, lease_of
+
+from osdisco.client import Client
+from osdisco.discovery import DiscoveryService
+
+TTL = 15.0  # the default
+
+
+@pytest.fixture
+async def world(osdisco_clock: object) -> Any:
+    world = World(ttl=TTL)
+    yield world
+    await world.aclose()
+
+
+class Requests:
+    """When the processes asked the store for anything."""
+
+    def __init__(self, world: World, *clients: Client) -> None:
+        self.times: list[float] = []
+        for client in clients:
+            client.backend._call = self._counting(client.backend._call, world.clock.now)
+
+    def _counting(self, call: Any, now: Any) -> Any:
+        def counted(*args: Any, **kwargs: Any) -> Any:
+            self.times.append(now())
+            return call(*args, **kwargs)
+
+        return counted
+
+    def most_in_a_second(self) -> int:
+        return max(sum(begun <= time < begun + 1 for time in self.times) for begun in self.times)
+
+
+@pytest.mark.parametrize(("processes", "records"), [(1, 1000), (5, 200)])
+async def test_a_thousand_are_back_in_a_third_of_the_ttl_and_2_seconds_without_a_stampede(
+    world: World, processes: int, records: int
+) -> None:
+    clients = [world.process() for _ in range(processes)]
+    services = [
+        await DiscoveryService(client, info(f"{number}-of-{client.runtime.name}")).start()
+        for client in clients
+        for number in range(records)
+    ]
+    await asyncio.gather(*(service.wait_registered(5) for service in services))
+    world.store.faults.outage()
+    await asyncio.sleep(3 * TTL)
+    assert not any(service.registered for service in services)
+    requests = Requests(world, *clients)
+    world.store.faults.clear()
+    began = world.clock.now()
+    await until(lambda: all(service.registered for service in services), TTL / 3 + 2)
+    assert len(world.keys("ext/")) == 1000
+    assert requests.most_in_a_second() <= 200
+    assert len(requests.times) <= 1000 + 8 * processes, "one commit for each, and what a session takes"
+    await asyncio.sleep(began + TTL - world.clock.now())
+    assert len(requests.times) <= 1000 + 12 * processes, "and nothing is asked for afterwards"
+
+
+async def test_a_single_record_returns_at_once(world: World) -> None:
+    client = world.process()
+    discovery = await registered(client)
+    world.store.faults.end_lease(await lease_of(client))
+    await asyncio.sleep(0)
+    assert not discovery.registered
+    await until(lambda: discovery.registered, 0.3)
+
+
+async def test_who_leaves_while_it_waits_for_its_turn_does_not_return(world: World) -> None:
+    client = world.process()
+    services = [await registered(client, str(number)) for number in range(60)]
+    world.store.faults.end_lease(await lease_of(client))
+    await asyncio.sleep(1)
+    waiting = [service for service in services if not service.registered]
+    assert 30 < len(waiting) < 60
+    await asyncio.gather(*(service.stop() for service in waiting))
+    await asyncio.sleep(TTL)
+    assert len(world.keys("ext/")) == 60 - len(waiting)
+
+
+async def test_while_the_view_is_away_the_store_is_asked_for_a_record_only_now_and_then(world: World) -> None:
+    """A thousand would ask two hundred times a second."""
+    client = world.process()
+    client.backend.faults.outage("watch", key="ext")
+    await registered(client)
+    client.backend.calls.clear()
+    await asyncio.sleep(60)
+    assert 2 <= client.backend.calls["get"] <= 8
