@@ -17,7 +17,7 @@ from attrs import frozen
 
 from osdisco._feed import Change
 from osdisco._keys import Keyspace
-from osdisco._records import RECORD_MAX, decode
+from osdisco._records import RECORD_MAX, decode, finite, no_constant
 from osdisco.backend import Snapshot
 from osdisco.discovery.extension import ExtensionStatus
 from osdisco.discovery.table import Folded, Kind
@@ -85,6 +85,7 @@ _PLAIN_ADDRESS: Final = re.compile(
 )
 """The usual one, which needs no closer look: an IPv4 address that is no multicast, and a port of up to four digits."""
 
+_parse = json.JSONDecoder(parse_constant=no_constant, parse_float=finite).decode
 _fields = itemgetter(*_FIELDS)
 
 
@@ -92,7 +93,7 @@ def read_quickly(value: bytes) -> tuple[ServiceEndpoint, int] | None:
     """Read what is exactly of the form that osdisco writes; None when anything is different."""
     try:
         text = value.decode()  # strictly: `json.loads` would take encoded surrogates
-        record = json.loads(text)
+        record = _parse(text)
         given, incarnation = record["endpoint"], record["incarnation"]
         values = _fields(given)
         if (

@@ -239,7 +239,10 @@ async def test_services_of_one_client_share_a_view_and_each_is_told_all(world: W
         assert not second.extensions.stale
         client.backend.faults.outage()
         assert await taken(told) == ["ViewStale"]
-        third = await DiscoveryService(client).start()
+        third = DiscoveryService(client)
+        async with third.events() as before:
+            await third.start()
+            assert await taken(before) == ["+a", "+b", "+c", "ViewStale"]
         async with third.events() as later:
             assert await taken(later) == ["+a", "+b", "+c", "ViewStale"]
     await second.stop()
