@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator
 
 import pytest
+from probers import Net
 from worlds import World
 
+from osdisco.discovery.probing import HttpProbe
 from osdisco.testing import VirtualClock
 
 
@@ -16,5 +18,17 @@ async def world(osdisco_clock: VirtualClock) -> AsyncGenerator[World, None]:
     world = World()
     yield world
     await world.aclose()
-    left = world.keys("ext/") + world.keys("x/")
+    left = [key for prefix in ("ext/", "probe/", "x/") for key in world.keys(prefix)]
     assert not left, f"left behind: {left}"
+
+
+@pytest.fixture
+def net(world: World, monkeypatch: pytest.MonkeyPatch) -> Net:
+    """What probes reach instead of sockets."""
+    net = Net(world)
+
+    async def run(self: HttpProbe) -> None:
+        await net.run(self)
+
+    monkeypatch.setattr(HttpProbe, "run", run)
+    return net
