@@ -170,6 +170,7 @@ class Extensions(Mapping[str, ExtensionInfo]):
         self._onlookers[onlooker] = "" if id_ is None else escape(id_)
         self._places.setdefault(self._onlookers[onlooker], []).append(onlooker)
         if len(self._onlookers) == 1:
+            self._begin()  # what it showed before it was closed was told to others, and is over
             self._follower.start()
             self._staleness.look()
         elif self._follower.known:
@@ -191,9 +192,7 @@ class Extensions(Mapping[str, ExtensionInfo]):
     def _take(self, change: Change, first: bool) -> None:
         self._staleness.look()  # first that it is fresh again, then what was missed
         if first:
-            self._table.clear()
-            self._index.clear()
-            self._guard.begin()
+            self._begin()
         pairs = self._table.apply(change)
         seen = self._follower.seen_before
         for old, _ in pairs:
@@ -202,6 +201,12 @@ class Extensions(Mapping[str, ExtensionInfo]):
         self._guard.take(pairs)
         for onlooker in list(self._onlookers) if first else self._at(change):
             onlooker.on_own()
+
+    def _begin(self) -> None:
+        """Show nothing."""
+        self._table.clear()
+        self._index.clear()
+        self._guard.begin()
 
     def _show(self, pairs: Sequence[Pair]) -> None:
         for old, new in pairs:

@@ -286,6 +286,26 @@ async def test_several_services_share_one_session_and_one_watch(world: World) ->
     assert client.backend.watching["ns/ext/"] == 1
 
 
+async def test_the_next_service_of_a_client_shows_nothing_of_what_the_one_before_has_seen(world: World) -> None:
+    """They share a view, which ends with the last of them: what it showed then is told to nobody again."""
+    client = world.process()
+    other = await registered(world.process(), "other")
+    before = await observer(client)
+    await until(lambda: before.extensions)
+    await before.stop()
+    assert list(before.extensions) == ["other"]
+    client.backend.faults.outage()
+    await other.stop()
+    after = await DiscoveryService(client).start()
+    diary = Diary(after)
+    await asyncio.sleep(1)
+    assert dict(after.extensions) == {}
+    client.backend.faults.clear()
+    await registered(world.process(), "new")
+    await until(lambda: after.extensions, 20)
+    await until(lambda: diary.lines == ["+new starting"], 1)
+
+
 # Use and misuse
 
 
