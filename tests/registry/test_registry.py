@@ -362,6 +362,19 @@ async def test_a_closed_client_ends_what_was_made_of_it(world: World) -> None:
             await call
 
 
+async def test_who_waits_to_be_registered_is_told_that_the_client_was_closed(world: World) -> None:
+    client = world.process()
+    client.backend.faults.outage()
+    registration = await registered(client)
+    waiting = asyncio.ensure_future(registration.wait_registered())
+    await asyncio.sleep(1)
+    await client.aclose()
+    with pytest.raises(ClosedError):
+        async with asyncio.timeout(1):
+            await waiting
+    await registration.deregister()
+
+
 async def told(registry: ServiceRegistry) -> None:
     async with registry.watch("geo") as events:
         async for _ in events:

@@ -68,6 +68,19 @@ async def test_a_view_keeps_what_it_knows_while_the_store_is_away_and_says_so(wo
     assert view.error is None
 
 
+async def test_who_begins_to_look_in_an_outage_is_told_so(world: World) -> None:
+    viewer = world.process()
+    registry = ServiceRegistry(viewer)
+    await registered(world.process())
+    view = await registry.view("geo")
+    viewer.backend.faults.outage()
+    await until(lambda: view.stale)
+    async with registry.watch("geo") as events:
+        assert [shown(await anext(events)) for _ in range(2)] == ["stale", "added 10.0.0.7:9700 healthy"]
+        viewer.backend.faults.clear()
+        assert shown(await anext(events)) == "fresh"
+
+
 async def test_a_silent_store_is_told_as_stale_too(world: World) -> None:
     """The watch stands, and nothing comes: no error tells of it."""
     viewer = world.process()
