@@ -12,8 +12,9 @@ from osdisco._guard import Guard
 from osdisco._protection import Pairs, Traits
 from osdisco._signal import Signal
 from osdisco._tasks import cancel
-from osdisco.discovery.extension import ExtensionStatus
-from osdisco.errors import ClosedError, ConfigError, OsdiscoError, TimedOutError
+from osdisco.discovery.extension import ExtensionStatus, copied
+from osdisco.discovery.versions import specifier
+from osdisco.errors import ClosedError, ConfigError, DiscoveryError, OsdiscoError, TimedOutError
 from osdisco.registry._gauges import gauges
 from osdisco.registry.definition import ServiceEndpoint
 from osdisco.registry.events import Pending, ServiceEvent, ServiceEventKind, events_of
@@ -72,6 +73,36 @@ class ServiceView(Mapping[str, ServiceEndpoint]):
         if self._endpoints is None:
             self._endpoints = tuple(self._shown.values())
         return self._endpoints
+
+    def find(
+        self,
+        *,
+        version: str | None = None,
+        status: ExtensionStatus | None = None,
+        zone: str | None = None,
+        metadata: Mapping[str, str] | None = None,
+    ) -> list[ServiceEndpoint]:
+        """Return the endpoints that are all of what is asked for, without I/O.
+
+        Args:
+            version: a specifier such as `>=1.2,<2`; see `osdisco.discovery.versions`.
+            metadata: entries that it must have.
+
+        Raises:
+            DiscoveryError: an argument that is none, and what is allowed.
+        """
+        versions = None if version is None else specifier(version)
+        if status is not None and not isinstance(status, ExtensionStatus):
+            raise DiscoveryError(f"a status is one of ExtensionStatus, not {type(status).__name__}")
+        wanted = copied(metadata or {})
+        return [
+            one
+            for one in self.endpoints
+            if (status is None or one.status is status)
+            and (zone is None or one.zone == zone)
+            and wanted.items() <= one.metadata.items()
+            and (versions is None or versions.matches(one.version))
+        ]
 
     @property
     def protecting(self) -> bool:

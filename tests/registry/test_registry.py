@@ -67,6 +67,25 @@ async def test_changes_are_published_in_the_end_as_the_last_of_them(world: World
     assert len([line for line in diary.lines if line.startswith("added")]) == 1
 
 
+async def test_a_view_finds_what_is_all_of_what_is_asked_for(world: World) -> None:
+    client = world.process()
+    await registered(client, 1, version="1.4.0", zone="a", metadata={"gpu": "1"})
+    await registered(client, 2, version="2.0.0", zone="b")
+    await (await registered(client, 3, version="nightly", zone="a")).set_status(DEGRADED)
+    view = await viewed(client)
+
+    def numbers(**asked: Any) -> str:
+        return "".join(sorted(endpoint.address[7] for endpoint in view.find(**asked)))
+
+    assert (numbers(), numbers(zone="a"), numbers(zone="c")) == ("123", "13", "")
+    assert (numbers(version=">=1.2,<2"), numbers(version="==nightly")) == ("1", "3")
+    assert (numbers(status=DEGRADED), numbers(status=HEALTHY, zone="a")) == ("3", "1")
+    assert (numbers(metadata={"gpu": "1"}), numbers(metadata={"gpu": "2"})) == ("1", "")
+    for bad in ({"version": "new"}, {"version": ">=x y"}, {"status": "healthy"}, {"metadata": ["gpu"]}):
+        with pytest.raises(DiscoveryError):
+            view.find(**bad)
+
+
 async def test_an_instance_that_moves_keeps_its_id(world: World) -> None:
     view = await viewed(world.process())
     registration = await registered(world.process())
