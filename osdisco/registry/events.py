@@ -85,9 +85,10 @@ PENDING_MAX: Final = 1024
 
 
 class Pending:
-    """Events that one listener, or one iterator, was not told yet."""
+    """Events that one listener, or one iterator, was not told yet. `bridges`: lost permission does not end it."""
 
-    def __init__(self) -> None:
+    def __init__(self, bridges: bool) -> None:
+        self.bridges: Final = bridges
         self._events: deque[ServiceEvent] = deque()
         self._woken = asyncio.Event()
         self._error: OsdiscoError | None = None

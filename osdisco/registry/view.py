@@ -49,7 +49,7 @@ class ServiceView(Mapping[str, ServiceEndpoint]):
         self._shown: dict[str, ServiceEndpoint] = {}
         self._endpoints: tuple[ServiceEndpoint, ...] | None = ()
         self._changed = Signal()
-        self._ended: OsdiscoError | None = None
+        self._ended: ClosedError | None = None
         self._ears: list[Pending] = []
         self._listening: set[asyncio.Task[None]] = set()
         self._unfollow: Callable[[], None] = lambda: None
@@ -181,7 +181,6 @@ class ServiceView(Mapping[str, ServiceEndpoint]):
         roster, self._roster = self._roster, None
         self._unfollow()
         self._end(ClosedError("the view was closed"))
-        self._guard.close()
         await cancel(*self._listening)
         if roster is not None:
             del roster.onlookers[id(self)]
@@ -198,8 +197,8 @@ class ServiceView(Mapping[str, ServiceEndpoint]):
         """
 
         def done() -> object:
-            if isinstance(self._ended, ClosedError):
-                raise ClosedError(str(self._ended))
+            if self._ended is not None or self._roster is None:
+                raise ClosedError(str(self._ended or f"{self!r} is not open: enter, await or start it"))
             return predicate(self)
 
         try:
@@ -218,7 +217,7 @@ class ServiceView(Mapping[str, ServiceEndpoint]):
         """
         if not callable(listener):
             raise ConfigError(f"a listener is a function of ServiceEvent, not {type(listener).__name__}")
-        pending = self._hear()
+        pending = self._hear(bridges=True)
         work = pending.hand_to(listener)
         task = self._rosters.client._connection.supervisor.spawn(work, f"listener {listener!r}")
         self._listening.add(task)
@@ -230,9 +229,9 @@ class ServiceView(Mapping[str, ServiceEndpoint]):
 
         return remove
 
-    def _hear(self) -> Pending:
+    def _hear(self, *, bridges: bool) -> Pending:
         """Return a queue of all that is told, what is there already first."""
-        pending = Pending()
+        pending = Pending(bridges)
         pending.put(events_of([(None, endpoint) for endpoint in self._shown.values()]))
         self._ears.append(pending)
         return pending
@@ -255,11 +254,12 @@ class ServiceView(Mapping[str, ServiceEndpoint]):
         if isinstance(error, ClosedError):
             self._end(error)
         else:
-            for ear in self._ears:
+            for ear in [ear for ear in self._ears if not ear.bridges]:
                 ear.end(error)
 
     def _end(self, error: ClosedError) -> None:
         self._ended = self._ended or error
+        self._guard.close()
         for ear in self._ears:
             ear.end(error)
         self._changed.fire()

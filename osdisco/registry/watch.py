@@ -21,7 +21,7 @@ class ServiceWatch(AsyncIterator[ServiceEvent]):
         self._pending: Pending | None = None
 
     async def __aenter__(self) -> AsyncIterator[ServiceEvent]:
-        self._pending = self._view._hear()
+        self._pending = self._view._hear(bridges=False)
         self._view.start()
         return self
 

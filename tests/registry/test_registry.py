@@ -176,6 +176,9 @@ async def test_the_last_who_looks_at_a_service_ends_its_watch(world: World) -> N
     assert client.backend.watching["ns/svc/geo/"] == 1
     await view.aclose()
     await until(lambda: not client.backend.watching["ns/svc/geo/"], 1)
+    for closed in (view, registry.view("geo")):
+        with pytest.raises(ClosedError):
+            await closed.until(lambda _: True)
     await view.aclose()
     with pytest.raises(ClosedError):
         view.start()

@@ -133,6 +133,7 @@ async def test_lost_permission_takes_nothing_away_and_ends_iterators(world: Worl
     viewer = world.process()
     registry = ServiceRegistry(viewer)
     view = await registry.view("geo")
+    diary = Diary(view)
     await registered(world.process())
     await until(lambda: view)
     async with registry.watch("geo") as events:
@@ -145,6 +146,9 @@ async def test_lost_permission_takes_nothing_away_and_ends_iterators(world: Worl
     assert view.stale
     with pytest.raises(DeniedError):
         await registry.view("knn")
+    viewer.backend.faults.clear()
+    await registered(world.process(), 8)
+    await until(lambda: diary.lines[1:] == ["stale", "fresh", "added 10.0.0.8:9700 healthy"], 10)
 
 
 # Panic
