@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from datetime import datetime
 from typing import Any
 
@@ -13,8 +12,9 @@ from osdisco.cli._output import document, line, note
 from osdisco.cli._running import Interrupts, run_with_client
 from osdisco.cli._settings import Command, Settings
 from osdisco.cli._stdout import while_read
+from osdisco.cli._text import rough
 from osdisco.client import Client
-from osdisco.discovery import DiscoveryService, ExtensionEvent
+from osdisco.discovery import DiscoveryService, ExtensionEvent, ViewFresh, ViewStale
 
 
 @click.command(name="watch-events", cls=Command)
@@ -25,7 +25,7 @@ def watch_events(settings: Settings, /, **wanted: Any) -> None:
 
     One line an event; with --json one document: 'event' is discovered, changed or removed, 'extension' how it is or
     last was, 'before' how it was before it changed. An event is shown when the extension is, or was, one that is meant.
-    Outages of the store are bridged: what happened meanwhile comes after them.
+    Outages of the store are bridged: 'stale' and 'fresh' say when they begin and end; what was missed comes after that.
     """
     meant = filter_of(**wanted)
 
@@ -40,24 +40,43 @@ def watch_events(settings: Settings, /, **wanted: Any) -> None:
 
 
 async def _follow(client: Client, discovery: DiscoveryService, meant: Filter, settings: Settings) -> None:
-    events: asyncio.Queue[ExtensionEvent] = asyncio.Queue()
-    discovery.add_listener(events.put_nowait)
-    while True:
-        event = await events.get()
-        if any(one is not None and meant(one) for one in (event.old, event.new)):
-            _tell(event, client.runtime.clock.wall(), settings)
+    async with discovery.events() as events:
+        async for event in events:
+            if not isinstance(event, ExtensionEvent) or any(map(meant, filter(None, (event.old, event.new)))):
+                tell = _document if settings.json else _line
+                tell(event, client.runtime.clock.wall())
 
 
-def _tell(event: ExtensionEvent, when: float, settings: Settings) -> None:
-    what = "discovered" if event.old is None else "removed" if event.new is None else "changed"
-    if settings.json:
+def _document(event: ExtensionEvent | ViewStale | ViewFresh, when: float) -> None:
+    if isinstance(event, ViewStale):
+        document({"event": "stale", "time": when, "age": event.age, "reason": event.reason})
+    elif isinstance(event, ViewFresh):
+        document({"event": "fresh", "time": when, "lasted": event.lasted})
+    else:
         before = {"before": extension_document(event.old)} if event.old and event.new else {}
-        document({"event": what, "time": when, "extension": extension_document(event.extension)} | before)
+        about = {"event": _kind(event), "time": when, "extension": extension_document(event.extension)}
+        document(about | before)
+
+
+def _kind(event: ExtensionEvent) -> str:
+    return "discovered" if event.old is None else "removed" if event.new is None else "changed"
+
+
+def _line(event: ExtensionEvent | ViewStale | ViewFresh, when: float) -> None:
+    at = f"{datetime.fromtimestamp(when).astimezone():%H:%M:%S}"
+    if isinstance(event, ViewStale):
+        line(f"{at}  ? not up to date from here on: {event.reason}")
         return
-    sign = {"discovered": "+", "changed": "~", "removed": "-"}[what]
+    if isinstance(event, ViewFresh):
+        line(f"{at}  ! up to date again, after {rough(event.lasted)}")
+        return
+    sign = {"discovered": "+", "changed": "~", "removed": "-"}[_kind(event)]
     one = event.extension
-    status = one.status.value
+    line(f"{at}  {sign} {one.id}  {one.name} {one.version}  {address(one)}  {_status(event)}")
+
+
+def _status(event: ExtensionEvent) -> str:
+    now = event.extension.status.value
     if event.old and event.new and event.old.status is not event.new.status:
-        status = f"{event.old.status.value} -> {status}"
-    at = datetime.fromtimestamp(when).astimezone()
-    line(f"{at:%H:%M:%S}  {sign} {one.id}  {one.name} {one.version}  {address(one)}  {status}")
+        return f"{event.old.status.value} -> {now}"
+    return now

@@ -20,6 +20,7 @@ from cli_processes import COMMAND, Invoke, Running, meanwhile, read_until
 import osdisco
 from osdisco.client import Client
 from osdisco.discovery import DiscoveryService, EndpointInfo, ExtensionInfo, ExtensionStatus
+from osdisco.testing.servers import Servers
 
 Start = Callable[..., Running]
 REAL = pytest.mark.osdisco("etcd", "consul")
@@ -166,6 +167,24 @@ def test_events_are_shown_in_order(osdisco_url: str, start: Start) -> None:
             running.send(signal.SIGINT)
             told_at_end = running.end()
             assert (told_at_end.code, told_at_end.err) == (130, "")
+
+
+def test_an_outage_is_told_when_it_begins_and_ends(start: Start, osdisco_servers: Servers) -> None:
+    with osdisco_servers.fresh_etcd() as server:
+        documents = start("watch-events", "--json", url=server.url)
+        lines = start("watch-events", url=server.url)
+        with registered(server.url, SQL):
+            assert json.loads(documents.line())["event"] == "discovered"
+            assert lines.line()[8:].startswith("  + sql-1")
+            server.kill()
+            told = json.loads(documents.line())
+            assert (told["event"], bool(told["reason"])) == ("stale", True)
+            assert lines.line()[8:].startswith("  ? not up to date from here on: ")
+            server.start()
+            told = json.loads(documents.line())
+            assert told["event"] == "fresh"
+            assert told["lasted"] > 0
+            assert lines.line()[8:].startswith("  ! up to date again, after ")
 
 
 @pytest.mark.osdisco("etcd")

@@ -33,7 +33,7 @@ MEMORY: Final = "memory://demo"
 
 @click.command(cls=Command)
 @click.option(
-    "--start", "own", type=click.Choice(["etcd", "consul"]), help="Start such a server, of the PATH, and play on that."
+    "--start", "own", type=click.Choice(["etcd", "consul"]), help="Start such a server, of the PATH or in Docker."
 )
 @click.option(
     "--outage",
@@ -66,14 +66,19 @@ def demo(settings: Settings, own: str | None, outage: tuple[str, str] | None) ->
 
 
 def _server(kind: str) -> Any:
+    """Return a server, unstarted. Raises ConfigError when there is none."""
     try:
-        from osdisco.testing.processes import ConsulProcess, EtcdProcess
-
-        return (EtcdProcess if kind == "etcd" else ConsulProcess)()
+        from osdisco.testing.processes import ConsulProcess, EtcdProcess, find_binary
+        from osdisco.testing.servers import docker_problem
     except ModuleNotFoundError as exc:
         raise ConfigError(f"--start needs {exc.name}: pip install 'osdisco[testing]'") from None
-    except FileNotFoundError as exc:
-        raise ConfigError(f"--start: {exc}") from None
+    if find_binary(kind) is not None:
+        return EtcdProcess() if kind == "etcd" else ConsulProcess()
+    if problem := docker_problem(kind.upper()):
+        raise ConfigError(f"--start: there is no {kind} on PATH; {problem}")
+    from osdisco.testing.containers import ConsulContainer, EtcdContainer
+
+    return EtcdContainer() if kind == "etcd" else ConsulContainer()
 
 
 async def _play(text: str, outage: Outage | None, settings: Settings) -> None:

@@ -117,6 +117,7 @@ class Director:
         facts = self._facts
         text = "The store is stopped for longer than a lease lasts. Nobody forgets whom it knew, and all return."
         self._show.chapter("Outage", text)
+        await self._until("all to be registered", lambda: all(facts.is_back(id_) for id_ in CAST))
         await outage.begin()
         self._tell(STORE, "stopped", how=outage.how)
         (stopped,) = facts.all("stopped")
@@ -127,8 +128,7 @@ class Director:
         self._show.wait("")
         await outage.end()
         self._tell(STORE, "started again")
-        (started,) = facts.all("started again")
-        await self._until("all to be registered again", partial(self._all_told_after, started, "returned"))
+        await self._until("all to be registered again", lambda: all(facts.is_back(id_) for id_ in CAST))
         await self._check_registered()
 
     def _all_told_after(self, earlier: Event, what: str) -> bool:

@@ -58,6 +58,15 @@ class Facts:
         """Whether an event that fits happened after `earlier`."""
         return any(event.at > earlier.at for event in self.all(what, who, **data))
 
+    def is_back(self, who: str) -> bool:
+        """Whether the last that it told of its registration is that it stands.
+
+        It may stand again before we know that the store is there.
+        """
+        kinds = ("registered", "unregistered", "returned")
+        told = [event.what for event in self.events if event.who == who and event.what in kinds]
+        return told[-1:] not in ([], ["unregistered"])
+
     def status(self, who: str, extension: str) -> str | None:
         """Return how somebody saw an extension last."""
         seen = (e for e in reversed(self.events) if e.who == who and e.what in ("discovered", "status"))
@@ -160,7 +169,8 @@ class Facts:
         started = self.all("started again")
         if not started:
             return None
-        return max(event.at for event in self.all("returned") if event.at < self.killed.at) - started[0].at
+        last = max(event.at for event in self.all("returned") if event.at < self.killed.at)
+        return max(0.0, last - started[0].at)
 
     def _lock(self) -> dict[str, Any]:
         following = self.next_holder
