@@ -134,10 +134,11 @@ if TYPE_CHECKING:
         ServiceDefinition as ServiceDefinition,
         ServiceEndpoint as ServiceEndpoint,
         ServiceEvent as ServiceEvent,
-        ServiceEventKind as ServiceEventKind,
         ServiceRegistry as ServiceRegistry,
         ServiceView as ServiceView,
         ServiceWatch as ServiceWatch,
+        ViewProtecting as ViewProtecting,
+        ViewProtectionOver as ViewProtectionOver,
     )
     from osdisco.runtime import (
         Clock as Clock,
@@ -184,8 +185,8 @@ _HOMES = {
     ),
     "osdisco.metrics": "Metrics OpenTelemetryMetrics PrometheusMetrics",
     "osdisco.registry": (
-        "Registration ServiceDefinition ServiceEndpoint ServiceEvent ServiceEventKind ServiceRegistry ServiceView "
-        "ServiceWatch"
+        "Registration ServiceDefinition ServiceEndpoint ServiceEvent ServiceRegistry ServiceView "
+        "ServiceWatch ViewProtecting ViewProtectionOver"
     ),
     "osdisco.runtime": "Clock Credentials Runtime Secret SystemClock",
     "osdisco.session": "Session SessionState",

@@ -1,7 +1,7 @@
 """The service registry: instances of services register, are found by name, and are not forgotten in a panic."""
 
 from osdisco.registry.definition import ServiceDefinition, ServiceEndpoint
-from osdisco.registry.events import ServiceEvent, ServiceEventKind
+from osdisco.registry.events import ServiceEvent, ViewProtecting, ViewProtectionOver
 from osdisco.registry.registration import Registration
 from osdisco.registry.service import ServiceRegistry
 from osdisco.registry.view import ServiceView
@@ -12,8 +12,9 @@ __all__ = [
     "ServiceDefinition",
     "ServiceEndpoint",
     "ServiceEvent",
-    "ServiceEventKind",
     "ServiceRegistry",
     "ServiceView",
     "ServiceWatch",
+    "ViewProtecting",
+    "ViewProtectionOver",
 ]

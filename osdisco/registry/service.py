@@ -93,5 +93,5 @@ class ServiceRegistry:
     def watch(
         self, service: str, *, protection: float | None = None, protection_window: float | None = None
     ) -> ServiceWatch:
-        """Return `async with` around an iterator of ServiceEvent; who is there comes first. Raises as `view` does."""
+        """Return `async with` around an iterator: who is there, then what happens. Raises as `view` does."""
         return ServiceWatch(self.view(service, protection=protection, protection_window=protection_window))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from functools import partial
 from types import TracebackType
 from typing import Any, Final, Self
@@ -12,12 +12,13 @@ from osdisco._guard import Guard
 from osdisco._protection import Pairs, Traits
 from osdisco._signal import Signal
 from osdisco._tasks import cancel
+from osdisco.discovery.events import ViewFresh, ViewStale
 from osdisco.discovery.extension import ExtensionStatus, copied
 from osdisco.discovery.versions import specifier
 from osdisco.errors import ClosedError, ConfigError, DiscoveryError, OsdiscoError, TimedOutError
 from osdisco.registry._gauges import gauges
 from osdisco.registry.definition import ServiceEndpoint
-from osdisco.registry.events import Pending, ServiceEvent, ServiceEventKind, events_of
+from osdisco.registry.events import Event, Pending, ViewProtecting, ViewProtectionOver, events_of
 from osdisco.registry.roster import Roster, Rosters
 
 FIT: Final = {ExtensionStatus.HEALTHY, ExtensionStatus.DEGRADED}
@@ -29,7 +30,7 @@ TRAITS: Final = Traits[ServiceEndpoint](
     fit=lambda endpoint: endpoint.status in FIT,
 )
 
-Listener = Callable[[ServiceEvent], Any]
+Listener = Callable[[Event], Any]
 """A function, which may be a coroutine function."""
 
 
@@ -43,8 +44,10 @@ class ServiceView(Mapping[str, ServiceEndpoint]):
     def __init__(self, rosters: Rosters, service: str, share: float, window: float) -> None:
         self._rosters = rosters
         self._service = service
+        self._now = rosters.client.runtime.clock.now
         self._guard = Guard(self, TRAITS, share, window, rosters.client.runtime.clock, self._show)
         self._told_protecting = False
+        self._stale_for, self._protecting_for = _Lap(self._now), _Lap(self._now)
         self._roster: Roster | None = None
         self._shown: dict[str, ServiceEndpoint] = {}
         self._endpoints: tuple[ServiceEndpoint, ...] | None = ()
@@ -207,7 +210,7 @@ class ServiceView(Mapping[str, ServiceEndpoint]):
             raise TimedOutError(f"nothing fitting came to the service {self._service!a} within {timeout} s") from None
 
     def add_listener(self, listener: Listener) -> Callable[[], None]:
-        """Call `listener(event)`: for what is there already as if it came now, then for what happens, in order.
+        """Call `listener(event)` for what is there already as if it came now, then for what happens; see ServiceWatch.
 
         It runs on a task of its own; when it fails this is logged, and it is told of the next event all the same.
         Returns a function that removes it.
@@ -230,8 +233,11 @@ class ServiceView(Mapping[str, ServiceEndpoint]):
         return remove
 
     def _hear(self, *, bridges: bool) -> Pending:
-        """Return a queue of all that is told, what is there already first."""
+        """Return a queue of all that is told, how the view is and what is there already first."""
         pending = Pending(bridges)
+        if self._roster is not None and self._roster.staleness.stale:
+            pending.put([self._stale()])
+        pending.put([ViewProtecting()] if self.protecting else [])
         pending.put(events_of([(None, endpoint) for endpoint in self._shown.values()]))
         self._ears.append(pending)
         return pending
@@ -247,7 +253,11 @@ class ServiceView(Mapping[str, ServiceEndpoint]):
     def on_stale(self, stale: bool) -> None:
         """Learn that the store was lost, or is there again. Nothing is let go meanwhile."""
         self._guard.set_stale(stale)
-        self._tell([ServiceEvent(ServiceEventKind.STALE if stale else ServiceEventKind.FRESH)])
+        lasted = self._stale_for.turn()
+        self._tell([self._stale() if stale else ViewFresh(lasted)])
+
+    def _stale(self) -> ViewStale:
+        return ViewStale(self.age, str(self.error or "the store has been silent for too long"))
 
     def on_end(self, error: OsdiscoError) -> None:
         """Learn that the client was closed, or that its permission is lost."""
@@ -271,15 +281,28 @@ class ServiceView(Mapping[str, ServiceEndpoint]):
             elif old is not None:
                 del self._shown[old.extension_id]
         self._endpoints = None if changes else self._endpoints
-        events = events_of(changes) if self._ears else []
+        events: list[Event] = [*events_of(changes)] if self._ears else []
         if self.protecting and not self._told_protecting:
-            events.insert(0, ServiceEvent(ServiceEventKind.PROTECTING))
+            self._protecting_for.turn()
+            events.insert(0, ViewProtecting())
         elif self._told_protecting and not self.protecting:
-            events.append(ServiceEvent(ServiceEventKind.PROTECTION_OVER))
+            events.append(ViewProtectionOver(self._protecting_for.turn()))
         self._told_protecting = self.protecting
         self._tell(events)
 
-    def _tell(self, events: list[ServiceEvent]) -> None:
+    def _tell(self, events: Sequence[Event]) -> None:
         for ear in self._ears if events else ():
             ear.put(events)
         self._changed.fire()
+
+
+class _Lap:
+    """The seconds between one turn and the next."""
+
+    def __init__(self, now: Callable[[], float]) -> None:
+        self._now = now
+        self._since = now()
+
+    def turn(self) -> float:
+        since, self._since = self._since, self._now()
+        return self._since - since

@@ -5,22 +5,22 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from types import TracebackType
 
-from osdisco.registry.events import Pending, ServiceEvent
+from osdisco.registry.events import Event, Pending
 from osdisco.registry.view import ServiceView
 
 
-class ServiceWatch(AsyncIterator[ServiceEvent]):
-    """An iterator of ServiceEvent, subscribed at entry, closed at exit: who is there first, as if they came now.
+class ServiceWatch(AsyncIterator[Event]):
+    """An iterator, subscribed at entry, closed at exit: who is there first, as if they came now, then what happens.
 
-    An outage of the store shows as STALE. Lost permission and a closed client end it with their error. Whoever is
-    1,024 events behind is told the difference instead.
+    It gives ServiceEvent, and of the view ViewStale, ViewFresh, ViewProtecting and ViewProtectionOver. Lost permission
+    and a closed client end it with their error. Whoever is 1,024 events behind is told the difference instead.
     """
 
     def __init__(self, view: ServiceView) -> None:
         self._view = view
         self._pending: Pending | None = None
 
-    async def __aenter__(self) -> AsyncIterator[ServiceEvent]:
+    async def __aenter__(self) -> AsyncIterator[Event]:
         self._pending = self._view._hear(bridges=False)
         self._view.start()
         return self
@@ -34,7 +34,7 @@ class ServiceWatch(AsyncIterator[ServiceEvent]):
             pending.end(None)
         await self._view.aclose()
 
-    async def __anext__(self) -> ServiceEvent:
+    async def __anext__(self) -> Event:
         event = None if self._pending is None else await self._pending.next()
         if event is None:
             raise StopAsyncIteration

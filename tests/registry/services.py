@@ -10,7 +10,7 @@ from worlds import World
 
 from osdisco.backend import Delete
 from osdisco.client import Client
-from osdisco.discovery import ExtensionStatus
+from osdisco.discovery import ExtensionStatus, ViewFresh, ViewStale
 from osdisco.registry import (
     Registration,
     ServiceDefinition,
@@ -18,7 +18,10 @@ from osdisco.registry import (
     ServiceEvent,
     ServiceRegistry,
     ServiceView,
+    ViewProtecting,
+    ViewProtectionOver,
 )
+from osdisco.registry.events import ViewEvent
 
 
 def definition(number: int = 7, **changes: Any) -> ServiceDefinition:
@@ -59,10 +62,20 @@ class Diary:
         self.lines: list[str] = []
         self.remove = view.add_listener(self.write)
 
-    def write(self, event: ServiceEvent) -> None:
+    def write(self, event: ServiceEvent | ViewEvent) -> None:
         self.lines.append(shown(event))
 
 
-def shown(event: ServiceEvent) -> str:
-    endpoint = event.endpoint
-    return event.kind.value if endpoint is None else f"{event.kind.value} {endpoint.address} {endpoint.status.value}"
+OF_THE_VIEW = {
+    ViewStale: "stale",
+    ViewFresh: "fresh",
+    ViewProtecting: "protecting",
+    ViewProtectionOver: "protection over",
+}
+
+
+def shown(event: ServiceEvent | ViewEvent) -> str:
+    if not isinstance(event, ServiceEvent):
+        return OF_THE_VIEW[type(event)]
+    what = "added" if event.old is None else "removed" if event.new is None else "changed"
+    return f"{what} {event.endpoint.address} {event.endpoint.status.value}"

@@ -11,9 +11,11 @@ from services import Diary, definition, delete_records, found, registered, until
 from worlds import World, lease_of
 
 from osdisco._keeper import SEEN
-from osdisco.discovery import Drain, ExtensionStatus, TtlCheck
+from osdisco.discovery import Drain, ExtensionStatus, TtlCheck, ViewFresh, ViewStale
 from osdisco.errors import ClosedError, ConfigError, DiscoveryError, InvalidNameError, TimedOutError
-from osdisco.registry import ServiceDefinition, ServiceEventKind, ServiceRegistry
+from osdisco.registry import ServiceDefinition, ServiceEvent, ServiceRegistry, ViewProtecting
+from osdisco.registry.events import Pending
+from osdisco.testing import run
 
 HEALTHY, DEGRADED, STOPPING = ExtensionStatus.HEALTHY, ExtensionStatus.DEGRADED, ExtensionStatus.STOPPING
 
@@ -233,7 +235,7 @@ async def test_what_changed_during_an_outage_is_published_after_it_and_old_data_
     client = world.process()
     registration = await registered(client, weight=1)
     weights = [1]
-    view.add_listener(lambda event: weights.append(event.new.weight) if event.new else None)
+    view.add_listener(lambda event: weights.append(event.new.weight) if getattr(event, "new", None) else None)
     client.backend.faults.outage()
     await registration.update(weight=2)
     await asyncio.sleep(seconds)
@@ -384,6 +386,20 @@ async def test_a_closed_client_ends_what_was_made_of_it(world: World) -> None:
             await call
 
 
+def test_what_is_merged_tells_how_the_view_is_in_the_end_and_nothing_twice() -> None:
+    pending = Pending(bridges=True)
+    first, last = ServiceEvent(None, found(weight=1)), ServiceEvent(found(weight=1), found(weight=2))
+    pending.put([ViewStale(1, "a"), first])
+    told = [run(pending.next()) for _ in range(2)]
+    pending.put(
+        [ViewFresh(1), ViewStale(2, "b"), ViewProtecting(), *[last, ServiceEvent(last.new, first.new)] * 600, last]
+    )
+    pending.end(None)
+    while (event := run(pending.next())) is not None:
+        told.append(event)
+    assert told == [ViewStale(1, "a"), first, ViewProtecting(), last]
+
+
 async def test_who_waits_to_be_registered_is_told_that_the_client_was_closed(world: World) -> None:
     client = world.process()
     client.backend.faults.outage()
@@ -434,13 +450,12 @@ async def test_who_listens_too_slowly_is_told_the_difference(world: World) -> No
 
     async def slow(event: Any) -> None:
         await go_on.wait()
-        weights.append((event.kind, event.old and event.old.weight, event.new.weight))
+        weights.append((event.old and event.old.weight, event.new.weight))
 
     view.add_listener(slow)
     for weight in range(1, 1200):
         await registration.update(weight=weight)
     go_on.set()
-    await until(lambda: weights and weights[-1][2] == 1199)
+    await until(lambda: weights and weights[-1][1] == 1199)
     assert len(weights) < 1100
-    assert all(one[2] == other[1] for one, other in pairwise(weights))
-    assert {kind for kind, *_ in weights[1:]} == {ServiceEventKind.CHANGED}
+    assert all(one[1] == other[0] for one, other in pairwise(weights))

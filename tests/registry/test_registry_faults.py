@@ -15,9 +15,9 @@ from worlds import Suspensions, World, lease_of
 from osdisco._records import encode
 from osdisco.backend import Delete, Put
 from osdisco.client import Client
-from osdisco.discovery import ExtensionStatus
+from osdisco.discovery import ExtensionStatus, ViewFresh, ViewStale
 from osdisco.errors import DeniedError, OsdiscoError, UnavailableError
-from osdisco.registry import ServiceEventKind, ServiceRegistry
+from osdisco.registry import ServiceRegistry
 from osdisco.registry.record import Record
 from osdisco.testing import run
 
@@ -61,8 +61,14 @@ async def test_a_view_keeps_what_it_knows_while_the_store_is_away_and_says_so(wo
     assert 99 < view.age < 101
     with pytest.raises(OsdiscoError):
         await ServiceRegistry(viewer).get_endpoints("geo")
+    told: list[object] = []
+    view.add_listener(told.append)
     viewer.backend.faults.clear()
-    await until(lambda: diary.lines[-1] == "fresh", 10)
+    await until(lambda: told and isinstance(told[-1], ViewFresh), 10)
+    assert 104 < told[-1].lasted < 112  # type: ignore[attr-defined]
+    assert isinstance(told[0], ViewStale)
+    assert 104 < told[0].age < 107
+    assert "not available" in told[0].reason
     assert diary.lines == ["added 10.0.0.7:9700 healthy", "stale", "fresh"]
     assert not view.stale
     assert view.error is None
@@ -139,7 +145,7 @@ async def test_lost_permission_takes_nothing_away_and_ends_iterators(world: Worl
     async with registry.watch("geo") as events:
         assert (await anext(events)).new == found()
         viewer.backend.faults.deny("watch")
-        assert (await anext(events)).kind is ServiceEventKind.STALE
+        assert isinstance(await anext(events), ViewStale)
         with pytest.raises(DeniedError):
             await anext(events)
     assert view.endpoints == (found(),)

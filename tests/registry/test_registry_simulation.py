@@ -14,15 +14,18 @@ from services import delete_records
 from worlds import World
 
 from osdisco.client import Client
+from osdisco.discovery import ViewFresh, ViewStale
 from osdisco.registry import (
     Registration,
     ServiceDefinition,
     ServiceEndpoint,
     ServiceEvent,
-    ServiceEventKind,
     ServiceRegistry,
     ServiceView,
+    ViewProtecting,
+    ViewProtectionOver,
 )
+from osdisco.registry.events import ViewEvent
 from osdisco.testing import run
 
 SEEDS = min(int(os.environ.get("OSDISCO_TEST_SEEDS", "10")), 200)
@@ -42,16 +45,16 @@ class Seer:
         self._seen = seen
         view.add_listener(self._take)
 
-    def _take(self, event: ServiceEvent) -> None:
+    def _take(self, event: ServiceEvent | ViewEvent) -> None:
         self._seen["told"] += 1
-        match event.kind:
-            case ServiceEventKind.STALE | ServiceEventKind.FRESH:
-                self._turn("stale", event.kind is ServiceEventKind.STALE)
-            case ServiceEventKind.PROTECTING | ServiceEventKind.PROTECTION_OVER:
-                self._turn("protecting", event.kind is ServiceEventKind.PROTECTING)
-                self._seen["protected"] += 1
-            case _:
+        match event:
+            case ServiceEvent():
                 self._change(event.old, event.new)
+            case ViewStale() | ViewFresh():
+                self._turn("stale", isinstance(event, ViewStale))
+            case ViewProtecting() | ViewProtectionOver():
+                self._turn("protecting", isinstance(event, ViewProtecting))
+                self._seen["protected"] += 1
 
     def _turn(self, what: str, on: bool) -> None:
         assert self._lasting[what] is not on, f"told twice: {what} {on}"
