@@ -139,7 +139,7 @@ def _us(call: Callable[[], object], rounds: int, calls: int) -> float:
         for _ in range(calls):
             call()
         times.append((time.perf_counter() - start) / calls)
-    return statistics.median(times) * 1e6
+    return min(times) * 1e6  # other processes only add to it
 
 
 @asynccontextmanager

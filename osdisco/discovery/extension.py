@@ -9,6 +9,7 @@ from typing import Any, Final, Protocol, Self, TypeVar
 
 from attrs import Attribute, field, frozen
 
+from osdisco.discovery._frozen import FrozenDict
 from osdisco.errors import DiscoveryError, InvalidNameError
 from osdisco.names import escape
 
@@ -48,7 +49,7 @@ class Sight(Protocol):
 class Sighted:
     """What was seen in a view. It is no field, and so in neither equality, JSON, `asdict` nor pickles."""
 
-    __slots__ = ("_sight",)
+    __slots__ = ("__weakref__", "_sight")
     _sight: Sight | float | None
 
     @property
@@ -116,7 +117,7 @@ def copied(values: Mapping[str, V]) -> Mapping[str, V]:
     """Return a copy, which whoever gave it can no longer change. Raises DiscoveryError for what is no Mapping."""
     if not isinstance(values, Mapping):
         raise DiscoveryError(f"metadata and endpoints are given by name, not as {type(values).__name__}")
-    return dict(values)
+    return FrozenDict(values)
 
 
 def _port(instance: object, attribute: Attribute[int], value: object) -> None:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Set
 from typing import Final, Generic, TypeVar
 
-from attrs import frozen
+from attrs import define, frozen
 
 from osdisco._feed import Change
 from osdisco._keeper import process_of
@@ -35,7 +36,7 @@ class Kind(Generic[R]):
     id_of: Callable[[R], str]
 
 
-@frozen
+@define(eq=False)  # not frozen: that takes five times as long to make, and there are many
 class _Standing(Generic[R]):
     """A record as it stands in the store under one process's key. `incarnation` is never 0 here."""
 
@@ -87,11 +88,13 @@ class Folded(Mapping[str, R]):
         before: dict[str, R | None] = {}
         for key in change.deletes:
             self._remove(key, before)
+        anew = not (self._best or self._skipped)
         for key, item in change.puts.items():
-            self._remove(key, before)
+            if not anew:
+                self._remove(key, before)
             self._add(item, before)
-        pairs = ((before[id_], self.get(id_)) for id_ in sorted(before))
-        return [(old, new) for old, new in pairs if old != new]
+        pairs = ((before[id_], self._best.get(id_)) for id_ in sorted(before))
+        return [(old, None if best is None else best.record) for old, best in pairs if _differ(old, best)]
 
     def clear(self) -> None:
         """Forget all, because what comes next is everything."""
@@ -101,15 +104,18 @@ class Folded(Mapping[str, R]):
 
     def _add(self, item: Item, before: dict[str, R | None]) -> None:
         try:
-            new = self._read(item)
+            id_, new = self._read(item)
         except RecordError as exc:
             self._skipped[item.key] = str(exc)
             log.warning("skipped the %s at %r: %s", self._kind.what, self._name(item.key), exc)
             return
-        id_ = self._kind.id_of(new.record)
         best = self._best.get(id_)
-        before.setdefault(id_, None if best is None else best.record)
-        self._settle(id_, [new] if best is None else [*self._standing(id_), new])
+        if best is None:
+            before.setdefault(id_, None)
+            self._best[id_] = new
+        else:
+            before.setdefault(id_, best.record)
+            self._settle(id_, [*self._standing(id_), new])
 
     def _remove(self, key: str, before: dict[str, R | None]) -> None:
         self._skipped.pop(key, None)
@@ -135,16 +141,27 @@ class Folded(Mapping[str, R]):
         if len(standing) > 1:
             self._rest[id_] = {one.key: one for one in standing if one is not best}
 
-    def _read(self, item: Item) -> _Standing[R]:
-        if self._keys.name(item.key) is None:
+    def _read(self, item: Item) -> tuple[str, _Standing[R]]:
+        key = item.key
+        plain = _PLAIN.fullmatch(key, len(self.target))  # as nearly all are: nothing in it is escaped
+        if plain is None and self._keys.name(key) is None:
             raise RecordError("the key is none that osdisco writes")
         record, incarnation = self._kind.read(item.value)
-        if escape(self._kind.id_of(record)) != place_of(item.key, self.target):
+        id_ = self._kind.id_of(record)
+        if (id_ if plain is not None else escape(id_)) != place_of(key, self.target):
             raise RecordError("the id in it is not the one in its key")
-        return _Standing(item.key, record, incarnation or item.created, item.created)
+        return id_, _Standing(key, record, incarnation or item.created, item.created)
 
     def _name(self, key: str) -> str:
         return self._keys.name(key) or key
+
+
+_PLAIN: Final = re.compile(r"(?!\.{1,2}/)[A-Za-z0-9_.-]{1,255}/(?!\.{1,2}\Z)[A-Za-z0-9_.-]{1,255}")
+
+
+def _differ(old: R | None, best: _Standing[R] | None) -> bool:
+    """Return whether that is not the same; a record is not asked whether it is None."""
+    return best is not old if old is None or best is None else old != best.record
 
 
 def place_of(key: str, target: str) -> str:

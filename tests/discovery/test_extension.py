@@ -277,6 +277,11 @@ def test_a_field_twice_is_found_whatever_hides_it() -> None:
     for twice in (b'"port" :1,"port"', b'"port"\n:1,"port"', b'"a\\"b":1,"port":1,"port"', b'"port":1,"po\\u0072t"'):
         with pytest.raises(RecordError):
             read(good.replace(b'"port"', twice, 1))
+    for part in (b'"zone":"a"', b'"protocol":"http"', b'"rest":{"protocol":"http","port":1,"path":"/"}'):
+        name, _, value = part.partition(b":")
+        for gap in (b"", b" ", b"\n", b"\t", b"\r"):
+            with pytest.raises(RecordError, match="twice"):
+                read(good.replace(part, part + b"," + name + gap + b":" + value))
 
 
 # Found
