@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import signal
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Final, Protocol
 
@@ -19,22 +19,41 @@ SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 Then = Callable[[signal.Signals], object]
 
 
-class Leaver(Protocol):
+class Stops(Protocol):
     """What leaves, such as a DiscoveryService."""
 
     async def stop(self, *, now: bool = False) -> None:
         """Leave; with `now` without waiting for anything."""
 
 
+class Deregisters(Protocol):
+    """What leaves, such as a service's Registration."""
+
+    async def deregister(self, *, now: bool = False) -> None:
+        """Leave; with `now` without waiting for anything."""
+
+
+Leaver = Stops | Deregisters
+
+
+def _leave(leaver: Leaver, *, now: bool = False) -> Coroutine[Any, Any, None]:
+    leave: Any = getattr(leaver, "stop", None) or leaver.deregister  # type: ignore[union-attr]
+    work: Coroutine[Any, Any, None] = leave(now=now)
+    return work
+
+
 @asynccontextmanager
 async def leave_on_signals(
     *leavers: Leaver, then: Then | None = None, signals: Sequence[signal.Signals] = SIGNALS
 ) -> AsyncGenerator[None, None]:
-    """For the time of a block, let the first signal begin `stop()` of all leavers, and a second one end the wait.
+    """For the time of a block, let the first signal begin to leave, and a second one end the wait.
 
     The block goes on meanwhile: that is what serves the work that is still in flight. When all have left `then` is
     called with the signal; without one the signal is raised again, for whoever handled it before, or to end the
     process. A block that ends while they leave waits for them.
+
+    Args:
+        leavers: whose `stop`, or `deregister`, is called: a DiscoveryService, a service's Registration.
 
     Raises:
         ConfigError: outside of the main thread; or a signal has a handler of the event loop, which nobody can look up:
@@ -104,10 +123,10 @@ class _Exit:
         log.info("leaving at once on another %s", number.name)
         self._restore()
         for leaver in self._leavers:
-            self._supervisor.spawn(leaver.stop(now=True), "leave at once")
+            self._supervisor.spawn(_leave(leaver, now=True), "leave at once")
 
     async def _leave(self, number: signal.Signals) -> None:
-        for failure in await asyncio.gather(*(one.stop() for one in self._leavers), return_exceptions=True):
+        for failure in await asyncio.gather(*map(_leave, self._leavers), return_exceptions=True):
             if failure is not None:
                 log.error("leaving on %s failed", number.name, exc_info=failure)
         self._restore()

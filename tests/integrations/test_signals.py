@@ -16,8 +16,11 @@ from typing import Any
 
 import pytest
 
+import osdisco
+from osdisco.discovery import DiscoveryService, ExtensionInfo
 from osdisco.errors import ConfigError
 from osdisco.integrations import leave_on_signals, run_until_terminated
+from osdisco.registry import ServiceDefinition, ServiceRegistry
 
 PAGE = Path(__file__).parents[2] / "docs" / "discovery" / "leaving.md"
 USR1, USR2 = signal.SIGUSR1, signal.SIGUSR2
@@ -68,6 +71,22 @@ def test_it_returns_when_all_have_left() -> None:
         story.append("returned")
 
     assert play(work, "short") == ["stop", "stop", "drained", "drained", "returned"]
+
+
+def test_extensions_and_services_leave_together() -> None:
+    async def work(story: list[str]) -> None:
+        me = ExtensionInfo(id="geo", name="geo", version="1", host="h", port=1)
+        definition = ServiceDefinition(name="geo", version="1", address="10.0.0.7:9700")
+        async with osdisco.connect("memory://") as client, DiscoveryService(client, me) as discovery:
+            await discovery.wait_registered(5)
+            registration = await ServiceRegistry(client).register(definition)
+            assert await ServiceRegistry(client).get_endpoints("geo")
+            asyncio.get_running_loop().call_later(0.01, signal.raise_signal, USR1)
+            await run_until_terminated(discovery, registration, signals=(USR1,))
+            assert await ServiceRegistry(client).get_endpoints("geo") == []
+            assert (await client.scan("ext/")).items == {}
+
+    play(work)
 
 
 def test_a_second_signal_ends_the_wait() -> None:
