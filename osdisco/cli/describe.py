@@ -15,7 +15,7 @@ from osdisco.cli._output import at_terminal, document, fields, line
 from osdisco.cli._running import Interrupts, run_with_client
 from osdisco.cli._settings import Command, Settings
 from osdisco.client import Client
-from osdisco.discovery import ExtensionInfo
+from osdisco.discovery import DiscoveryService, ExtensionInfo, Finding
 from osdisco.discovery.registration import PREFIX, read
 from osdisco.errors import RecordError
 
@@ -53,17 +53,19 @@ def describe(settings: Settings, /, id_: str) -> None:
     """Show all that the store knows of the extension ID: its record, and what that hangs on.
 
     'incarnation' rises with every process that registers the ID: the highest one counts. Others, of processes that
-    have not withdrawn yet, and records that are none follow. Exit code 3 when there is none.
+    have not withdrawn yet, and records that are none follow, and what those found who probe its endpoints. Exit code 3
+    when there is none.
     """
 
-    async def work(client: Client, _: Interrupts) -> list[Standing]:
-        return await _look(client, id_)
+    async def work(client: Client, _: Interrupts) -> tuple[list[Standing], Sequence[Finding]]:
+        found = await _look(client, id_)
+        return found, await _findings(client, id_) if found else ()
 
-    found = run_with_client(settings, work)
+    found, findings = run_with_client(settings, work)
     if not found or found[0].extension is None:
         why = f": {found[0].key} is no registration: {found[0].wrong}" if found else ""
         raise NotFoundError(f"no extension {id_!a} is registered{why}")
-    _show(found[0].extension, found, settings)
+    _show(found[0].extension, found, findings, settings)
 
 
 async def _look(client: Client, id_: str) -> list[Standing]:
@@ -92,20 +94,33 @@ async def _standing(client: Client, item: Item, id_: str, owner: str | None) -> 
     return Standing(key, item, extension, incarnation or item.created, "", lease, owner)
 
 
-def _show(extension: ExtensionInfo, found: Sequence[Standing], settings: Settings) -> None:
+async def _findings(client: Client, id_: str) -> Sequence[Finding]:
+    """Return what others found who probe it."""
+    async with DiscoveryService(client) as discovery:
+        return (await discovery.findings()).get(id_, ())
+
+
+def _show(extension: ExtensionInfo, found: Sequence[Standing], findings: Sequence[Finding], settings: Settings) -> None:
     first, *others = found
     if settings.json:
         more = {"others": [one.document for one in others]} if others else {}
+        more |= {"findings": [_found(one) for one in findings]} if findings else {}
         document({"extension": extension_document(extension), **first.document, **more})
         return
     rows = [*_said(extension), *_known(first)]
     rows += [("also there", f"{one.key}, {_why(one)}") for one in others]
+    rows += [("probed", f"{one.url} {one.state.value} by {one.prober}: {one.reason}") for one in findings]
     if not at_terminal():
         for name, value in rows:
             fields(name, value)
         return
     for name, value in rows:
         line(f"{name:<{max(len(name) for name, _ in rows)}}  {value}")
+
+
+def _found(one: Finding) -> dict[str, Any]:
+    about = {"prober": one.prober, "url": one.url, "state": one.state.value}
+    return about | {"reason": one.reason, "since": one.since}
 
 
 def _said(extension: ExtensionInfo) -> Iterator[tuple[str, str]]:

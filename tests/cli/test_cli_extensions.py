@@ -14,12 +14,14 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
+import attrs
 import pytest
 from cli_processes import COMMAND, Invoke, Running, meanwhile, read_until
 
 import osdisco
 from osdisco.client import Client
-from osdisco.discovery import DiscoveryService, EndpointInfo, ExtensionInfo, ExtensionStatus
+from osdisco.discovery import DiscoveryService, EndpointInfo, ExtensionInfo, ExtensionStatus, Probing
+from osdisco.testing._api import free_port
 from osdisco.testing.servers import Servers
 
 Start = Callable[..., Running]
@@ -224,6 +226,35 @@ def test_all_that_is_known_of_one(osdisco_url: str, invoke: Invoke) -> None:
     assert (rows["status"], rows["metadata zone"], rows["process"]) == ("starting", "a", "the host")
     assert (rows["capabilities"], rows["incarnation"]) == ("geo.search geo.index", str(told["incarnation"]))
     assert re.fullmatch(rf"{told['lease']}, (15 s at a time|\d+ s of 15 s left)", rows["lease"])
+
+
+@pytest.mark.osdisco("etcd")
+def test_what_probers_found_is_shown(osdisco_url: str, invoke: Invoke) -> None:
+    ready, done = threading.Event(), threading.Event()
+
+    async def probe() -> None:
+        target = attrs.evolve(GEO, host="127.0.0.1", port=free_port())
+        async with (
+            osdisco.connect(osdisco_url) as client,
+            osdisco.connect(osdisco_url, name="the prober") as other,
+            DiscoveryService(client, target),
+            DiscoveryService(other, probing=Probing(allow=["127.0.0.0/8"], interval=0.2)) as prober,
+        ):
+            while "geo-1" not in await prober.findings():
+                await asyncio.sleep(0.05)
+            ready.set()
+            await asyncio.to_thread(done.wait)
+
+    with ThreadPoolExecutor(1) as pool:
+        probing = pool.submit(lambda: asyncio.run(probe()))
+        assert ready.wait(20), probing.exception(0)
+        (told,) = invoke("--url", osdisco_url, "describe", "geo-1", "--json").documents
+        lines = invoke("--url", osdisco_url, "describe", "geo-1").out.splitlines()
+        done.set()
+        probing.result(10)
+    (found,) = told["findings"]
+    assert (found["prober"], found["state"]) == ("the prober", "failing")
+    assert lines[-1].startswith(f"probed\t{found['url']} failing by the prober: ")
 
 
 def test_one_that_nobody_knows_is_code_3(invoke: Invoke, memory_url: str) -> None:
