@@ -2,9 +2,9 @@
 
 Leases end together when the store was restored from a backup, when an operator deleted a prefix, or when a network
 parts half of the processes from the store, and most of those behind them go on serving. So a view takes only some of
-them away at once, and holds the others back until they return or a window is over. Eureka's self-preservation and
-Nacos's protection threshold do that in the server, where a client's own trouble is not seen, and without an end;
-Envoy's panic threshold does it in the client for health, not for membership.
+them away at once, and holds the others back until they return or a window is over. Eureka's
+self-preservation does that in the server, where a client's own trouble is not seen, and without an end; the thresholds
+of Nacos and Envoy are about health, not about membership.
 
 A machine without clock or tasks: whoever drives it says what changed and when. Its rules:
 
