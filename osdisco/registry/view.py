@@ -182,7 +182,6 @@ class ServiceView(Mapping[str, ServiceEndpoint]):
     async def aclose(self) -> None:
         """Stop following. What was shown stays readable, and stale. May be called twice."""
         roster, self._roster = self._roster, None
-        self._unfollow()
         self._end(ClosedError("the view was closed"))
         await cancel(*self._listening)
         if roster is not None:
@@ -269,6 +268,7 @@ class ServiceView(Mapping[str, ServiceEndpoint]):
 
     def _end(self, error: ClosedError) -> None:
         self._ended = self._ended or error
+        self._unfollow()
         self._guard.close()
         for ear in self._ears:
             ear.end(error)

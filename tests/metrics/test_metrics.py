@@ -193,6 +193,10 @@ async def test_a_view_of_a_service_shows_how_much_it_knows(world: World, counted
         now = counted.read()
         assert (now[f"osdisco_service_protecting{service}"], now[f"osdisco_service_stale{service}"]) == (1, 0)
     assert f"osdisco_service_endpoints{service}" not in counted.read()
+    await registry.view("geo")
+    assert counted.read()[f"osdisco_service_endpoints{service}"] == 0
+    await registry._client.aclose()
+    assert f"osdisco_service_endpoints{service}" not in counted.read(), "the view of a closed client is not shown"
 
 
 async def test_a_session_that_is_closed_is_no_loss(world: World, counted: Counted) -> None:
