@@ -62,6 +62,7 @@ class Entry:
         self.seen: Mapping[str, Item] | None = None
         self.left_behind: Mapping[str, Item] | None = None
         self._queue = queue
+        self._followers = 0
 
     @property
     def may_still_come(self) -> bool:
@@ -167,14 +168,27 @@ class Entry:
 
         Revisions alone do not tell: on Consul that of a snapshot falls when the last traces of what was deleted go.
         """
-        item = feed.items.get(self.key)
-        stands = item is not None and item.created == self.created
+        stands = self.is_in(feed.items)
         self._shown = self._shown or stands or (feed.revision or 0) >= self.created
         return self._shown and not stands
+
+    def is_in(self, items: Mapping[str, Item]) -> bool:
+        """Return whether it is among items as it was made."""
+        item = items.get(self.key)
+        return item is not None and item.created == self.created
 
     def as_made(self) -> Item:
         """Return what stands in the store, by its creation; its value is left out."""
         return Item(self.key, b"", self.created, self.created, self.session.id)
+
+    async def follow(self) -> Mapping[str, Item] | None:
+        """Wait until it is gone; returns what it left behind, if that was seen, which may be older than who waits."""
+        self._followers += 1
+        try:
+            await self.gone.wait()
+        finally:
+            self._followers -= 1
+        return self.left_behind
 
     def depart(self) -> None:
         """Take the entry for gone: whoever waits for it in this process looks again."""
@@ -217,11 +231,12 @@ class Entry:
         if not self.created and not self._unaccounted:
             return False  # it never came to be, and no late answer can make it
         failures, unknown, stood = 0, False, self.created > 0
+        look = self._look_for_the_next()
         while not self.session.lost.is_set():
             ops, expect = self._last_words()
             try:
                 expect = {self.key: Revision(self.created), **expect} if stood else expect
-                _, self.left_behind = await self._connection.attempt_and_look(ops, expect, self._look_for_the_next())
+                _, self.left_behind = await self._connection.attempt_and_look(ops, expect, look)
                 return stood or unknown
             except ConflictError:
                 if not stood or not self._unaccounted:
@@ -234,14 +249,15 @@ class Entry:
             except IndeterminateError:
                 unknown = True
             except OsdiscoError:
-                pass  # not applied: the store is away
+                pass  # not applied: the store is away, or does not let us look
+            look = ""  # going must not depend on it
             await asyncio.sleep(backoff(self._connection.runtime, failures))
             failures += 1
         return False
 
     def _look_for_the_next(self) -> str:
-        """Return what to look at in going: somebody of this process may be waiting for us."""
-        return self._queue if self._queue and self._living.is_followed(self) else ""
+        """Return what to look at in going: somebody of this process waits for us, and then for none of it before us."""
+        return self._queue if self._followers and next(self._living.before(self), None) is None else ""
 
     def _last_words(self) -> tuple[Sequence[Op], Mapping[str, Condition]]:
         if not self._unaccounted:

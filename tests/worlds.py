@@ -10,13 +10,13 @@ import random
 import sys
 import types
 from collections import Counter
-from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Generator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Generator, Mapping
 from contextlib import asynccontextmanager, suppress
 from functools import partial
 from typing import Any, TypeVar
 
 import osdisco
-from osdisco.backend import Batch, Limits, Snapshot
+from osdisco.backend import Batch, Item, Limits, Snapshot
 from osdisco.client import Client
 from osdisco.runtime import Runtime
 from osdisco.testing import VirtualClock, VirtualLoop
@@ -35,11 +35,17 @@ class CountingBackend(MemoryBackend):
         super().__init__(store, runtime)
         self.calls: Counter[str] = Counter()
         self.watching: Counter[str] = Counter()
+        self.shown = 0  # keys that commits have shown
         self.falls_back = ""  # part of targets whose snapshots have the revision of what they hold, as Consul's may
 
     async def _call(self, call: str, *args: Any, **kwargs: Any) -> Any:
         self.calls[call] += 1
         return await super()._call(call, *args, **kwargs)
+
+    async def commit_and_scan(self, *args: Any, **kwargs: Any) -> tuple[Mapping[str, int], Mapping[str, Item] | None]:
+        revisions, seen = await super().commit_and_scan(*args, **kwargs)
+        self.shown += len(seen or ())
+        return revisions, seen
 
     async def watch(self, target: str, *, after: int | None = None) -> AsyncGenerator[Snapshot | Batch, None]:
         self.calls["watch"] += 1

@@ -91,16 +91,19 @@ class Places:
         """Return what the entries hang on."""
         return self._session or await self._client.shared_session()
 
-    async def enqueue(self, *, look: bool = False) -> Entry:
-        """Take a place, and `look` who is there. Whoever fails or is cancelled from now on must abandon it."""
+    async def enqueue(self, queue: Queue | None = None) -> Entry:
+        """Take a place, in a `queue` with a look at who is there if that can tell whose turn it is.
+
+        Whoever fails or is cancelled from now on must abandon it.
+        """
         session = await self.session()
         # An id of its own for every attempt, never the lease's: two locks on one session must exclude each other.
         number = self._mark + self._client.runtime.unique()
-        client, queue = self._client, self.prefix if look else ""
-        entry = Entry(client._connection, client._keys, session, *self._segments, number, queue=queue)
+        client, prefix = self._client, "" if queue is None else self.prefix
+        entry = Entry(client._connection, client._keys, session, *self._segments, number, queue=prefix)
         # Who comes behind others of this process must wait for them anyway: nothing that it saw now would count then.
-        alone = not living(client._connection).has_any(self.prefix)
-        await entry.create(self.record(session), within=client.options.timeout, look=alone)
+        look = queue is not None and not queue.has_ours_in_the_way()
+        await entry.create(self.record(session), within=client.options.timeout, look=look)
         return entry
 
     def record(self, session: Session) -> bytes:
@@ -135,10 +138,10 @@ class Queue:
     async def ahead(self, entry: Entry) -> list[Item]:
         """Return what is before ours and in its way; none when it is our turn. Raises LostError when ours is gone.
 
-        What was `seen` there in passing counts, too, once: nothing comes before ours later.
+        What was `seen` there in passing counts, too, once, if it shows ours: nothing comes before ours later.
         """
         seen, entry.seen = entry.seen, None
-        queue = await self.entries() if seen is None else in_order(seen)
+        queue = in_order(seen) if seen is not None and entry.is_in(seen) else await self.entries()
         entry.session.check()  # after the wait: what Jepsen found missing in etcd's own lock
         return [item for item in before(entry, queue) if self._blocks(item)]
 
@@ -153,12 +156,15 @@ class Queue:
         async with entry.session.scope():
             while True:
                 while (nearer := self._ours_before(entry)) is not None:  # before that is gone there is nothing to see
-                    await nearer.gone.wait()
-                    entry.seen = nearer.left_behind  # what was seen before the wait is over
+                    entry.seen = await nearer.follow()  # what was seen before the wait is over
                 ahead = await bridged(self._client, lambda: self.ahead(entry))
                 if not ahead:
                     return
                 await waits.until_one_is_gone(ahead)
+
+    def has_ours_in_the_way(self) -> bool:
+        """Return whether this process has, or is making, any entry that would have to go before a new one's turn."""
+        return any(self._blocks(other.as_made()) for other in living(self._connection).under(self._prefix))
 
     def _ours_before(self, entry: Entry) -> Entry | None:
         """Return the last of this process's own entries that must go before it can be the turn of this one."""

@@ -92,7 +92,7 @@ class DistributedLock(Contended):
 
     async def hold(self) -> Entry:
         """Wait for the lock, and return the entry that holds it. For what is built on locks; others `acquire`."""
-        entry = await self._places.enqueue(look=True)
+        entry = await self._places.enqueue(self._queue)
         try:
             await self._queue.wait_for_turn(entry)
             return entry
@@ -107,7 +107,7 @@ class DistributedLock(Contended):
 
     async def try_hold(self) -> Entry | None:
         """Return the entry that holds the lock if it is free. For what is built on locks; others `try_acquire`."""
-        entry = await self._places.enqueue(look=True)
+        entry = await self._places.enqueue(self._queue)
         try:
             if not await self._queue.ahead(entry):
                 return entry

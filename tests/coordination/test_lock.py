@@ -158,6 +158,40 @@ async def test_of_a_process_only_the_first_waiter_looks_at_the_queue_however_man
     assert (crowd.backend.calls["commit"], crowd.backend.calls["scan"]) == (400, 1)  # each release shows the queue
 
 
+async def test_a_crowd_of_one_process_is_not_shown_its_own_queue_again_and_again(world: World) -> None:
+    """Else what comes in at once, or gives up one by one, costs the square of its number in bytes and memory."""
+    crowd = world.process()
+    await crowd.shared_session()
+    tasks = [waiting(crowd) for _ in range(100)]
+    await queued(crowd, 100)
+    assert crowd.backend.shown == 1
+    for task in tasks[1:]:
+        task.cancel()
+        await asyncio.sleep(0.1)
+    await (await tasks[0]).release()
+    assert crowd.backend.shown == 1
+
+
+async def test_of_readers_that_go_only_the_last_shows_the_queue_and_only_to_who_waits(world: World) -> None:
+    client = world.process()
+    lock = CoordinationService(client).rwlock("job")
+    readers = [await lock.read().acquire() for _ in range(10)]
+    before = client.backend.shown
+    for reader in readers[:5]:
+        await reader.release()
+    assert client.backend.shown == before
+    writer = asyncio.ensure_future(lock.write().acquire())
+    await asyncio.sleep(1)
+    client.backend.calls.clear()
+    for reader in reversed(readers[6:]):
+        await reader.release()
+    assert client.backend.shown == before
+    await readers[5].release()
+    await (await writer).release()
+    assert client.backend.shown == before + 1
+    assert (client.backend.calls["commit"], client.backend.calls["scan"]) == (6, 0)
+
+
 async def test_a_process_has_one_watch_for_each_name_however_many_wait(world: World) -> None:
     holder, crowd = world.process(), world.process()
     guard = await lock_of(holder).acquire()

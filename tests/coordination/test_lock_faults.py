@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import NoReturn
 
 import pytest
 from attrs import evolve
@@ -133,6 +134,27 @@ async def test_try_acquire_in_vain_with_a_lost_answer_leaves_nothing(world: Worl
         assert len(world.keys("lock/")) == 1
 
 
+@pytest.mark.parametrize("kind", ["a mutex", "readers"])
+async def test_who_came_after_a_release_is_not_lost_by_what_the_release_saw(world: World, kind: str) -> None:
+    """Two answers overtake each other: that of a release, and that of who came right after it."""
+    client = world.process()
+    service = CoordinationService(client)
+    first, then = service.lock("job"), service.lock("job")
+    if kind == "readers":
+        first, then = service.rwlock("job").write(), service.rwlock("job").read()
+    guard = await first.acquire()
+    between = asyncio.ensure_future(then.acquire())
+    await asyncio.sleep(1)
+    client.backend.faults.delay("commit", answer=2, times=1)
+    release = asyncio.ensure_future(guard.release())
+    await asyncio.sleep(0.1)
+    last = asyncio.ensure_future(then.acquire())
+    await asyncio.sleep(0.1)
+    between.cancel()
+    await (await asyncio.wait_for(last, 5)).release()
+    await release
+
+
 # The store is away
 
 
@@ -217,6 +239,23 @@ async def test_a_block_whose_session_ends_before_its_release_does_is_lost(world:
         async with lock_of(client):
             client.backend.faults.outage()
     client.backend.faults.clear()
+
+
+async def test_a_holder_that_may_no_longer_look_gives_its_lock_back(world: World) -> None:
+    """Its release would show the queue to the next one of its process."""
+    client, other = world.process(), world.process()
+    guard = await lock_of(client).acquire()
+    task = waiting(client)
+    await asyncio.sleep(1)
+    client.backend.commit_and_scan = denied
+    await guard.release()
+    await (await asyncio.wait_for(task, 1)).release()
+    async with lock_of(other).acquire(timeout=1):
+        pass
+
+
+async def denied(*_: object, **__: object) -> NoReturn:
+    raise DeniedError("permission denied")
 
 
 @pytest.mark.parametrize("call", ["scan", "watch"])
