@@ -9,13 +9,13 @@ from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 
-from benchmarks import discovery, kv, registry, startup
+from benchmarks import churn, discovery, kv, registry, startup
 from benchmarks.coordination import QUICK, Effort, figures
 from benchmarks.figures import Figure, shown
 from benchmarks.harness import Result, compare, document, load, table
 from benchmarks.stores import address_of, servers, version_of
 
-PARTS = ("startup", "kv", "coordination", "discovery", "registry")
+PARTS = ("startup", "kv", "coordination", "discovery", "churn", "registry")
 
 
 async def _kv(urls: Mapping[str, str], rounds: int) -> list[Result]:
@@ -75,6 +75,8 @@ def _measure(arguments: argparse.Namespace, facts: dict[str, str], results: list
         if "discovery" in parts:
             for kind, url in urls.items():
                 _note(asyncio.run(discovery.measure(kind, url, 3 if arguments.quick else 9)), found)
+        if "churn" in parts and urls:
+            _note(churn.figures(urls, churn.QUICK if arguments.quick else churn.Churn()), found)
         if "registry" in parts:
             _note(asyncio.run(registry.measure(3 if arguments.quick else 9, 20_000)), found)
 

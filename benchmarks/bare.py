@@ -6,7 +6,7 @@ import asyncio
 import base64
 import json
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from functools import partial
 from time import perf_counter
@@ -33,6 +33,18 @@ class Bare(ABC):
     @abstractmethod
     async def wait_gone(self, key: str) -> None:
         """Follow a key by the store's own watch until it is gone."""
+
+    async def put(self, values: Mapping[str, bytes]) -> None:
+        """Write keys in one transaction, without a lease."""
+        raise NotImplementedError
+
+    async def values(self, prefix: str) -> list[bytes]:
+        """Read a prefix, linearizable; returns all values."""
+        raise NotImplementedError
+
+    def follow(self, prefix: str) -> AsyncIterator[list[bytes]]:
+        """Follow a prefix by the store's own watch: what was put, or, on Consul, all that is there after each poll."""
+        raise NotImplementedError
 
 
 class BareGrpc(Bare):
@@ -71,6 +83,23 @@ class BareGrpc(Bare):
         while not any(event.type for event in (await call.read()).events):  # 1 is a delete
             pass
         call.cancel()
+
+    async def put(self, values: Mapping[str, bytes]) -> None:
+        rpc = self._rpc
+        puts = [rpc.PutRequest(key=key.encode(), value=value) for key, value in values.items()]
+        await self._kv.Txn(rpc.TxnRequest(success=[rpc.RequestOp(request_put=put) for put in puts]), timeout=TIMEOUT)
+
+    async def values(self, prefix: str) -> list[bytes]:
+        request = self._rpc.RangeRequest(key=prefix.encode(), range_end=_end(prefix).encode())
+        return [pair.value for pair in (await self._kv.Range(request, timeout=TIMEOUT)).kvs]
+
+    async def follow(self, prefix: str) -> AsyncIterator[list[bytes]]:
+        rpc = self._rpc
+        create = rpc.WatchCreateRequest(key=prefix.encode(), range_end=_end(prefix).encode())
+        call = self._watch()
+        await call.write(rpc.WatchRequest(create_request=create))
+        while True:
+            yield [event.kv.value for event in (await call.read()).events if not event.type]
 
 
 class BareGateway(Bare):
@@ -127,6 +156,25 @@ class BareConsul(Bare):
                 if answer.status == 404:
                     return
                 await answer.read()
+
+    async def put(self, values: Mapping[str, bytes]) -> None:
+        pairs = [(key, base64.b64encode(value).decode()) for key, value in values.items()]
+        await self._txn(*({"Verb": "set", "Key": key, "Value": value} for key, value in pairs))
+
+    async def values(self, prefix: str) -> list[bytes]:
+        async with self._http.get(f"{self._base}/v1/kv/{prefix}?recurse=1&consistent=1") as answer:
+            return [base64.b64decode(one["Value"]) for one in json.loads(await answer.read() or "[]")]
+
+    async def follow(self, prefix: str) -> AsyncIterator[list[bytes]]:
+        index = "0"
+        while True:
+            url = f"{self._base}/v1/kv/{prefix}?recurse=1&index={index}&wait=10s"
+            async with self._http.get(url) as answer:
+                index = answer.headers["X-Consul-Index"]
+                values = [base64.b64decode(one["Value"]) for one in json.loads(await answer.read() or "[]")]
+            for value in values:
+                json.loads(value)
+            yield values
 
     async def _txn(self, *verbs: object) -> None:
         body = json.dumps([{"KV": verb} for verb in verbs]).encode()

@@ -18,21 +18,11 @@ import tracemalloc
 from typing import Any
 
 import osdisco
+from benchmarks import members
+from benchmarks.pipe import say, told_by_parent
 from osdisco.coordination import CoordinationService
 
 NAME = "bench"
-
-
-def say(**what: object) -> None:
-    """Tell the parent."""
-    print(json.dumps(what), flush=True)
-
-
-async def told_by_parent() -> asyncio.StreamReader:
-    """Return our input, on which the parent sends a line for each step."""
-    reader = asyncio.StreamReader()
-    await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
-    return reader
 
 
 async def chain(
@@ -165,7 +155,10 @@ def tooz_chain(address: str, waiters: int) -> None:
 def main() -> None:
     """Do what the specification says: `do` names a function of this module, the rest are its arguments."""
     spec = json.loads(sys.argv[1])
-    work = {"chain": chain, "hold": hold, "idle": idle, "tooz_chain": tooz_chain}[spec.pop("do")](**spec)
+    what = {"chain": chain, "hold": hold, "idle": idle, "tooz_chain": tooz_chain}
+    what |= {"register": members.register, "change": members.change, "see": members.see, "see_raw": members.see_raw}
+    what |= {"hear": members.hear, "hear_raw": members.hear_raw}
+    work = what[spec.pop("do")](**spec)
     if work is not None:
         asyncio.run(work)
 
