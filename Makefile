@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test lint types suites unit cluster mutants simulate bench pictures clean
+.PHONY: demo test lint types suites unit cluster mutants simulate soak bench pictures clean
 
 demo: .venv/.for-demo # the main job, on the store in memory
 	$(BIN)/osdisco demo
@@ -34,6 +34,11 @@ simulate: .venv/.for-test # recipes and discovery by SEEDS seeds on all cores; k
 
 SEEDS ?= 5000
 OSDISCO_MUTANT_SEEDS ?= 1000
+
+soak: .venv/.for-test # ten minutes of churn on real servers, at whose end memory, tasks and sockets are as they were
+	$(BIN)/python tests/soak.py --seconds $(SOAK_SECONDS)
+
+SOAK_SECONDS ?= 600
 
 bench: .venv/.for-bench # a quarter of an hour on a quiet machine with etcd and Consul; keeps the figures in docs/benchmarks.*
 	$(BIN)/python -m benchmarks --start --json docs/benchmarks.json

@@ -1,0 +1,175 @@
+"""Churn for minutes on real servers, at whose end memory, tasks and sockets are as they were: `make soak`.
+
+    python tests/soak.py [--seconds 600] [--leak]
+
+`--leak` keeps what a listener hears, to show that a leak is noticed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import gc
+import os
+import stat
+import statistics
+import sys
+import time
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
+from typing import Any, Self
+
+from attrs import define, field
+from relay import Relay
+
+import osdisco
+from osdisco.client import Client
+from osdisco.discovery import DiscoveryService, ExtensionEvent, ExtensionInfo, ExtensionStatus
+from osdisco.testing import Servers
+from osdisco.testing._stores import in_namespace
+
+GROWTH_MOST = 2 * 2**20
+"""Bytes that the process may grow by after it has warmed up."""
+WARM_UP = 0.3
+"""The share of the time before that."""
+EXTENSIONS = 10
+CUT_EVERY = 10
+"""Rounds between two cuts of all connections."""
+
+
+@define
+class Sample:
+    """What the process holds between two rounds, when nothing is registered."""
+
+    at: float
+    resident: int
+    tasks: int
+    sockets: int
+
+    @classmethod
+    def taken(cls, begun: float) -> Self:
+        gc.collect()
+        with open("/proc/self/statm") as statm:
+            resident = int(statm.read().split()[1]) * os.sysconf("SC_PAGESIZE")
+        return cls(time.monotonic() - begun, resident, len(asyncio.all_tasks()), sockets())
+
+
+def sockets() -> int:
+    """Return how many sockets are open."""
+    found = 0
+    for name in os.listdir("/proc/self/fd"):
+        try:
+            found += stat.S_ISSOCK(os.stat(f"/proc/self/fd/{name}").st_mode)
+        except FileNotFoundError:  # the listing's own
+            continue
+    return found
+
+
+@define(eq=False)
+class Place:
+    """One way to a store, through a relay that can be cut, with somebody who looks all the time."""
+
+    url: str
+    relay: Relay
+    leak: bool
+    seer: DiscoveryService = field(init=False)
+    heard: int = 0
+    kept: list[Any] = field(factory=list)
+
+    async def begin(self, stack: AsyncExitStack) -> None:
+        client = await stack.enter_async_context(osdisco.connect(self.url))
+        self.seer = await stack.enter_async_context(DiscoveryService(client))
+        await self.seer.wait_known(20)
+        self.seer.add_listener(self._hear)
+
+    def _hear(self, event: ExtensionEvent) -> None:
+        self.heard += 1
+        if self.leak:
+            self.kept.append([event, bytearray(4096)])
+
+    async def churn(self, number: int) -> None:
+        """Connect, register, change, leave in both ways, and see it."""
+        async with osdisco.connect(self.url) as client:
+            services = [await self._started(client, f"geo-{number}-{n}") for n in range(EXTENSIONS)]
+            await asyncio.gather(*(service.wait_registered(30) for service in services))
+            if number % CUT_EVERY == 0:
+                self.relay.cut()
+            for status in (ExtensionStatus.HEALTHY, ExtensionStatus.DEGRADED):
+                await asyncio.gather(*(service.set_status(status) for service in services))
+            await asyncio.gather(*(service.wait_registered(30) for service in services))
+            await self._seen(EXTENSIONS)
+            await asyncio.gather(*(service.stop() for service in services[::2]))
+        await self._seen(0)  # the others went with their client
+
+    async def _started(self, client: Client, id_: str) -> DiscoveryService:
+        extension = ExtensionInfo(id_, "geo", "1.0.0", "10.0.0.7", 9700, ["geo.search"], metadata={"zone": "a"})
+        return await DiscoveryService(client, extension).start()
+
+    async def _seen(self, count: int) -> None:
+        async with asyncio.timeout(60):
+            while len(self.seer.extensions) != count:
+                await asyncio.sleep(0.01)
+
+
+async def soak(seconds: float, *, leak: bool) -> list[Sample]:
+    """Return samples, one for each round after the warm-up."""
+    with Servers() as servers:
+        etcd, consul = servers.etcd(), servers.consul()
+        ways = [(etcd.url, etcd.address), (etcd.gateway_url, etcd.address), (consul.url, consul.address)]
+        async with AsyncExitStack() as stack:
+            places = []
+            for number, (url, address) in enumerate(ways):
+                relay = await stack.enter_async_context(Relay(address))
+                there = in_namespace(url.replace(address, relay.address), f"soak-{number}-{os.getpid()}")
+                places.append(Place(there, relay, leak))
+                await places[-1].begin(stack)
+            samples = await _rounds(places, seconds)
+            print(f"{len(samples)} rounds after the warm-up, {sum(place.heard for place in places):,} events heard")
+    return samples
+
+
+async def _rounds(places: Sequence[Place], seconds: float) -> list[Sample]:
+    begun, number, samples = time.monotonic(), 0, list[Sample]()
+    while (passed := time.monotonic() - begun) < seconds:
+        await asyncio.gather(*(place.churn(number) for place in places))
+        number += 1
+        if passed > WARM_UP * seconds and number % CUT_EVERY == CUT_EVERY - 1:  # all is calm again after a cut
+            samples.append(Sample.taken(begun))
+            last = samples[-1]
+            print(f"{last.at:5.0f} s: {last.resident / 2**20:7.2f} MiB, {last.tasks} tasks, {last.sockets} sockets")
+    return samples
+
+
+def verdict(samples: Sequence[Sample]) -> list[str]:
+    """Return what is not flat: the last third of the samples against the first."""
+    third = max(len(samples) // 3, 1)
+    before, after = samples[:third], samples[-third:]
+    wrong = []
+    grown = _median(after, "resident") - _median(before, "resident")
+    print(f"grown by {grown / 2**20:.2f} MiB")
+    if grown > GROWTH_MOST:
+        wrong.append(f"memory grew by {grown / 2**20:.2f} MiB; {GROWTH_MOST / 2**20:.0f} are allowed")
+    for what in ("tasks", "sockets"):
+        if (more := _median(after, what) - _median(before, what)) > 0:
+            wrong.append(f"{more:.0f} more {what}")
+    return wrong
+
+
+def _median(samples: Sequence[Sample], what: str) -> float:
+    return statistics.median(getattr(sample, what) for sample in samples)
+
+
+def main() -> int:
+    """Return the exit code: 0 when all is flat."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seconds", type=float, default=600)
+    parser.add_argument("--leak", action="store_true")
+    arguments = parser.parse_args()
+    samples = asyncio.run(soak(arguments.seconds, leak=arguments.leak))
+    wrong = verdict(samples) if len(samples) >= 2 else ["too short to tell anything"]
+    print(*wrong or ["flat"], sep="\n")
+    return int(bool(wrong))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
