@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, TypeVar, cast
 
 from osdisco._tasks import Supervisor
 from osdisco.errors import ClosedError, UnavailableError
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from osdisco.backend import Backend, Condition, Item, Op, Snapshot
 
 T = TypeVar("T")
+C = TypeVar("C")
 
 PAUSE_MIN = 0.05
 PAUSE_MAX = 1.0
@@ -35,6 +36,16 @@ class Connection:
         self.supervisor = Supervisor()  # what runs until it is cancelled: watches, renewals
         self.finishing = Supervisor()  # what must come to its end: mutations of recipes, removals, revokes
         self.closed = False
+        self._companions: dict[type[object], object] = {}
+
+    def companion(self, kind: type[C], make: Callable[[], C]) -> C:
+        """Return what is kept for this connection, one of each kind; `make` makes the first.
+
+        It may refer to the connection. In a weak dictionary of connections it would then keep its own key alive.
+        """
+        if kind not in self._companions:
+            self._companions[kind] = make()
+        return cast(C, self._companions[kind])
 
     def check_open(self) -> None:
         """Raise ClosedError when the client was closed."""

@@ -6,7 +6,6 @@ from bisect import bisect_left
 from collections.abc import Iterable, Iterator
 from operator import attrgetter
 from typing import TYPE_CHECKING, Final
-from weakref import WeakKeyDictionary
 
 if TYPE_CHECKING:
     from osdisco._connection import Connection
@@ -65,15 +64,9 @@ class Living:
             del self._known[prefix]
 
 
-_LIVING: Final[WeakKeyDictionary[Connection, Living]] = WeakKeyDictionary()
-
-
 def living(connection: Connection) -> Living:
     """Return the entries of one connection."""
-    found = _LIVING.get(connection)
-    if found is None:
-        found = _LIVING[connection] = Living()
-    return found
+    return connection.companion(Living, Living)
 
 
 def _prefix(key: str) -> str:

@@ -7,7 +7,6 @@ them over a third of the ttl and a little more, each at a random moment of its o
 from __future__ import annotations
 
 from typing import Final
-from weakref import WeakKeyDictionary
 
 from osdisco._connection import Connection
 from osdisco.session import Session
@@ -31,7 +30,7 @@ class Returns:
     @staticmethod
     def of(connection: Connection) -> Returns:
         """Return those of a connection."""
-        return _ALL.setdefault(connection, Returns(connection))
+        return connection.companion(Returns, lambda: Returns(connection))
 
     def wait(self, session: Session) -> float:
         """Return the seconds that the next record waits before it is put under a new session."""
@@ -42,6 +41,3 @@ class Returns:
         self._given += 1
         window = (session.ttl / 3 + MARGIN) * min(1.0, self.records / MANY)
         return max(self._begun + share * window - now, 0.0)
-
-
-_ALL: Final[WeakKeyDictionary[Connection, Returns]] = WeakKeyDictionary()

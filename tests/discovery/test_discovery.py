@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import weakref
 from typing import Any
 
 import pytest
@@ -304,6 +306,20 @@ async def test_the_next_service_of_a_client_shows_nothing_of_what_the_one_before
     await registered(world.process(), "new")
     await until(lambda: after.extensions, 20)
     await until(lambda: diary.lines == ["+new starting"], 1)
+
+
+async def test_nothing_of_a_closed_client_stays_in_memory(world: World) -> None:
+    """Nor of its services, of which some were never stopped."""
+    client = world.process()
+    services = [await registered(client, f"geo-{number}") for number in range(3)]
+    await services[0].stop()
+    connection = weakref.ref(client._connection)
+    await client.aclose()
+    world.clients.remove(client)
+    del client, services
+    await asyncio.sleep(world.ttl)
+    gc.collect()
+    assert connection() is None
 
 
 # Use and misuse
