@@ -26,7 +26,7 @@ from osdisco.backend import WATCH_SILENCE
 from osdisco.client import Client
 from osdisco.errors import LostError, OsdiscoError
 from osdisco.metrics._catalog import REGISTRATIONS
-from osdisco.session import Session
+from osdisco.session import EPOCH_SHIFT, Session
 
 T = TypeVar("T")
 
@@ -56,6 +56,7 @@ class Keeper(ABC, Generic[T]):
         self.superseded = False
         self.error: OsdiscoError | None = None
         self.incarnation = 0
+        self._epoch = 0
         self.process: Final = client.runtime.unique()
         self._given_up = _GIVEN_UP.setdefault(client._connection, set())
         self._returns = Returns.of(client._connection)
@@ -75,7 +76,12 @@ class Keeper(ABC, Generic[T]):
 
     @abstractmethod
     def _record(self, desired: T) -> bytes:
-        """Return what stands in the store, with the incarnation."""
+        """Return what stands in the store, with `mark`."""
+
+    @property
+    def mark(self) -> int:
+        """What a record tells of its process's incarnation, which is not known yet when the first is written."""
+        return self.incarnation or self._epoch << EPOCH_SHIFT
 
     @property
     def registered(self) -> bool:
@@ -233,13 +239,13 @@ class Keeper(ABC, Generic[T]):
         if old is not None and old.session is session and old.gone.is_set():
             await old.end()  # for good: no late create of it may come after the next one
             old = self._entry = None
-        desired, keys = self.desired, self._client._keys
+        desired, keys, self._epoch = self.desired, self._client._keys, session.epoch
         entry = Entry(self._client._connection, keys, session, *self._place, f"{self.process}.{next(self._numbers)}")
         await self._replace([*self._undecided, *([old] if old else ())], entry, self._record(desired))
         self._entry, self._published = entry, desired
         how = "update" if old and old.session is session else "again" if self.incarnation else "first"
         self._client.runtime.metrics.count(REGISTRATIONS, self._place[0], how)
-        self.incarnation = self.incarnation or entry.created
+        self.incarnation = incarnation_of(self.mark, entry.created)
         self._forget()
         self._forget = session.lost.call(lambda _: self._changed.fire())
 
@@ -255,6 +261,15 @@ class Keeper(ABC, Generic[T]):
 
 
 _GIVEN_UP: Final[WeakKeyDictionary[Connection, set[str]]] = WeakKeyDictionary()
+
+
+def incarnation_of(mark: int, created: int) -> int:
+    """Return a process's incarnation: the token of its first record.
+
+    That record tells only the epoch, since its own creation is what counts; each later one tells all. So whoever comes
+    after a restore that raised the epoch is newer than all before, though the store's revisions fell.
+    """
+    return mark if mark & ((1 << EPOCH_SHIFT) - 1) else mark + created
 
 
 def process_of(name: str) -> str:

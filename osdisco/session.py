@@ -36,6 +36,7 @@ from osdisco.runtime import Runtime
 log = logging.getLogger("osdisco")
 
 EPOCH_KEY: Final = "epoch"
+EPOCH_SHIFT: Final = 48
 """Raised by the operator after a restore from a backup, so that fencing tokens go on rising."""
 
 EPOCH_MAX: Final = 2**15 - 1

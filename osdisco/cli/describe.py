@@ -8,6 +8,7 @@ from typing import Any
 import click
 from attrs import frozen
 
+from osdisco._keeper import incarnation_of
 from osdisco.backend import Item, LeaseStatus
 from osdisco.cli._errors import NotFoundError
 from osdisco.cli._extensions import address, extension_document
@@ -91,7 +92,7 @@ async def _standing(client: Client, item: Item, id_: str, owner: str | None) -> 
             raise RecordError("the id in it is not the one in its key")
     except RecordError as exc:
         return Standing(key, item, None, 0, str(exc), lease, owner)
-    return Standing(key, item, extension, incarnation or item.created, "", lease, owner)
+    return Standing(key, item, extension, incarnation_of(incarnation, item.created), "", lease, owner)
 
 
 async def _findings(client: Client, id_: str) -> Sequence[Finding]:

@@ -13,10 +13,9 @@ from osdisco._tasks import Errand
 from osdisco.backend import Condition, Op, Revision
 from osdisco.client import Client
 from osdisco.errors import ConflictError, CoordinationError, IndeterminateError, LostError
+from osdisco.session import EPOCH_SHIFT
 
 log = logging.getLogger("osdisco")
-
-EPOCH_SHIFT: Final = 48
 
 
 def token_of(epoch: int, created: int) -> int:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, Self
 from attrs import evolve, field, frozen
 
 from osdisco._feed import Change
-from osdisco._keeper import Keeper, process_of
+from osdisco._keeper import Keeper, incarnation_of, process_of
 from osdisco._records import decode, encode, encode_readable
 from osdisco._signal import Signal
 from osdisco.backend import Item
@@ -56,7 +56,7 @@ class MemberEvent:
 
 @frozen
 class _Record:
-    """What stands in the store. `incarnation` is the creation of the process's first record; 0 in that very one.
+    """What stands in the store. `incarnation` is the token of its process's first record; that tells only the epoch.
 
     Kept over every return: a process that comes back after an outage does not win against a newer one with its id.
     """
@@ -110,7 +110,7 @@ class MemberTable:
         except (RecordError, ConfigError) as exc:
             log.warning("skipped the member at %r: %s", name, exc)
             raise RecordError(str(exc)) from None
-        return (record.incarnation or item.created, item.created), record.member
+        return (incarnation_of(record.incarnation, item.created), item.created), record.member
 
 
 class Members(Mapping[str, Member]):
@@ -243,7 +243,7 @@ class _Place(Keeper[Member]):
         self.desired = member
 
     def _record(self, desired: Member) -> bytes:
-        return encode(_Record(desired, self.incarnation))
+        return encode(_Record(desired, self.mark))
 
 
 class Membership:

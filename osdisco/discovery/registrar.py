@@ -84,7 +84,7 @@ class Registrar(Keeper[ExtensionInfo]):
         await super().leave()
 
     def _record(self, desired: ExtensionInfo) -> bytes:
-        return encode(Registration(desired, self.incarnation))
+        return encode(Registration(desired, self.mark))
 
 
 def _check(extension: ExtensionInfo) -> None:

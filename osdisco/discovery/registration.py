@@ -49,7 +49,7 @@ SHARED_MAX: Final = 1024
 class Registration:
     """What stands in the store under `ext/<id>/<process>.<number>`.
 
-    `incarnation` is the creation revision of the process's first record; 0 in that very record, whose own then counts.
+    `incarnation` is the token of the process's first record, epoch and creation; that very record tells only the epoch.
     It is kept over every re-registration, so that an old process that returns after an outage never wins back.
     """
 

@@ -10,7 +10,7 @@ from typing import Final, Generic, TypeVar
 from attrs import define, frozen
 
 from osdisco._feed import Change
-from osdisco._keeper import process_of
+from osdisco._keeper import incarnation_of, process_of
 from osdisco._keys import Keyspace
 from osdisco.backend import Item
 from osdisco.errors import InvalidNameError, RecordError
@@ -150,7 +150,7 @@ class Folded(Mapping[str, R]):
         id_ = self._kind.id_of(record)
         if (id_ if plain is not None else escape(id_)) != place_of(key, self.target):
             raise RecordError("the id in it is not the one in its key")
-        return id_, _Standing(key, record, incarnation or item.created, item.created)
+        return id_, _Standing(key, record, incarnation_of(incarnation, item.created), item.created)
 
     def _name(self, key: str) -> str:
         return self._keys.name(key) or key

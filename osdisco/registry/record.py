@@ -43,7 +43,7 @@ SHARED_MAX: Final = 1024
 class Record:
     """What stands in the store under `svc/<service>/<extension_id>/<process>.<number>`.
 
-    `incarnation` is the creation revision of the process's first record; 0 in that very record, whose own then counts.
+    `incarnation` is the token of the process's first record, epoch and creation; that very record tells only the epoch.
     """
 
     endpoint: ServiceEndpoint

@@ -55,7 +55,7 @@ class _Place(Keeper[ServiceEndpoint]):
         await super().leave()
 
     def _record(self, desired: ServiceEndpoint) -> bytes:
-        return encode_readable(Record(desired, self.incarnation))
+        return encode_readable(Record(desired, self.mark))
 
 
 class Registration:

@@ -11,7 +11,7 @@ import pytest
 from extensions import Diary, info, observer, registered, until
 from worlds import World, lease_of
 
-from osdisco.backend import Delete
+from osdisco.backend import Delete, Put
 from osdisco.discovery import DiscoveryService, EndpointInfo, ExtensionStatus
 from osdisco.errors import ClosedError, DiscoveryError, InvalidNameError, TimedOutError
 
@@ -396,3 +396,22 @@ async def test_a_closed_client_takes_its_extensions_with_it(world: World) -> Non
     assert not discovery.registered
     await until(lambda: not seer.extensions, 0.1)
     await discovery.stop()
+
+
+# After a restore
+
+
+async def test_after_a_restore_that_raised_the_epoch_who_comes_later_is_newer_though_revisions_fell(
+    world: World,
+) -> None:
+    for number in range(50):
+        world.store.commit([Put("ns/other", str(number).encode())], {})
+    first = await registered(world.process(), port=1)
+    world.store.commit([Put("ns/epoch", b"1")], {})
+    world.store.revision = 10  # as a backup has it
+    second = await registered(world.process(), port=2)
+    assert 0 < world.store.scan("ns/epoch").revision < first._own.incarnation
+    await until(lambda: first.superseded, 1)
+    assert (second.superseded, second.extensions["geo"].port) == (False, 2)
+    await second.update(version="2.0.0")
+    assert [one.port for one in await second.discover_extensions()] == [2]
