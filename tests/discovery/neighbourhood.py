@@ -42,6 +42,7 @@ class History:
 
     def __init__(self, simulation: Simulation) -> None:
         self.shown: dict[str, list[Telling | None]] = defaultdict(lambda: [None])
+        self.incarnations: dict[str, dict[str, int]] = defaultdict(dict)  # of each id, by service: as records counted
         self._records: dict[str, dict[str, tuple[tuple[int, int], Telling]]] = defaultdict(dict)
         self._incarnations: dict[str, int] = {}
         self._newest: dict[str, int] = defaultdict(int)
@@ -70,7 +71,8 @@ class History:
         metadata = said["extension"]["metadata"]
         self._check_incarnation(metadata["service"], said["incarnation"])
         written = metadata["service"], int(metadata["number"]), said["extension"]["status"]
-        self._records[id_][key] = (said["incarnation"] or item.created, item.created), written
+        incarnation = self.incarnations[id_][written[0]] = said["incarnation"] or item.created
+        self._records[id_][key] = (incarnation, item.created), written
         return id_
 
     def _check_incarnation(self, service: str, incarnation: int) -> None:
@@ -187,22 +189,27 @@ class Neighbourhood:
         self.history = History(simulation)
         self.residents: dict[SimulatedProcess, Resident] = {}
         self._ids: dict[SimulatedProcess, str] = {}
+        self._unheard: set[str] = set()  # services that were killed before they knew that they are registered
         self._numbers = count(1)
 
-    def start(self, id_: str) -> None:
+    def start(self, id_: str) -> SimulatedProcess:
         """Start a process that lives under an id until the faults are over; without one it only looks."""
         process = self.simulation.process()
         self._ids[process] = id_
         process.start(self._live(process, id_) if id_ else self._look(process))
+        return process
 
     def restart(self, dead: SimulatedProcess) -> None:
         """A process was killed: another one takes its place and its id.
 
         The first record of one that was never acknowledged may still come, and would then be the newer one: it is for
-        the network's delays, and not for us, to keep them apart. The next one takes another id.
+        the network's delays, and not for us, to keep them apart. The next one takes another id; who else has the old
+        one withdraws, see `_check_withdrawn`.
         """
         resident = self.residents.pop(dead, None)
         id_ = self._ids[dead]
+        if resident is not None and id_ and not resident.acknowledged:
+            self._unheard.add(resident.name)
         self.start(id_ if not id_ or (resident and resident.acknowledged) else f"{id_}-{next(self._numbers)}")
 
     async def _look(self, process: SimulatedProcess) -> None:
@@ -293,12 +300,26 @@ class Neighbourhood:
         for resident in self.residents.values():
             if resident.id:
                 families[resident.id].append(resident)
-        assert families.keys() == now.keys(), f"{sorted(families)} live, {sorted(now)} are to be seen"
+        standing = {}
         for id_, family in families.items():
             newest = max(family, key=lambda resident: resident.service._own.incarnation)
-            assert newest.service.registered
-            assert now[id_] == telling(newest.service.extension)
             assert all(older.service.superseded for older in family if older is not newest), f"{id_}: {family}"
+            if newest.service.superseded:
+                self._check_withdrawn(newest)
+            else:
+                assert newest.service.registered
+                standing[id_] = telling(newest.service.extension)
+        assert now == standing, f"{now} is to be seen, {standing} live"
+
+    def _check_withdrawn(self, newest: Resident) -> None:
+        """It may have been told of a newer one that is dead: by a first record that came after its process was killed.
+
+        That record went with its lease, and nobody is left.
+        """
+        incarnations = self.history.incarnations[newest.id]
+        dead = max((incarnations.get(name, 0) for name in self._unheard), default=0)
+        assert newest.service._own.incarnation < dead, f"{newest.name} withdrew, and there is no newer {newest.id}"
+        self.seen["withdrew for a dead one"] += 1
 
     async def _leave(self) -> None:
         """One after the other; who stays sees it."""
