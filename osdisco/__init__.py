@@ -99,6 +99,7 @@ if TYPE_CHECKING:
         PolledCheck as PolledCheck,
         Probing as Probing,
         Publication as Publication,
+        Superseded as Superseded,
         TcpCheck as TcpCheck,
         TtlCheck as TtlCheck,
         ViewFresh as ViewFresh,
@@ -175,7 +176,8 @@ _HOMES = {
     "osdisco.discovery": (
         "Check CheckFailedError CheckState CheckStatus DiscoveryListener DiscoveryService Drain EndpointInfo "
         "ExtensionEvent ExtensionInfo ExtensionStatus Extensions Finding FindingState Findings FunctionCheck "
-        "Health HttpCheck Leaving LeavingPhase PolledCheck Probing Publication TcpCheck TtlCheck ViewFresh ViewStale"
+        "Health HttpCheck Leaving LeavingPhase PolledCheck Probing Publication Superseded TcpCheck TtlCheck ViewFresh "
+        "ViewStale"
     ),
     "osdisco.errors": (
         "BarrierBrokenError ClosedError ConfigError ConflictError CoordinationError DeniedError "

@@ -2,7 +2,7 @@
 
 from osdisco.discovery._watching import CheckState, CheckStatus
 from osdisco.discovery.checks import Check, CheckFailedError, FunctionCheck, HttpCheck, PolledCheck, TcpCheck, TtlCheck
-from osdisco.discovery.events import ExtensionEvent, ViewFresh, ViewStale
+from osdisco.discovery.events import ExtensionEvent, Superseded, ViewFresh, ViewStale
 from osdisco.discovery.extension import EndpointInfo, ExtensionInfo, ExtensionStatus
 from osdisco.discovery.extensions import Extensions
 from osdisco.discovery.findings import Finding, Findings, FindingState
@@ -37,6 +37,7 @@ __all__ = [
     "PolledCheck",
     "Probing",
     "Publication",
+    "Superseded",
     "TcpCheck",
     "TtlCheck",
     "ViewFresh",

@@ -57,23 +57,35 @@ class ViewFresh:
     lasted: float
 
 
+@frozen
+class Superseded:
+    """Another process registered the own id later. This one withdraws, for good: it may as well end.
+
+    Args:
+        by: what the other one says of itself.
+    """
+
+    by: ExtensionInfo
+
+
 ViewEvent = ViewStale | ViewFresh
-Event = ExtensionEvent | ViewEvent
+Single = ViewEvent | Superseded
+Event = ExtensionEvent | Single
 
 
 class Backlog:
-    """What somebody was not told yet, in order: changes of extensions, and between them those of the view."""
+    """What somebody was not told yet, in order: changes of extensions, and between them what happened to the view."""
 
     def __init__(self) -> None:
         self.closed = False
-        self._pending: deque[Sequence[ExtensionEvent] | ViewEvent] = deque()
+        self._pending: deque[Sequence[ExtensionEvent] | Single] = deque()
         self._stale = False
         self._woken = asyncio.Event()
 
     def __len__(self) -> int:
         return len(self._pending)
 
-    def put(self, told: Sequence[ExtensionEvent] | ViewEvent) -> None:
+    def put(self, told: Sequence[ExtensionEvent] | Single) -> None:
         """Queue changes that came at once, or one of the view."""
         self._pending.append(told)
         if len(self._pending) > PENDING_MAX:
@@ -92,7 +104,7 @@ class Backlog:
             await self._woken.wait()
         return bool(self._pending)
 
-    def take(self) -> Sequence[ExtensionEvent] | ViewEvent:
+    def take(self) -> Sequence[ExtensionEvent] | Single:
         """Take what came first; nothing when it is what its reader knows of the view already."""
         told = self._pending.popleft()
         if isinstance(told, ViewEvent):
@@ -103,16 +115,16 @@ class Backlog:
         return told
 
 
-def _merged(pending: Iterable[Sequence[ExtensionEvent] | ViewEvent]) -> list[Sequence[ExtensionEvent] | ViewEvent]:
+def _merged(pending: Iterable[Sequence[ExtensionEvent] | Single]) -> list[Sequence[ExtensionEvent] | Single]:
     """Fold all changes of extensions into one, and keep the last of the view."""
     changes: list[Sequence[ExtensionEvent]] = []
-    last: list[ViewEvent] = []
+    singles: dict[bool, Single] = {}  # by whether it is about the view
     for told in pending:
-        if isinstance(told, ViewEvent):
-            last = [told]
+        if isinstance(told, Single):
+            singles[isinstance(told, ViewEvent)] = told
         else:
             changes.append(told)
-    return [merge(changes), *last]
+    return [merge(changes), *singles.values()]
 
 
 def merge(batches: Iterable[Sequence[ExtensionEvent]]) -> list[ExtensionEvent]:
@@ -156,5 +168,5 @@ class Events(AsyncIterator[Event]):
             if not await self._backlog.wait():
                 raise StopAsyncIteration
             told = self._backlog.take()
-            self._now.extend([told] if isinstance(told, ViewEvent) else told)
+            self._now.extend([told] if isinstance(told, Single) else told)
         return self._now.popleft()

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final
 
 from osdisco._tasks import Supervisor, cancel
-from osdisco.discovery.events import Backlog, ExtensionEvent, ViewEvent, ViewFresh, ViewStale
+from osdisco.discovery.events import Backlog, ExtensionEvent, Single, Superseded, ViewFresh, ViewStale
 from osdisco.discovery.extension import ExtensionInfo
 from osdisco.errors import ConfigError
 
@@ -34,8 +34,13 @@ class DiscoveryListener:
     def on_view_fresh(self, event: ViewFresh) -> Any:
         """The view is again what the store has."""
 
+    def on_superseded(self, event: Superseded) -> Any:
+        """Another process registered the own id later; this one is out for good."""
+
 
 METHODS: Final = tuple(name for name in vars(DiscoveryListener) if name.startswith("on_"))
+
+_SINGLES: Final = {ViewStale: "on_view_stale", ViewFresh: "on_view_fresh", Superseded: "on_superseded"}
 
 Listener = object
 """An object with some methods of DiscoveryListener, or a function of ExtensionEvent."""
@@ -79,7 +84,7 @@ class Dispatcher:
 
         return leave
 
-    def tell(self, told: Sequence[ExtensionEvent] | ViewEvent) -> None:
+    def tell(self, told: Sequence[ExtensionEvent] | Single) -> None:
         """Queue events for all."""
         for backlog in self._backlogs:
             backlog.put(told)
@@ -122,18 +127,18 @@ class _Ear:
             log.exception("the listener %r failed; it is told of the next change all the same", self._listener)
 
 
-def _calls(listener: Any, told: Sequence[ExtensionEvent] | ViewEvent) -> Iterable[Callable[[], Any]]:
+def _calls(listener: Any, told: Sequence[ExtensionEvent] | Single) -> Iterable[Callable[[], Any]]:
     """Return the calls that tell a listener: an object needs only those methods that it cares for."""
     methods = {name: method for name in METHODS if (method := getattr(listener, name, None)) is not None}
     if not methods:
-        return [] if isinstance(told, ViewEvent) else [_bound(listener, event) for event in told]
+        return [] if isinstance(told, Single) else [_bound(listener, event) for event in told]
     return [_bound(methods[name], *given) for name, *given in _meanings(told) if name in methods]
 
 
-def _meanings(told: Sequence[ExtensionEvent] | ViewEvent) -> Iterable[tuple[Any, ...]]:
+def _meanings(told: Sequence[ExtensionEvent] | Single) -> Iterable[tuple[Any, ...]]:
     """Return the names of methods with what they are given."""
-    if isinstance(told, ViewEvent):
-        yield ("on_view_stale" if isinstance(told, ViewStale) else "on_view_fresh"), told
+    if isinstance(told, Single):
+        yield _SINGLES[type(told)], told
         return
     if gone := [event.old for event in told if event.new is None]:
         yield "on_extensions_removed", gone

@@ -16,7 +16,7 @@ from osdisco.client import Client
 from osdisco.discovery._gauges import gauges
 from osdisco.discovery._prober import Prober
 from osdisco.discovery.checks import Check
-from osdisco.discovery.events import Backlog, Events, ExtensionEvent, ViewEvent
+from osdisco.discovery.events import Backlog, Events, ExtensionEvent, Superseded, ViewEvent
 from osdisco.discovery.extension import ExtensionInfo, ExtensionStatus
 from osdisco.discovery.extensions import Extensions, Pair
 from osdisco.discovery.findings import Findings
@@ -296,9 +296,9 @@ class DiscoveryService:
         )
 
     def events(self) -> Events:
-        """Return `async with` around an iterator of ExtensionEvent, ViewStale and ViewFresh, subscribed at entry.
+        """Return `async with` around an iterator of ExtensionEvent, ViewStale, ViewFresh and Superseded.
 
-        What is there comes first, as extensions that appear. It ends when the service stops.
+        Subscribed at entry: what is there comes first, as extensions that appear. It ends when the service stops.
         """
         return Events(self._subscribe)
 
@@ -345,8 +345,10 @@ class _Looking:
 
     def on_own(self) -> None:
         """Take a change at the own id."""
-        if self._registrar is not None:
-            self._registrar.look(self._extensions._table)
+        if (own := self._registrar) is not None and not own.superseded:
+            own.look(self._extensions._table)
+            if own.superseded:
+                self._dispatcher.tell(Superseded(self._extensions._table[own.desired.id]))
         self._changed.fire()
 
     def on_staleness(self, event: ViewEvent) -> None:

@@ -10,8 +10,16 @@ import pytest
 from extensions import info, observer, registered, until
 from worlds import World
 
-from osdisco.discovery import DiscoveryService, ExtensionEvent, ExtensionStatus, ViewFresh, ViewStale, events
-from osdisco.errors import ClosedError
+from osdisco.discovery import (
+    DiscoveryService,
+    ExtensionEvent,
+    ExtensionStatus,
+    Superseded,
+    ViewFresh,
+    ViewStale,
+    events,
+)
+from osdisco.errors import ClosedError, DiscoveryError
 
 HEALTHY = ExtensionStatus.HEALTHY
 
@@ -210,11 +218,35 @@ def test_merging_keeps_the_last_that_was_told_of_the_view(monkeypatch: pytest.Mo
     backlog = events.Backlog()
     a, b = info("a"), info("b")
     stale, fresh = ViewStale(1.0, "away"), ViewFresh(1.0)
-    for told in ([ExtensionEvent(None, a)], stale, [ExtensionEvent(a, None)], fresh, [ExtensionEvent(None, b)]):
+    gone = Superseded(b)
+    for told in ([ExtensionEvent(None, a)], stale, gone, [ExtensionEvent(a, None)], fresh, [ExtensionEvent(None, b)]):
         backlog.put(told)
     got = [backlog.take() for _ in range(len(backlog))]
     assert [event for told in got if isinstance(told, list) for event in told] == [ExtensionEvent(None, b)]
-    assert not [told for told in got if isinstance(told, ViewStale | ViewFresh)], "it knew of no staleness"
+    assert [told for told in got if not isinstance(told, list | tuple)] == [gone], "it knew of no staleness"
+
+
+# Superseded
+
+
+async def test_who_is_superseded_is_told_once_and_by_whom(world: World) -> None:
+    class Listener:
+        told: list[Superseded]
+
+        def on_superseded(self, event: Superseded) -> None:
+            self.told = [*getattr(self, "told", []), event]
+
+    first, listener = await registered(world.process(), port=1), Listener()
+    first.add_listener(listener)
+    async with first.events() as told:
+        assert await taken(told) == ["+geo"]
+        second = await registered(world.process(), port=2)
+        assert await taken(told) == ["=geo", "Superseded"]
+        await second.set_status(HEALTHY)
+        assert await taken(told) == ["=geo"]
+    assert listener.told == [Superseded(info(port=2))]
+    with pytest.raises(DiscoveryError, match="anew"):
+        await first.set_status(HEALTHY)
 
 
 # Services of one client
