@@ -95,3 +95,15 @@ async def test_while_the_view_is_away_the_store_is_asked_for_a_record_only_now_a
     client.backend.calls.clear()
     await asyncio.sleep(60)
     assert 2 <= client.backend.calls["get"] <= 8
+
+
+async def test_what_is_refused_permission_for_long_returns_by_itself_with_the_latest(world: World) -> None:
+    client = world.process()
+    discovery = await registered(client)
+    client.backend.faults.deny()
+    await asyncio.sleep(3 * TTL)
+    assert not world.keys("ext/")
+    await discovery.update(version="2.0.0")
+    client.backend.faults.clear()
+    await until(lambda: discovery.registered, TTL / 3 + 2)
+    assert [one.version for one in await discovery.discover_extensions()] == ["2.0.0"]
