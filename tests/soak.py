@@ -150,8 +150,9 @@ def verdict(samples: Sequence[Sample]) -> list[str]:
     if grown > GROWTH_MOST:
         wrong.append(f"memory grew by {grown / 2**20:.2f} MiB; {GROWTH_MOST / 2**20:.0f} are allowed")
     for what in ("tasks", "sockets"):
-        if (more := _median(after, what) - _median(before, what)) > 0:
-            wrong.append(f"{more:.0f} more {what}")
+        most, least = max(getattr(one, what) for one in before), min(getattr(one, what) for one in after)
+        if least > most:  # idle connections come and go
+            wrong.append(f"{most} {what} at most at first, and {least} at least in the end")
     return wrong
 
 
