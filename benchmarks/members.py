@@ -115,7 +115,8 @@ async def see(url: str, count: int) -> None:
             await asyncio.sleep(0.05)
         frames = _count_frames(seer)
         seer.add_listener(hear)
-        await asyncio.sleep(0.5)  # what is there was told
+        while len(delays) < count:  # until what is there was told
+            await asyncio.sleep(0.05)
         delays.clear()
         say(ready=True)
         await told.readline()
