@@ -168,7 +168,7 @@ class Keeper(ABC, Generic[T]):
             except OsdiscoError as exc:
                 self.error = exc
                 log.info("%s is not registered as it should be, trying again: %s", self._place[-1], exc)
-                await asyncio.sleep(backoff(self._client.runtime, failures))
+                await self._returns.pause(backoff(self._client.runtime, failures))
                 failures += 1
         if self.superseded:
             log.warning("%s was registered anew by another process; this one withdraws", self._place[-1])
@@ -214,7 +214,7 @@ class Keeper(ABC, Generic[T]):
         def turned() -> bool:
             return needed() or shown() or self._view.stale is not stale
 
-        asked, stale, runtime = 2, False, self._client.runtime
+        asked, stale, runtime = 4, False, self._client.runtime
         while self._entry is not None and not needed():
             stale = self._view.stale
             pause = runtime.jittered(WATCH_SILENCE) if stale else backoff(runtime, asked)

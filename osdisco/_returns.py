@@ -6,15 +6,21 @@ them over a third of the ttl and a little more, each at a random moment of its o
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Final
 
 from osdisco._connection import Connection
+from osdisco._signal import Signal
 from osdisco.session import Session
 
 MARGIN: Final = 0.75
 """Seconds beyond a third of the ttl: the store shall see 200 requests a second at most from 1,000 records."""
 MANY: Final = 50
 """Records of a process that take all of the time; fewer take as much less."""
+
+
+APART: Final = 1 / 190
+"""Seconds between two at least, should many have come late to their turns."""
 
 
 class Returns:
@@ -24,7 +30,8 @@ class Returns:
         self.records = 0
         self._runtime = connection.runtime
         self._session: Session | None = None
-        self._begun = 0.0
+        self._opened = Signal()
+        self._begun = self._last = 0.0
         self._given = 0
 
     @staticmethod
@@ -36,8 +43,16 @@ class Returns:
         """Return the seconds that the next record waits before it is put under a new session."""
         now = self._runtime.clock.now()
         if session is not self._session:
-            self._session, self._begun, self._given = session, now, 0
+            self._session, self._begun, self._last, self._given = session, now, now - APART, 0
+            self._opened.fire()
         share = (self._given + self._runtime.random.random()) / max(self.records, 1)
         self._given += 1
         window = (session.ttl / 3 + MARGIN) * min(1.0, self.records / MANY)
-        return max(self._begun + share * window - now, 0.0)
+        self._last = max(self._begun + share * window, self._last + APART, now)
+        return self._last - now
+
+    async def pause(self, seconds: float) -> None:
+        """Wait before trying again; a record that others found a new session for takes its turn at once."""
+        before = self._session
+        with suppress(TimeoutError):
+            await self._opened.wait_for(lambda: self._session is not before, seconds)
