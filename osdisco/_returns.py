@@ -13,13 +13,13 @@ from osdisco._connection import Connection
 from osdisco._signal import Signal
 from osdisco.session import Session
 
-MARGIN: Final = 0.75
+MARGIN: Final = 0.4
 """Seconds beyond a third of the ttl: the store shall see 200 requests a second at most from 1,000 records."""
 MANY: Final = 50
 """Records of a process that take all of the time; fewer take as much less."""
 
 
-APART: Final = 1 / 190
+APART: Final = 1 / 195
 """Seconds between two at least, should many have come late to their turns."""
 
 

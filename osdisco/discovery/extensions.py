@@ -62,6 +62,7 @@ class Extensions(Mapping[str, ExtensionInfo]):
         self._index: Final = Index()
         self._guard: Final = Guard(self, TRAITS, share, window, client.runtime.clock, self._show)
         self._onlookers: Final[dict[Onlooker, str]] = {}  # with the places of their ids in keys
+        self._hearers: Final[dict[Onlooker, None]] = {}  # who wants to be told of others
         self._places: Final[dict[str, list[Onlooker]]] = {}
         self._staleness: Final = Staleness(self._follower, self._tell_staleness)
         self._now: Final = client.runtime.clock.now
@@ -165,6 +166,10 @@ class Extensions(Mapping[str, ExtensionInfo]):
             return self._index.named.get(_text("a name", name), _NONE).values()
         return self.values()
 
+    def _hear(self, onlooker: Onlooker) -> None:
+        """Tell somebody of all extensions from now on, who was told only of its own: most never ask for more."""
+        self._hearers[onlooker] = None
+
     def _attend(self, onlooker: Onlooker, id_: str | None) -> None:
         """Begin to tell somebody; begin to follow with the first."""
         self._onlookers[onlooker] = "" if id_ is None else escape(id_)
@@ -173,7 +178,7 @@ class Extensions(Mapping[str, ExtensionInfo]):
             self._begin()  # what it showed before it was closed was told to others, and is over
             self._follower.start()
             self._staleness.look()
-        elif self._follower.known:
+        elif self._follower.known and onlooker in self._hearers:
             onlooker.on_pairs([(None, extension) for extension in self.values()])
         if self._staleness.stale:
             onlooker.on_staleness(self._stale())
@@ -181,6 +186,7 @@ class Extensions(Mapping[str, ExtensionInfo]):
     async def _forgo(self, onlooker: Onlooker) -> None:
         """Tell somebody no more; with the last the view ends, and shows what it last knew."""
         place = self._onlookers.pop(onlooker)
+        self._hearers.pop(onlooker, None)
         self._places[place].remove(onlooker)
         if not self._places[place]:
             del self._places[place]
@@ -211,7 +217,7 @@ class Extensions(Mapping[str, ExtensionInfo]):
     def _show(self, pairs: Sequence[Pair]) -> None:
         for old, new in pairs:
             self._index.replace(old, new)
-        for onlooker in list(self._onlookers) if pairs else ():
+        for onlooker in list(self._hearers) if pairs else ():
             onlooker.on_pairs(pairs)
 
     def _at(self, change: Change) -> list[Onlooker]:

@@ -156,6 +156,8 @@ class DiscoveryService:
             raise ClosedError("a DiscoveryService is started once; make a new one")
         if not self._started:
             self._started = True
+            if self._dispatcher.needed or self._prober is not None:
+                self._extensions._hear(self._looking)
             self._extensions._attend(self._looking, None if self._registrar is None else self._registrar.desired.id)
             namespace = self._client._keys.root.rstrip("/")
             self._unfollow = self._client.runtime.metrics.follow(
@@ -317,6 +319,7 @@ class DiscoveryService:
     def _subscribe(self, backlog: Backlog) -> Callable[[], None]:
         self._check_not_stopped()
         if self._started:  # else it is told with all the others, then
+            self._extensions._hear(self._looking)
             if present := [ExtensionEvent(old=None, new=extension) for extension in self._extensions.values()]:
                 backlog.put(present)
             if self._extensions._staleness.stale:
