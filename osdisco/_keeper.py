@@ -54,8 +54,10 @@ class Keeper(ABC, Generic[T]):
         self, client: Client, view: Follower, changed: Signal, *place: str, session: Session | None = None
     ) -> None:
         self.superseded = False
+        self.on_superseded: Callable[[], None] = lambda: None
         self.error: OsdiscoError | None = None
         self.incarnation = 0
+        self._rival = 0
         self._epoch = 0
         self.process: Final = client.runtime.unique()
         self._given_up = _GIVEN_UP.setdefault(client._connection, set())
@@ -123,9 +125,15 @@ class Keeper(ABC, Generic[T]):
         return self._given_up | {self.process}
 
     def yield_to(self, rival: int) -> None:
-        """Withdraw if `rival`, the incarnation of another process at this place, is newer than ours."""
-        if 0 < self.incarnation < rival:
+        """Withdraw if `rival`, the incarnation of the newest other process at this place, is newer than ours. 0: none.
+
+        While ours is unknown it is remembered: the view may show the rival before the store's answer tells us ours, and
+        may have nothing more to tell afterwards.
+        """
+        self._rival = rival
+        if 0 < self.incarnation < rival and not self.superseded:
             self.superseded = True
+            self.on_superseded()
 
     def start(self) -> None:
         """Begin; does not wait for the store."""
@@ -246,6 +254,7 @@ class Keeper(ABC, Generic[T]):
         how = "update" if old and old.session is session else "again" if self.incarnation else "first"
         self._client.runtime.metrics.count(REGISTRATIONS, self._place[0], how)
         self.incarnation = incarnation_of(self.mark, entry.created)
+        self.yield_to(self._rival)
         self._forget()
         self._forget = session.lost.call(lambda _: self._changed.fire())
 

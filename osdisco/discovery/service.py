@@ -338,6 +338,8 @@ class _Looking:
         self._dispatcher = dispatcher
         self._registrar = registrar
         self._changed = changed
+        if registrar is not None:
+            registrar.on_superseded = partial(self._on_superseded, registrar)
 
     def on_pairs(self, pairs: Sequence[Pair]) -> None:
         """Take a change of the view."""
@@ -348,11 +350,12 @@ class _Looking:
 
     def on_own(self) -> None:
         """Take a change at the own id."""
-        if (own := self._registrar) is not None and not own.superseded:
-            own.look(self._extensions._table)
-            if own.superseded:
-                self._dispatcher.tell(Superseded(self._extensions._table[own.desired.id]))
+        if self._registrar is not None:
+            self._registrar.look(self._extensions._table)
         self._changed.fire()
+
+    def _on_superseded(self, own: Registrar) -> None:
+        self._dispatcher.tell(Superseded(self._extensions._table[own.desired.id]))
 
     def on_staleness(self, event: ViewEvent) -> None:
         """Learn that the view is stale, or fresh again."""

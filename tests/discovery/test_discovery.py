@@ -12,7 +12,7 @@ from extensions import Diary, info, observer, registered, until
 from worlds import World, lease_of
 
 from osdisco.backend import Delete, Put
-from osdisco.discovery import DiscoveryService, EndpointInfo, ExtensionStatus
+from osdisco.discovery import DiscoveryService, EndpointInfo, ExtensionStatus, Superseded
 from osdisco.errors import ClosedError, DiscoveryError, InvalidNameError, TimedOutError
 
 HEALTHY, STARTING, STOPPING = ExtensionStatus.HEALTHY, ExtensionStatus.STARTING, ExtensionStatus.STOPPING
@@ -210,6 +210,24 @@ async def test_of_two_processes_with_one_id_the_later_wins_and_the_earlier_withd
     assert second.registered
     await first.stop()
     assert second.extensions["geo"].port == 2
+
+
+async def test_a_newer_process_that_is_seen_before_the_own_answer_has_come_wins_too(world: World) -> None:
+    """Nothing changes in the store afterwards that would make the earlier one look again."""
+    slow = world.process()
+    slow.backend.faults.delay("commit", answer=1.0, times=1, key="ext/")
+    async with DiscoveryService(slow, info(port=1)) as first, first.events() as events:
+        await until(lambda: world.keys("ext/"), 1)
+        second = await registered(world.process(), port=2)
+        assert not first.superseded
+        await until(lambda: first.superseded, 2)
+        await until(lambda: len(world.keys("ext/")) == 1, 1)
+        assert second.registered
+        assert second.extensions["geo"].port == 2
+        async with asyncio.timeout(1):
+            while not isinstance(event := await anext(events), Superseded):
+                pass
+        assert event.by.port == 2
 
 
 async def test_many_re_registrations_of_one_process_never_supersede_itself(world: World) -> None:
