@@ -303,18 +303,19 @@ class Neighbourhood:
         standing = {}
         for id_, family in families.items():
             newest = max(family, key=lambda resident: resident.service._own.incarnation)
-            assert all(older.service.superseded for older in family if older is not newest), f"{id_}: {family}"
-            if newest.service.superseded:
+            left = [resident for resident in family if not resident.service.superseded]
+            assert len(left) <= 1, f"{id_}: {', '.join(resident.name for resident in left)} were not told"
+            if left != [newest]:
                 self._check_withdrawn(newest)
-            else:
-                assert newest.service.registered
-                standing[id_] = telling(newest.service.extension)
+            for resident in left:
+                assert resident.service.registered
+                standing[id_] = telling(resident.service.extension)
         assert now == standing, f"{now} is to be seen, {standing} live"
 
     def _check_withdrawn(self, newest: Resident) -> None:
         """It may have been told of a newer one that is dead: by a first record that came after its process was killed.
 
-        That record went with its lease, and nobody is left.
+        That record went with its lease, and nobody is left, or an older one that was away meanwhile.
         """
         incarnations = self.history.incarnations[newest.id]
         dead = max((incarnations.get(name, 0) for name in self._unheard), default=0)
