@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable, Iterator
 
 import pytest
-from cli_processes import Invoke, Ran, Running
+from cli_processes import PATIENCE, Invoke, Ran, Running
 from click.testing import CliRunner
 
 from osdisco.cli._app import app
+from osdisco.cli._below import descendants, send
 
 
 @pytest.fixture
@@ -42,8 +44,10 @@ def start() -> Iterator[Callable[..., Running]]:
     yield run
     for running in started:
         if running.process.poll() is None:
+            below = descendants(running.process.pid)  # they would keep its pipes open
             running.process.kill()
-            running.process.communicate()
+            send(below, signal.SIGKILL)
+            running.process.communicate(timeout=PATIENCE)
         for stream in (running.process.stdout, running.process.stderr):
             if stream is not None:
                 stream.close()
