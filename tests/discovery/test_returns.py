@@ -66,6 +66,22 @@ async def test_a_thousand_are_back_in_a_third_of_the_ttl_and_2_seconds_without_a
     assert len(requests.times) <= 1000 + 12 * processes, "and nothing is asked for afterwards"
 
 
+async def test_records_that_wait_to_try_again_are_woken_for_their_turns(world: World) -> None:
+    """All had failed at once, with the session that they share, and would have come late, and together."""
+    client = world.process()
+    services = [await registered(client, str(number)) for number in range(100)]
+    world.store.faults.outage()
+    await asyncio.sleep(2 * TTL)
+    await until(lambda: client._sessions._opening.done(), 10)
+    world.store.faults.clear()
+    requests = Requests(world, client)
+    await registered(client, "another")  # it finds a new session
+    await asyncio.sleep(1)
+    assert 10 <= sum(service.registered for service in services) <= 30
+    await until(lambda: all(service.registered for service in services), TTL / 3)
+    assert requests.most_in_a_second() <= 30
+
+
 async def test_a_single_record_returns_at_once(world: World) -> None:
     client = world.process()
     discovery = await registered(client)
