@@ -18,7 +18,7 @@ types: .venv/.for-test
 	$(BIN)/mypy
 
 suites: .venv/.for-test # real servers: see "Run the suites" in CONTRIBUTING.md
-	$(BIN)/pytest
+	$(BIN)/pytest -n $(JOBS) --dist loadfile
 
 unit: .venv/.for-test # the tests that need no server
 	$(BIN)/pytest --no-servers
@@ -32,6 +32,8 @@ mutants: .venv/.for-test # known mistakes, each of which its test must notice
 simulate: .venv/.for-test # recipes and discovery by SEEDS seeds on all cores; keeps the result in docs/simulation.md and .json
 	$(BIN)/python tests/simulate.py --seeds $(SEEDS)
 
+# Most tests of servers wait for them. -n 0 is one process, in which failures can be looked into by --pdb.
+JOBS ?= 2
 SEEDS ?= 5000
 OSDISCO_MUTANT_SEEDS ?= 1000
 
