@@ -9,6 +9,7 @@ import pytest
 from extensions import info, registered, until
 from worlds import World, lease_of
 
+from osdisco._returns import Returns
 from osdisco.client import Client
 from osdisco.discovery import DiscoveryService
 
@@ -67,19 +68,27 @@ async def test_a_thousand_are_back_in_a_third_of_the_ttl_and_2_seconds_without_a
 
 
 async def test_records_that_wait_to_try_again_are_woken_for_their_turns(world: World) -> None:
-    """All had failed at once, with the session that they share, and would have come late, and together."""
+    """All had failed at once, with the session that they share, and would come late to their turns, and together."""
     client = world.process()
-    services = [await registered(client, str(number)) for number in range(100)]
-    world.store.faults.outage()
-    await asyncio.sleep(2 * TTL)
-    await until(lambda: client._sessions._opening.done(), 10)
-    world.store.faults.clear()
-    requests = Requests(world, client)
-    await registered(client, "another")  # it finds a new session
+    returns, began = Returns.of(client._connection), world.clock.now()
+    waiting = [asyncio.ensure_future(returns.pause(5)) for _ in range(100)]
     await asyncio.sleep(1)
-    assert 10 <= sum(service.registered for service in services) <= 30
-    await until(lambda: all(service.registered for service in services), TTL / 3)
-    assert requests.most_in_a_second() <= 30
+    assert returns.wait(await client.shared_session()) < 0.1
+    await asyncio.gather(*waiting)
+    assert world.clock.now() - began == pytest.approx(1, abs=0.1)
+    await returns.pause(5)  # nobody found another one since
+    assert world.clock.now() - began == pytest.approx(6, abs=0.1)
+
+
+async def test_whoever_comes_late_to_its_turn_comes_alone(world: World) -> None:
+    client = world.process()
+    returns, session = Returns.of(client._connection), await client.shared_session()
+    returns.records = 1000
+    assert returns.wait(session) < 0.1
+    await asyncio.sleep(3)
+    late = [returns.wait(session) for _ in range(200)]
+    assert late == sorted(late)
+    assert late[-1] > 0.9
 
 
 async def test_a_single_record_returns_at_once(world: World) -> None:
