@@ -338,7 +338,7 @@ async def test_pain_12_an_attempt_in_vain_leaves_nothing_in_the_end(world: World
     holder, client = world.process(), world.process(timeout=1)
     async with recipe.stand(holder) as handle:
         await client.shared_session()
-        client.backend.faults.delay("scan", "commit", answer=0.5)
+        client.backend.faults.delay("scan", "commit", answer=0.3)
         attempt = asyncio.ensure_future(recipe.attempt(client))
         await recipe.contended(world, 2)
         rule = client.backend.faults.outage("commit")
