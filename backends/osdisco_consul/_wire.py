@@ -264,6 +264,7 @@ def ssl_context(options: ConsulOptions) -> ssl.SSLContext:
     """
     try:
         context = ssl.create_default_context(cafile=options.tls_ca)
+        context.minimum_version = ssl.TLSVersion.TLSv1_2  # some builds of Python leave that to the system's OpenSSL
         if options.tls_cert is not None:
             context.load_cert_chain(options.tls_cert, options.tls_key, password=lambda: "")  # never ask on a terminal
     except OSError as exc:  # SSLError is one

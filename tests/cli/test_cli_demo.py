@@ -268,7 +268,7 @@ def test_when_it_is_killed_its_processes_end_and_give_back_what_they_hold(
     osdisco_url: str, start: Start, invoke: Invoke
 ) -> None:
     running = start("demo", "--json", "--url", with_ttl(osdisco_url))
-    pids = run_until(running, "acquired").pids
+    pids = run_until(running, "wrote").pids
     running.send(signal.SIGKILL)
     running.end()
     eventually(lambda: not any(alive(pid) for pid in pids), "the extensions to end")

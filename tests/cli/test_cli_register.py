@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import signal
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -149,7 +150,7 @@ def test_it_is_healthy_while_its_check_passes(osdisco_url: str, start: Start) ->
     options = ("--tcp-check", f"127.0.0.1:{port}", "--interval", "100ms")
     serve = "import http.server,sys; http.server.HTTPServer(('127.0.0.1', int(sys.argv[1])), None).serve_forever()"
     events = start("watch-events", "--json", url=osdisco_url)
-    running = start("register", *QUICK, *options, "--", "python", "-c", serve, str(port), url=osdisco_url)
+    running = start("register", *QUICK, *options, "--", sys.executable, "-c", serve, str(port), url=osdisco_url)
     assert seen(events) == ("discovered", "starting")
     assert seen(events) == ("changed", "healthy")
     running.send(signal.SIGTERM)

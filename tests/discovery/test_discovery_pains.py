@@ -149,10 +149,13 @@ async def test_pain_19_of_many_changes_in_one_revision_none_is_lost(osdisco_url:
         diary = Diary(seer)
         session = await client.shared_session()
         await viewer.backend.revoke(Lease(session.id, session.ttl), timeout=5)
-        await until(lambda: len(diary.lines) >= 60 and sorted(seer.extensions) == ids, 15)
+        conflates = client.backend.limits.conflates  # then who was back before the next poll was never away
+        await until(lambda: session.lost.is_set() and all(service.registered for service in services), 15)
+        await until(lambda: (conflates or len(diary.lines) >= 60) and sorted(seer.extensions) == ids, 15)
         for id_ in ids:
             told = [line for line in diary.lines if line[1:].startswith(id_)]
-            assert told == [f"+{id_} starting", f"-{id_} starting", f"+{id_} starting"]
+            whole = [f"+{id_} starting", f"-{id_} starting", f"+{id_} starting"]
+            assert told == whole or (conflates and told == whole[:1])
         await asyncio.gather(*(service.stop() for service in services))
         await seer.stop()
 

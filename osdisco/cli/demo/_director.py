@@ -119,17 +119,23 @@ class Director:
         self._show.chapter("Outage", text)
         await self._until("all to be registered", lambda: all(facts.is_back(id_) for id_ in CAST))
         await outage.begin()
-        self._tell(STORE, "stopped", how=outage.how)
+        try:
+            self._tell(STORE, "stopped", how=outage.how)
+            await self._miss_it()
+        finally:  # whatever happens: it may be somebody's store
+            await outage.end()
+        self._tell(STORE, "started again")
+        await self._until("all to be registered again", lambda: all(facts.is_back(id_) for id_ in CAST))
+        await self._check_registered()
+
+    async def _miss_it(self) -> None:
+        facts = self._facts
         (stopped,) = facts.all("stopped")
         self._show.wait(f"the leases run out: {facts.ttl:g} to {facts.ttl_late:g} s")
         await self._until("all to miss their registration", partial(self._all_told_after, stopped, "unregistered"))
         if forgotten := [event for event in facts.all("gone") if event.at > stopped.at]:
             raise FailedError(f"{forgotten[0].who} forgot {forgotten[0].data['extension']} while the store was away")
         self._show.wait("")
-        await outage.end()
-        self._tell(STORE, "started again")
-        await self._until("all to be registered again", lambda: all(facts.is_back(id_) for id_ in CAST))
-        await self._check_registered()
 
     def _all_told_after(self, earlier: Event, what: str) -> bool:
         return all(self._facts.seen_after(earlier, what, id_) for id_ in CAST)
