@@ -210,7 +210,7 @@ class Updates:
             assert seen[-1] == total
             process.ask(self.followers[process].cancel)
         await simulation.finish(5)
-        assert await simulation.close() == ["val/flags"]
+        assert await simulation.close() == (["val/flags"] if total else [])  # it may be that no update came through
 
     async def _work(self, process: SimulatedProcess) -> None:
         self.followers[process] = process.start(self._follow(process))
