@@ -6,6 +6,7 @@ import argparse
 import json
 import os
 import platform
+import re
 import sys
 import time
 from pathlib import Path
@@ -36,8 +37,14 @@ def kept(report: Report) -> dict[str, object]:
     """Return what is kept of a report."""
     result = asdict(report)
     result["seen"] = dict(sorted(report.seen.items()))
-    result["failures"] = [{"seed": failure.seed, "error": failure.error} for failure in report.failures[:20]]
+    result["failures"] = [{"seed": failure.seed, "error": told(failure.error)} for failure in report.failures[:20]]
     return {**result, "failed": len(report.failures), "seconds": round(report.seconds)}
+
+
+def told(error: str) -> str:
+    """Return where in the project it was raised, and what it says: the seed shows the rest."""
+    frames = re.findall(rf'File "{re.escape(str(ROOT))}/(.+?)", (line \d+)', error)
+    return ", ".join([*(frames[-1] if frames else ()), error.strip().splitlines()[-1]])
 
 
 def table(reports: list[Report], minutes: float) -> str:

@@ -49,12 +49,7 @@ class NetworkFaults(Faults):
         self.resync = resync
 
     def cut(
-        self,
-        *calls: str,
-        requests: bool = True,
-        answers: bool = True,
-        times: int | None = None,
-        key: str = "",
+        self, *calls: str, requests: bool = True, answers: bool = True, times: int | None = None, key: str = ""
     ) -> Rule:
         """Let nothing through, and tell nobody: callers wait until they give up, open watches are silent.
 
