@@ -42,7 +42,7 @@ soak: .venv/.for-test # ten minutes of churn on real servers, at whose end memor
 
 SOAK_SECONDS ?= 600
 
-bench: .venv/.for-bench # a quarter of an hour on a quiet machine with etcd and Consul; keeps the figures in docs/benchmarks.*
+bench: .venv/.for-bench # half an hour on a quiet machine with etcd and Consul; keeps the figures in docs/benchmarks.*
 	$(BIN)/python -m benchmarks --start --json docs/benchmarks.json
 	$(BIN)/python -m benchmarks.report docs/benchmarks.json docs/benchmarks.md
 

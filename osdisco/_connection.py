@@ -87,7 +87,7 @@ class Connection:
     async def attempt_and_look(
         self, ops: Sequence[Op], expect: Mapping[str, Condition], prefix: str
     ) -> tuple[Mapping[str, int], Mapping[str, Item] | None]:
-        """Do the same, and tell what stands under a prefix right after it, if there is one and the store can."""
+        """Attempt a commit, and tell what stands under a prefix right after it, if there is one and the store can."""
         if not prefix:
             return await self.attempt(ops, expect), None
         return await self.patiently(

@@ -41,7 +41,7 @@ class Entry:
     """One leased key. `created` is 0 until it is known to stand; `gone` is set when it is over, or seen to be.
 
     Of an entry in a `queue`, which is a prefix, `seen` may tell what stood there when it was made, and `left_behind`
-    what stood there when it went: the commits tell that for nothing.
+    what stood there when it went: the commits tell that without another request.
     """
 
     def __init__(
@@ -111,10 +111,11 @@ class Entry:
             try:
                 if await self._attempt(ops, expect, look):
                     return
-            except (
-                ConflictError
-            ):  # it was made and removed again, and what it replaces is gone: it alone is left to make
-                ops, expect = ops[:1], {self.key: ABSENT, self._tombstone: ABSENT}
+            except ConflictError:
+                # Ours was made and removed again, or one that it replaces has its tombstone already. The removals hang
+                # on no condition, and stay: another that it replaces may stand all the same.
+                ops = [ops[0], *(op for op in ops if isinstance(op, Delete))]
+                expect = {self.key: ABSENT, self._tombstone: ABSENT}
             except UnavailableError:
                 if not self._unaccounted:  # proven: nothing of it can ever apply
                     raise

@@ -14,9 +14,8 @@ from collections.abc import Callable, Sequence, Set
 from contextlib import suppress
 from itertools import count
 from typing import Final, Generic, TypeVar
-from weakref import WeakKeyDictionary
 
-from osdisco._connection import Connection, backoff
+from osdisco._connection import backoff
 from osdisco._entries import Entry
 from osdisco._follower import Follower
 from osdisco._returns import Returns
@@ -60,7 +59,7 @@ class Keeper(ABC, Generic[T]):
         self._rival = 0
         self._epoch = 0
         self.process: Final = client.runtime.unique()
-        self._given_up = _GIVEN_UP.setdefault(client._connection, set())
+        self._given_up = client._connection.companion(_GivenUp, _GivenUp)
         self._returns = Returns.of(client._connection)
         self._returned_on: Session | None = None
         self._client = client
@@ -269,7 +268,8 @@ class Keeper(ABC, Generic[T]):
         self._undecided.clear()
 
 
-_GIVEN_UP: Final[WeakKeyDictionary[Connection, set[str]]] = WeakKeyDictionary()
+class _GivenUp(set[str]):
+    """The processes of a connection's records whose first attempt was given up while undecided."""
 
 
 def incarnation_of(mark: int, created: int) -> int:

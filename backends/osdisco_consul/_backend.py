@@ -93,7 +93,9 @@ class ConsulBackend(Backend):
     async def commit_and_scan(
         self, ops: Sequence[Op], expect: Mapping[str, Condition], prefix: str, *, timeout: float
     ) -> tuple[Mapping[str, int], Mapping[str, Item] | None]:
-        """Write and read in one transaction."""
+        """Write and read in one transaction, unless the read would be one operation too many."""
+        if len(ops) + len(expect) >= self.limits.ops_max:
+            return await self.commit(ops, expect, timeout=timeout), None
         if not self._namespaced:
             timeout = await self._prove_namespace(timeout)
         found: tuple[Mapping[str, int], Mapping[str, Item]] = await self._wire.send(

@@ -150,10 +150,10 @@ class Api(base.Consul):  # type: ignore[misc]
         self,
         ops: Sequence[Op],
         expect: Mapping[str, Condition],
-        more: Sequence[Mapping[str, object]],
+        reads: Sequence[Mapping[str, object]],
         parse: Callable[[Sequence[Any]], Any],
     ) -> Call:
-        verbs = [*(_guard(key, condition) for key, condition in expect.items()), *map(_verb, ops), *more]
+        verbs = [*(_guard(key, condition) for key, condition in expect.items()), *map(_verb, ops), *reads]
         call: Call = self.txn.put([{"KV": {**verb, **self._scope}} for verb in verbs])
         call.parse, call.write = lambda answer: parse(json.loads(answer.body)["Results"] or ()), True
         return call

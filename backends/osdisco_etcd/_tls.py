@@ -30,10 +30,9 @@ def context_of(options: EtcdOptions) -> ssl.SSLContext:
     """
     try:
         context = ssl.create_default_context(cafile=options.tls_ca)
-        context.minimum_version = ssl.TLSVersion.TLSv1_2  # some builds of Python leave that to the system's OpenSSL
     except (OSError, ssl.SSLError) as exc:
         raise ConfigError(f"tls_ca={options.tls_ca} holds no certificates in PEM form: {exc}") from None
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.minimum_version = ssl.TLSVersion.TLSv1_2  # some builds of Python leave that to the system's OpenSSL
     _load_client_certificate(context, options)
     if not options.tls_verify:
         logger.warning("tls_verify=false: the etcd server's identity is not checked; anyone in between can read all")

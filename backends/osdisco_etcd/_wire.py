@@ -171,7 +171,7 @@ class Wire(ABC):
     async def txn_and_range(
         self, compares: Sequence[Compare], writes: Sequence[Write], key: bytes, end: bytes, timeout: float
     ) -> tuple[list[Item], int] | None:
-        """Do the same, and return what is in a range after it, too."""
+        """Apply the writes if all compares hold; return what is in a range then, and the revision; None as `txn`."""
 
     @abstractmethod
     async def grant(self, lease: int, ttl: int, timeout: float) -> int:

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 from typing import Final, Protocol
-from weakref import WeakKeyDictionary, WeakValueDictionary
+from weakref import WeakValueDictionary
 
-from osdisco._connection import Connection
 from osdisco._feed import Change
 from osdisco._guard import Guard
 from osdisco._protection import Traits
@@ -74,7 +73,7 @@ class Extensions(Mapping[str, ExtensionInfo]):
 
         So a change is read and folded only once.
         """
-        views = _VIEWS.setdefault(client._connection, WeakValueDictionary())
+        views = client._connection.companion(_Views, _Views)
         key = client._keys.root, share, window if share else 0.0
         return views.setdefault(key, cls(client, share, window))
 
@@ -244,7 +243,8 @@ class Extensions(Mapping[str, ExtensionInfo]):
             onlooker.on_closed()
 
 
-_VIEWS: Final[WeakKeyDictionary[Connection, WeakValueDictionary[_Key, Extensions]]] = WeakKeyDictionary()
+class _Views(WeakValueDictionary[_Key, Extensions]):
+    """The views of a connection that somebody uses."""
 
 
 class Index:

@@ -12,7 +12,7 @@ from osdisco.testing.simulation import Scenario, run_seed
 
 
 class Seeds:
-    """The seeds of a run of pytest: the same ones for every scenario, other ones in each run."""
+    """The seeds of a process of pytest: the same ones for every scenario, other ones in each run."""
 
     def __init__(self) -> None:
         self._first = first_seed()

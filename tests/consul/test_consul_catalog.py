@@ -19,7 +19,7 @@ from osdisco_consul import ConsulCatalog
 
 DEGRADED, HEALTHY, STARTING = ExtensionStatus.DEGRADED, ExtensionStatus.HEALTHY, ExtensionStatus.STARTING
 STOPPING, UNHEALTHY = ExtensionStatus.STOPPING, ExtensionStatus.UNHEALTHY
-TTL = 1.5
+TTL = 6.0
 
 
 def info(name: str, **changes: Any) -> ExtensionInfo:

@@ -9,7 +9,7 @@ from osdisco.backend import ABSENT, Put
 
 
 @pytest.mark.osdisco("memory", "etcd", "etcd+http", "consul")
-async def test_a_commit_shows_in_the_same_request_what_stands_beside_it(osdisco_url: str) -> None:
+async def test_a_commit_shows_what_stands_beside_it(osdisco_url: str) -> None:
     """None would be allowed (S3.5), and would cost each lock another round trip."""
     async with connect(osdisco_url) as client:
         key = client._keys.join("beside", "a")

@@ -10,7 +10,8 @@ import pytest
 from extensions import Diary, History, info, observer, registered, until
 from worlds import Suspensions, World, lease_of
 
-from osdisco.backend import Condition, Delete, Op
+from osdisco._entries import Entry
+from osdisco.backend import Condition, Delete, Op, Put
 from osdisco.client import Client
 from osdisco.discovery import DiscoveryService, ExtensionStatus
 from osdisco.errors import OsdiscoError
@@ -268,3 +269,21 @@ async def test_a_lease_that_ends_between_two_updates_costs_no_change(world: Worl
     await discovery.set_status(HEALTHY)
     await discovery.wait_registered(5)
     assert (await discovery.discover_extensions())[0].status is HEALTHY
+
+
+async def test_what_is_replaced_goes_although_another_of_them_has_its_tombstone_already(world: World) -> None:
+    """As after two losses in a row: the first undecided record was entombed by a commit whose answer was lost."""
+    client = world.process()
+    session = await client.shared_session()
+
+    def entry(number: int) -> Entry:
+        return Entry(client._connection, client._keys, session, "ext", "geo", f"p.{number}")
+
+    undecided, stands, new = entry(1), entry(2), entry(3)
+    world.store.commit([Put(undecided._tombstone, b"")], {})
+    undecided._unaccounted = 1
+    await stands.create(b"old")
+    await new.create(b"new", instead_of=[undecided, stands])
+    assert world.keys("ext/") == ["ext/geo/p.3"]
+    await new.end()
+    world.store.commit([Delete(undecided._tombstone)], {})

@@ -71,14 +71,14 @@ async def test_of_those_that_vanish_at_once_and_stay_away_the_share_is_shown_for
         survivor = await registered(operator, 9)
         for number in range(5):
             await operator.commit([Put(f"svc/geo/{found(number).extension_id}/foreign", record(number))])
-        view = await ServiceRegistry(client).view("geo", protection_window=1)
+        view = await ServiceRegistry(client).view("geo", protection_window=4)
         assert len(view) == 6
         keys = [key for key in (await operator.scan("svc/geo/")).items if key.endswith("/foreign")]
         for key in keys:
             await operator.delete(key)
         await until(lambda: view.protecting and len(view) == 3)
         assert await registry.get_endpoints("geo") == [found(9)]
-        await view.until(lambda endpoints: list(endpoints) == [found(9).extension_id], timeout=5)
+        await view.until(lambda endpoints: list(endpoints) == [found(9).extension_id], timeout=10)
         assert not view.protecting
         await survivor.deregister()
         await view.aclose()

@@ -158,6 +158,10 @@ class CommitRules:
             assert (await peer.scan())["q/other"].value == b"o"
             _, seen = await peer.commit_and_scan("nothing/", {"r/far": b"2"})
             assert not seen
+            puts = {f"q/k{number:03}": b"" for number in range(peer.backend.limits.ops_max // 2)}
+            answer, seen = await peer.commit_and_scan("q/", puts, (), dict.fromkeys(puts, ABSENT))
+            assert answer.keys() == puts.keys()
+            assert seen is None or seen.keys() == puts.keys() | found.keys()
 
     async def test_s4_1_an_owner_updates_what_its_lease_holds_and_nobody_else_does(self, harness: Harness) -> None:
         async with harness:
