@@ -47,6 +47,11 @@ class Staleness:
             self._alarm.cancel()
             self._alarm = None
 
+    def forget(self) -> None:
+        """Stop, and know nothing: whoever looks anew begins anew."""
+        self.stop()
+        self.stale = False
+
     def _look_again(self) -> None:
         self._alarm = None
         self.look()

@@ -14,7 +14,7 @@ from osdisco.cli._text import visible
 
 def document(content: Mapping[str, Any]) -> None:
     """Write one JSON document in one line."""
-    sys.stdout.write(json.dumps(content, separators=(", ", ": ")) + "\n")
+    sys.stdout.write(json.dumps(content, allow_nan=False, separators=(", ", ": ")) + "\n")
     sys.stdout.flush()
 
 

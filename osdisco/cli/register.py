@@ -79,8 +79,9 @@ def register(
     The registration returns by itself when the store was away, and CMD runs on.
 
     SIGTERM and SIGINT publish STOPPING, reach CMD after --propagation, and the registration goes when CMD has ended; a
-    second one reaches CMD at once. Other signals are passed on. When another process registers the same ID CMD is
-    ended, with SIGTERM and then SIGKILL. CMD finds OSDISCO_EXTENSION_ID in its environment.
+    second one reaches CMD at once, as Ctrl-C does at a terminal. Other signals are passed on. When another process
+    registers the same ID CMD is ended, with SIGTERM and then SIGKILL. CMD finds OSDISCO_EXTENSION_ID in its
+    environment.
 
     The exit code is CMD's own; 124 when it was not registered within --timeout, 125 when another process registered the
     ID or on other trouble. Without CMD: 4 and 1.

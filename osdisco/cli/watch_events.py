@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
+from math import isfinite
 from typing import Any
 
 import click
@@ -51,7 +52,8 @@ async def _follow(client: Client, discovery: DiscoveryService, meant: Filter, se
 
 def _document(event: ExtensionEvent | ViewStale | ViewFresh, when: float) -> None:
     if isinstance(event, ViewStale):
-        document({"event": "stale", "time": when, "age": event.age, "reason": event.reason})
+        age = event.age if isfinite(event.age) else None  # the store was never seen
+        document({"event": "stale", "time": when, "age": age, "reason": event.reason})
     elif isinstance(event, ViewFresh):
         document({"event": "fresh", "time": when, "lasted": event.lasted})
     else:

@@ -144,8 +144,10 @@ class Prober:
         if endpoint is not None and endpoint.wanted != wanted:
             await self._end(id_)
             endpoint = None
-        self._left_out.discard(id_)
-        if endpoint is None and wanted is not None and self._has_room(id_):
+        if wanted is None or endpoint is not None:
+            self._left_out.discard(id_)
+        elif self._has_room(id_):
+            self._left_out.discard(id_)
             self._begin(id_, wanted)
 
     def _begin(self, id_: str, wanted: _Wanted) -> None:
@@ -173,8 +175,9 @@ class Prober:
     def _has_room(self, id_: str) -> bool:
         if len(self._endpoints) < self._probing.limit:
             return True
+        if id_ not in self._left_out:
+            log.warning("%s is not probed: this process probes %d already, its limit", id_, self._probing.limit)
         self._left_out.add(id_)
-        log.warning("%s is not probed: this process probes %d already, its limit", id_, self._probing.limit)
         return False
 
     def _blank(self, id_: str, wanted: _Wanted) -> Finding:

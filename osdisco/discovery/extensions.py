@@ -190,7 +190,7 @@ class Extensions(Mapping[str, ExtensionInfo]):
         if not self._places[place]:
             del self._places[place]
         if not self._onlookers:
-            self._staleness.stop()
+            self._staleness.forget()
             self._guard.close()
             await self._follower.aclose()
 

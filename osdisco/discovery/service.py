@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import suppress
+from contextlib import AsyncExitStack, suppress
 from functools import partial
 from types import TracebackType
 from typing import Any, Self
@@ -186,18 +186,20 @@ class DiscoveryService:
         self._stopped = True
         self._changed.fire()
         self._unfollow()
-        try:
-            await self._leaving.leave()
-        finally:
-            await self._publishers.stop()
-            await self._monitor.aclose()
+        async with AsyncExitStack() as ending:  # each has its end, whatever becomes of those before
+            ending.callback(self._is_closed)
+            ending.push_async_callback(self._extensions._forgo, self._looking)
+            ending.push_async_callback(self._dispatcher.aclose)
+            ending.push_async_callback(self._findings._follower.aclose)
             if self._prober is not None:
-                await self._prober.aclose()
-            await self._findings._follower.aclose()
-            await self._dispatcher.aclose()
-            await self._extensions._forgo(self._looking)
-            self._closed = True
-            self._changed.fire()
+                ending.push_async_callback(self._prober.aclose)
+            ending.push_async_callback(self._monitor.aclose)
+            ending.push_async_callback(self._publishers.stop)
+            await self._leaving.leave()
+
+    def _is_closed(self) -> None:
+        self._closed = True
+        self._changed.fire()
 
     async def __aenter__(self) -> Self:
         return await self.start()
@@ -232,6 +234,7 @@ class DiscoveryService:
     ) -> None:
         def done_or_stopped() -> bool:
             self._check_not_stopped()
+            self._client._connection.check_open()
             return done()
 
         try:
@@ -365,3 +368,4 @@ class _Looking:
     def on_closed(self) -> None:
         """Let nobody wait for what never comes."""
         self._dispatcher.close()
+        self._changed.fire()

@@ -85,10 +85,9 @@ class Roster(Follower):
             self._wake(set(self.places))
 
     def _take_in(self, change: Change, first: bool) -> None:
+        self.staleness.look()  # first that it is fresh again, then what is new
         if first:
             self.table.clear()
-        if not first:
-            self.staleness.look()  # first that it is fresh again, then what is new
         pairs = self.table.apply(change)
         if pairs or first:
             for onlooker in list(self.onlookers.values()):
