@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test lint types suites unit cluster mutants simulate soak bench pictures clean
+.PHONY: demo test lint types suites unit cluster mutants simulate soak bench pictures lock sbom clean
 
 demo: .venv/.for-demo # the main job, on the store in memory
 	$(BIN)/osdisco demo
@@ -13,6 +13,7 @@ test: lint types suites # everything that must hold
 lint: .venv/.for-test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/bandit --quiet --configfile pyproject.toml --recursive osdisco backends benchmarks
 
 types: .venv/.for-test
 	$(BIN)/mypy
@@ -49,6 +50,26 @@ bench: .venv/.for-bench # half an hour on a quiet machine with etcd and Consul; 
 pictures: # docs/pictures, by Graphviz's `dot`
 	$(PYTHON) docs/pictures/draw.py
 
+# What is installed for tests, and what of it comes with osdisco: versions and hashes, for all Pythons that are supported.
+LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+	--no-annotate --custom-compile-command 'make lock'
+RUNTIME := etcd etcd-gateway consul health cli prometheus otel serve
+
+lock: .venv/.for-release # requirements/*.txt after a change of pyproject.toml; UPGRADE=--upgrade takes what is newest
+	$(LOCK) $(UPGRADE) pyproject.toml $(RUNTIME:%=--extra %) --output-file requirements/runtime.txt
+	$(LOCK) $(UPGRADE) pyproject.toml --all-extras --group dev --constraint requirements/runtime.txt \
+		--output-file requirements/test.txt
+	$(LOCK) $(UPGRADE) --group fuzz --output-file requirements/fuzz.txt
+
+sbom: .venv/.for-release # dist/sbom.json: all that osdisco comes with, all drivers included, as CycloneDX
+	rm -rf dist/environment
+	$(PYTHON) -m venv --without-pip dist/environment
+	$(BIN)/uv pip install --quiet --python dist/environment --require-hashes --requirement requirements/runtime.txt
+	$(BIN)/uv pip install --quiet --python dist/environment --no-deps .
+	rm dist/environment/lib/*/site-packages/osdisco-*.dist-info/direct_url.json # this machine's path
+	$(BIN)/cyclonedx-py environment --output-reproducible --output-file dist/sbom.json dist/environment
+	rm -rf dist/environment
+
 clean:
 	rm -rf .venv .servers .mypy_cache .ruff_cache .pytest_cache .hypothesis dist site
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
@@ -63,13 +84,25 @@ $(BIN)/python:
 	$(PIP) --editable '.[cli]'
 	@touch $@
 
-.venv/.for-test: pyproject.toml | $(BIN)/python
-	$(PIP) 'pip>=25.1' # the first that knows dependency groups
-	$(PIP) --editable '.[all]' --group dev
+.venv/.for-test: pyproject.toml requirements/test.txt | $(BIN)/python
+	$(PIP) --require-hashes --requirement requirements/test.txt
+	$(PIP) --no-deps --no-build-isolation --editable .
 	@touch $@ .venv/.for-demo
 
-.venv/.for-bench: .venv/.for-test
+.venv/.for-bench: .venv/.for-test | .venv/.knows-groups
 	$(PIP) --group bench
+	@touch $@
+
+.venv/.for-fuzz: requirements/fuzz.txt .venv/.for-test
+	$(PIP) --require-hashes --requirement requirements/fuzz.txt
+	@touch $@
+
+.venv/.for-release: pyproject.toml | .venv/.knows-groups
+	$(PIP) --group release
+	@touch $@
+
+.venv/.knows-groups: | $(BIN)/python
+	$(PIP) 'pip>=25.1' # the first that knows dependency groups
 	@touch $@
 
 .NOTPARALLEL:

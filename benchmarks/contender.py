@@ -37,7 +37,7 @@ async def chain(
     ended = False
 
     async def waiter(lock: Any) -> None:
-        await asyncio.sleep(random.random() * spread)
+        await asyncio.sleep(random.random() * spread)  # nosec B311 # noqa: S311 - only when they begin
         for _ in range(laps or sys.maxsize):
             guard = await lock.acquire()
             acquired = time.monotonic()

@@ -15,7 +15,7 @@ from osdisco.url import Host, StoreURL, TlsOptions, check_transport
 
 TLS_SCHEME = "consul+https"
 SCHEMES = ("consul", TLS_SCHEME)
-TOKEN_VARIABLE = "CONSUL_HTTP_TOKEN"  # noqa: S105 - a name, not a token
+TOKEN_VARIABLE = "CONSUL_HTTP_TOKEN"  # a name, not a token # nosec B105 # noqa: S105
 
 _TOKEN = re.compile(r"[\x21-\x7e]{1,4096}\Z")
 

@@ -54,7 +54,7 @@ class Verdict(Enum):
 
     UNAVAILABLE = "not applied; another endpoint, or the same one later, may do it"
     UNKNOWN = "sent, and nobody said what became of it"
-    STALE_TOKEN = "not applied; a new token will help"  # noqa: S105
+    STALE_TOKEN = "not applied; a new token will help"  # nosec B105 # noqa: S105
     AUTH_OFF = "the server has no users"
     DENIED = "not applied, for want of permission"
     LEASE_GONE = "not applied; the lease is over"

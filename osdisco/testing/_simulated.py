@@ -48,9 +48,9 @@ class SimulatedProcess(Host):
         self._context = copy_context()
         self._context.run(HOST.set, self)
         chance = simulation.random
-        inner = MemoryBackend(simulation.store, Runtime(simulation.clock, random.Random(chance.random()), name))  # noqa: S311
+        inner = MemoryBackend(simulation.store, Runtime(simulation.clock, random.Random(chance.random()), name))  # nosec B311 # noqa: S311
         self.backend: Final = FaultyBackend(inner, weather=weather, wire=simulation.wire, outside=simulation.outside)
-        runtime = Runtime(self.clock, random.Random(chance.random()), name)  # noqa: S311 - the seed's
+        runtime = Runtime(self.clock, random.Random(chance.random()), name)  # nosec B311 # noqa: S311 - the seed's
         options = ClientOptions(ttl=Duration(ttl), timeout=Duration(timeout))
         self.client: Final = Client(self.backend, runtime, options=options, namespace=simulation.namespace)
 

@@ -329,7 +329,11 @@ def consul_config(access: ConsulAccess, *, data: str, tls_folder: str) -> dict[s
     if access.tls:
         config |= {"cert_file": f"{tls_folder}/server.pem", "key_file": f"{tls_folder}/server-key.pem"}
     if access.acl:
-        config["acl"] = {"enabled": True, "default_policy": "deny", "enable_token_persistence": True}
+        config["acl"] = {
+            "enabled": True,
+            "default_policy": "deny",
+            "enable_token_persistence": True,  # nosec B105
+        }
     return config
 
 

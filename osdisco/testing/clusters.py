@@ -134,7 +134,7 @@ class ConsulNode(Node, ConsulContainer):
         return {
             "node_name": self.place.name,
             "bootstrap_expect": NODES,
-            "bind_addr": "0.0.0.0",  # noqa: S104 - the private network comes right after the start
+            "bind_addr": "0.0.0.0",  # nosec B104 # noqa: S104 - the private network comes right after the start
             "advertise_addr": self.place.address,
             "retry_join": self.place.others,
             "retry_interval": "1s",

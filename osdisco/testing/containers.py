@@ -31,8 +31,8 @@ ETCD_IMAGE: Final = "quay.io/coreos/etcd:v3.5.24"
 CONSUL_IMAGE: Final = "hashicorp/consul:1.20"
 
 DNS: Final = 8600
-TLS: Final = "/tmp/tls"  # noqa: S108 - inside of the container, where nothing else is
-DATA: Final = "/tmp/data"  # noqa: S108
+TLS: Final = "/tmp/tls"  # nosec B108 # noqa: S108 - inside of the container, where nothing else is
+DATA: Final = "/tmp/data"  # nosec B108 # noqa: S108
 
 
 class ServerContainer(DockerContainer, Server):
@@ -119,7 +119,7 @@ class ServerContainer(DockerContainer, Server):
         if mode is ConnectionMode.gateway_ip:  # the tests are in a container too
             config = docker.client.networks.get("bridge").attrs["IPAM"]["Config"][0]
             return str(config.get("Gateway") or ip_network(config["Subnet"])[1])  # Docker takes the first address
-        return "127.0.0.1" if docker.host() == "localhost" else "0.0.0.0"  # noqa: S104 - Docker's machine is another one
+        return "127.0.0.1" if docker.host() == "localhost" else "0.0.0.0"  # nosec B104 # noqa: S104 - Docker's machine is another one
 
     def _certificates(self) -> list[tuple[bytes, str]]:
         """Return what must be in the container, and where. Tests may change the certificates between two starts."""
@@ -217,7 +217,7 @@ class ConsulContainer(ServerContainer, ConsulServer):
             self.with_copy_into_container(*transfer)
         config = consul_config(self.access, data=DATA, tls_folder=TLS)
         config["ports"] = {"http": -1, "https": 8501} if self.access.tls else {"http": 8500}
-        config["client_addr"] = "0.0.0.0"  # noqa: S104 - all of the container
+        config["client_addr"] = "0.0.0.0"  # nosec B104 # noqa: S104 - all of the container
         self.with_command(["agent", f"-hcl={json.dumps(config | self._member() | self._config)}"])
 
     def _member(self) -> dict[str, Any]:

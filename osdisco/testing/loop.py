@@ -97,7 +97,7 @@ class VirtualLoop(BaseEventLoop):
         self._turns = turns
         self._turn = 0
         self._digest = None if seed is None else blake2b(digest_size=8)
-        self._random = None if seed is None else random.Random(seed)  # noqa: S311 - the same order again is the point
+        self._random = None if seed is None else random.Random(seed)  # nosec B311 # noqa: S311 - the same order again is the point
         self._numbers = count()
         self._selector = self  # BaseEventLoop sleeps in its selector: `select` below
         self.set_task_factory(self._make_task)

@@ -65,7 +65,7 @@ class LocalServer(Server):
         """Start, also again after `kill`, with the data of before; returns when it writes."""
         command = self.command()
         with self._log.open("ab") as log:
-            self._guard = subprocess.Popen(  # noqa: S603 - the servers that the developer has
+            self._guard = subprocess.Popen(  # nosec B603 # noqa: S603 - the servers that the developer has
                 ["/bin/sh", "-c", _GUARD, "guard", str(self.access.folder), self._binary, *command],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,

@@ -100,7 +100,7 @@ def _worker(address: str, seeds: range) -> subprocess.Popen[str]:
     environ = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
     command = [sys.executable, "-m", "osdisco.testing.simulate", address, "--worker"]
     command += [str(n) for n in (seeds.start, seeds.stop, seeds.step)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, env=environ, text=True)  # noqa: S603 - ourselves
+    return subprocess.Popen(command, stdout=subprocess.PIPE, env=environ, text=True)  # nosec B603 # noqa: S603 - ourselves
 
 
 def _gather(

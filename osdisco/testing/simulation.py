@@ -81,7 +81,7 @@ class Simulation:
     def __init__(self, seed: int, *, namespace: str = "ns") -> None:
         self.seed: Final = seed
         self.namespace: Final = namespace
-        self.random: Final = random.Random(seed)  # noqa: S311 - the same again is the point
+        self.random: Final = random.Random(seed)  # nosec B311 # noqa: S311 - the same again is the point
         self.seen: Final[Counter[str]] = Counter()
         self.over = False
         self.processes: Final[list[SimulatedProcess]] = []

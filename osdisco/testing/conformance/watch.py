@@ -41,7 +41,7 @@ class WatchRules:
             async with reader.follow() as whole, reader.follow("p/") as part, reader.follow("p/1") as key:
                 async with asyncio.TaskGroup() as group:
                     for n, writer in enumerate(writers):
-                        group.create_task(_write_wildly(writer, random.Random(n)))  # noqa: S311
+                        group.create_task(_write_wildly(writer, random.Random(n)))  # nosec B311 # noqa: S311
                 found = await reader.scan()
                 await whole.until_same(found)
                 await part.until_same({name: item for name, item in found.items() if name.startswith("p/")})
