@@ -1,4 +1,4 @@
-"""Runs every scenario of recipes and discovery by many seeds and keeps what was seen in docs: `make simulate`."""
+"""Runs every scenario of keys, recipes and discovery by many seeds and keeps what was seen in docs: `make simulate`."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from osdisco.testing.simulation import Scenario
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"
-PARTS = ("coordination", "discovery")
+PARTS = ("core", "coordination", "discovery")
 PASS = 250
 """Seeds of each scenario before the next one's turn: what was seen is kept after every pass, if it is broken off."""
 BEGIN, END = "<!-- figures -->\n", "<!-- end of figures -->\n"

@@ -3,6 +3,8 @@
 * virtual time: `VirtualClock`, `VirtualLoop`, `run`
 * simulation: `Simulation` with its `SimulatedProcess`es, `scenario`, `run_seed`; `FaultyBackend` around any backend
 * the conformance suite of backends: `BackendSuite`, `Harness`, `UrlHarness`
+* histories: `Traffic` of many clients, or your own by `Recorder`, written down in a `History` whose `problems()` says
+  whether one store can have done that; `watch_problems` the same of watches; `linearizable` of any other object
 * real servers: `EtcdContainer`, `ConsulContainer`, `EtcdCluster`, `ConsulCluster` in Docker; `EtcdProcess`,
   `ConsulProcess` without; `Servers` takes what there is
 """
@@ -20,10 +22,14 @@ if TYPE_CHECKING:
     from osdisco.testing.conformance import BackendSuite, Harness, UrlHarness
     from osdisco.testing.containers import ConsulContainer, EtcdContainer
     from osdisco.testing.faulty import FaultyBackend
+    from osdisco.testing.histories import History, Operation, Recorder
+    from osdisco.testing.linearizability import Step, Verdict, linearizable
     from osdisco.testing.loop import HangError, VirtualLoop, run
     from osdisco.testing.processes import ConsulProcess, EtcdProcess
     from osdisco.testing.servers import ApiError, ConsulServer, EtcdServer, Servers
     from osdisco.testing.simulation import Outcome, Scenario, SimulatedProcess, Simulation, run_seed, scenario
+    from osdisco.testing.traffic import Traffic, Watcher
+    from osdisco.testing.watched import Log, watch_problems
 
 __all__ = [
     "ApiError",
@@ -40,19 +46,29 @@ __all__ = [
     "FaultyBackend",
     "HangError",
     "Harness",
+    "History",
+    "Log",
+    "Operation",
     "Outcome",
+    "Recorder",
     "Scenario",
     "Servers",
     "SimulatedProcess",
     "Simulation",
+    "Step",
+    "Traffic",
     "UrlHarness",
+    "Verdict",
     "VirtualClock",
     "VirtualLoop",
+    "Watcher",
     "Weather",
+    "linearizable",
     "make_certificates",
     "run",
     "run_seed",
     "scenario",
+    "watch_problems",
 ]
 
 _HOMES = {
@@ -70,19 +86,29 @@ _HOMES = {
     "FaultyBackend": "faulty",
     "HangError": "loop",
     "Harness": "conformance",
+    "History": "histories",
+    "Log": "watched",
+    "Operation": "histories",
     "Outcome": "simulation",
+    "Recorder": "histories",
     "Scenario": "simulation",
     "Servers": "servers",
     "SimulatedProcess": "simulation",
     "Simulation": "simulation",
+    "Step": "linearizability",
+    "Traffic": "traffic",
     "UrlHarness": "conformance",
+    "Verdict": "linearizability",
     "VirtualClock": "clock",
     "VirtualLoop": "loop",
+    "Watcher": "traffic",
     "Weather": "_weather",
+    "linearizable": "linearizability",
     "make_certificates": "certs",
     "run": "loop",
     "run_seed": "simulation",
     "scenario": "simulation",
+    "watch_problems": "watched",
 }
 
 
