@@ -1,4 +1,4 @@
-"""What tests install is locked by version and hash, as pyproject.toml asks for it, and names no place to fetch it from."""
+"""What tests install is locked by version and hash, as pyproject.toml asks for it, from no place in particular."""
 
 from __future__ import annotations
 
