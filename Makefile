@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test lint types suites unit cluster mutants simulate soak bench pictures lock sbom clean
+.PHONY: demo test lint types suites unit cluster mutants simulate soak leaks bench pictures lock sbom clean
 
 demo: .venv/.for-demo # the main job, on the store in memory
 	$(BIN)/osdisco demo
@@ -38,10 +38,15 @@ JOBS ?= 2
 SEEDS ?= 5000
 OSDISCO_MUTANT_SEEDS ?= 1000
 
-soak: .venv/.for-test # ten minutes of churn on real servers, at whose end memory, tasks and sockets are as they were
+soak: .venv/.for-test # ten minutes of churn on real servers, at whose end memory, tasks, files and threads are as they were
 	$(BIN)/python tests/soak.py --seconds $(SOAK_SECONDS)
 
 SOAK_SECONDS ?= 600
+
+leaks: .venv/.for-test # LEAK_CYCLES a transport, a third of them cancelled, and that churn; keeps the result in docs/leaks.json
+	$(BIN)/python tests/leaks/run.py --cycles $(LEAK_CYCLES) --seconds $(SOAK_SECONDS) --json docs/leaks.json
+
+LEAK_CYCLES ?= 10000
 
 bench: .venv/.for-bench # half an hour on a quiet machine with etcd and Consul; keeps the figures in docs/benchmarks.*
 	$(BIN)/python -m benchmarks --start --json docs/benchmarks.json

@@ -1,4 +1,4 @@
-"""Churn for minutes on real servers, at whose end memory, tasks and sockets are as they were: `make soak`.
+"""Churn for minutes on real servers, at whose end memory, tasks, files and threads are as they were: `make soak`.
 
     python tests/soak.py [--seconds 600] [--leak]
 
@@ -16,7 +16,7 @@ import statistics
 import sys
 import time
 from collections.abc import Sequence
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from typing import Any, Self
 
 from attrs import define, field
@@ -45,23 +45,35 @@ class Sample:
     resident: int
     tasks: int
     sockets: int
+    descriptors: int
+    threads: int
 
     @classmethod
     def taken(cls, begun: float) -> Self:
         gc.collect()
         with open("/proc/self/statm") as statm:
             resident = int(statm.read().split()[1]) * os.sysconf("SC_PAGESIZE")
-        return cls(time.monotonic() - begun, resident, len(asyncio.all_tasks()), sockets())
+        kinds, tasks = descriptors(), asyncio.all_tasks()
+        threads = len(os.listdir("/proc/self/task"))  # those of C libraries, too
+        at = time.monotonic() - begun
+        return cls(at, resident, len(tasks), sum(map(stat.S_ISSOCK, kinds)), len(kinds), threads)
+
+    def __str__(self) -> str:
+        return (
+            f"{self.at:5.0f} s: {self.resident / 2**20:7.2f} MiB, {self.tasks} tasks, {self.sockets} sockets, "
+            f"{self.descriptors} descriptors, {self.threads} threads"
+        )
 
 
-def sockets() -> int:
-    """Return how many sockets are open."""
-    found = 0
+COUNTED = ("tasks", "sockets", "descriptors", "threads")
+
+
+def descriptors() -> list[int]:
+    """Return the mode of each open file descriptor."""
+    found = []
     for name in os.listdir("/proc/self/fd"):
-        try:
-            found += stat.S_ISSOCK(os.stat(f"/proc/self/fd/{name}").st_mode)
-        except FileNotFoundError:  # the listing's own
-            continue
+        with suppress(FileNotFoundError):  # the listing's own
+            found.append(os.stat(f"/proc/self/fd/{name}").st_mode)
     return found
 
 
@@ -135,29 +147,34 @@ async def _rounds(places: Sequence[Place], seconds: float) -> list[Sample]:
         number += 1
         if passed > WARM_UP * seconds and number % CUT_EVERY == CUT_EVERY - 1:  # all is calm again after a cut
             samples.append(Sample.taken(begun))
-            last = samples[-1]
-            print(f"{last.at:5.0f} s: {last.resident / 2**20:7.2f} MiB, {last.tasks} tasks, {last.sockets} sockets")
+            print(samples[-1])
     return samples
 
 
 def verdict(samples: Sequence[Sample]) -> list[str]:
     """Return what is not flat: the last third of the samples against the first."""
-    third = max(len(samples) // 3, 1)
-    before, after = samples[:third], samples[-third:]
+    before, after = _ends(samples)
     wrong = []
-    grown = _median(after, "resident") - _median(before, "resident")
+    grown = growth(samples)
     print(f"grown by {grown / 2**20:.2f} MiB")
     if grown > GROWTH_MOST:
         wrong.append(f"memory grew by {grown / 2**20:.2f} MiB; {GROWTH_MOST / 2**20:.0f} are allowed")
-    for what in ("tasks", "sockets"):
+    for what in COUNTED:
         most, least = max(getattr(one, what) for one in before), min(getattr(one, what) for one in after)
         if least > most:  # idle connections come and go
             wrong.append(f"{most} {what} at most at first, and {least} at least in the end")
     return wrong
 
 
-def _median(samples: Sequence[Sample], what: str) -> float:
-    return statistics.median(getattr(sample, what) for sample in samples)
+def growth(samples: Sequence[Sample]) -> float:
+    """Return by how many bytes the process grew from the first third of the samples to the last."""
+    before, after = (statistics.median(sample.resident for sample in part) for part in _ends(samples))
+    return after - before
+
+
+def _ends(samples: Sequence[Sample]) -> tuple[Sequence[Sample], Sequence[Sample]]:
+    third = max(len(samples) // 3, 1)
+    return samples[:third], samples[-third:]
 
 
 def main() -> int:

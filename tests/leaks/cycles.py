@@ -1,0 +1,216 @@
+"""Cycles of all that a client does, a third of them cancelled at a random await, and what they leave behind.
+
+What is promised (docs/guarantees.md): a client that is closed leaves no task, socket, lease or key, also when whatever
+it did was cancelled. Only a lease whose grant was never answered may stay, without keys, until its ttl.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import random
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+
+from attrs import define, field
+from soak import COUNTED, Sample
+from worlds import Suspensions
+
+import osdisco
+from osdisco.client import Client
+from osdisco.coordination import CoordinationService
+from osdisco.discovery import DiscoveryService, ExtensionInfo
+from osdisco.testing import Servers
+from osdisco.testing._stores import in_namespace
+from osdisco_memory import MemoryStore
+
+TTL = 5
+"""Seconds; what is left at the end shows whether it goes by itself."""
+AT_ONCE = 16
+"""Cycles under way together."""
+SETTLING = 5.0
+"""Seconds in which what was begun ends."""
+
+TRANSPORTS = ("memory", "etcd", "etcd+http", "consul")
+
+
+@define
+class Place:
+    """A namespace of a store that nothing else uses, and how to see what is left there.
+
+    `leases` returns the ids of all leases or sessions of the store's; those of others may go meanwhile, but none comes.
+    """
+
+    url: str
+    leases: Callable[[], set[str]]
+
+    @classmethod
+    def of(cls, transport: str, servers: Servers, name: str) -> Place:
+        if transport == "memory":
+            store = MemoryStore.named(name)
+            return cls(f"memory://{name}/leaks?ttl={TTL}", lambda: _of_memory(store))
+        server = servers.consul() if transport == "consul" else servers.etcd()
+        url = server.gateway_url if transport == "etcd+http" else server.url  # type: ignore[union-attr]
+        return cls(
+            f"{in_namespace(url, name)}?ttl={TTL}",
+            (lambda: {one["ID"] for one in server.admin("GET", "/v1/session/list")})
+            if transport == "consul"
+            else (lambda: {one["ID"] for one in server.admin("POST", "/v3/lease/leases", {}).get("leases", ())}),
+        )
+
+    async def keys(self) -> list[str]:
+        """Return all keys in it, also those that osdisco keeps for itself."""
+        async with osdisco.connect(self.url) as client:
+            return sorted((await client.scan()).items)
+
+
+def _of_memory(store: MemoryStore) -> set[str]:
+    store.tick()
+    return set(store._leases)
+
+
+async def hold(client: Client, number: int) -> None:
+    """Put a key that hangs on a session, and see it."""
+    async with client.session() as session:
+        await session.put(f"held/{number}", b"1")
+        async with client.watch(f"held/{number}/") as changes:
+            await anext(changes)
+            await session.put(f"held/{number}/below", b"2")
+            await anext(changes)
+
+
+async def lock(client: Client, number: int) -> None:
+    """Take a lock, and look at what it holds."""
+    async with CoordinationService(client).lock(f"job-{number}", timeout=10) as guard, client.view("jobs/"):
+        name, lease = f"jobs/{number}", (await client.shared_session()).id
+        await guard.commit([osdisco.Put(name, b"1", lease)], {name: osdisco.ABSENT})
+
+
+async def register(client: Client, number: int) -> None:
+    """Register an extension, and find it."""
+    me = ExtensionInfo(f"geo-{number}", "geo", "1.0.0", "10.0.0.7", 9700)
+    async with DiscoveryService(client, me) as discovery:
+        await discovery.wait_registered(10)
+        await discovery.discover_extensions()
+
+
+Work = Callable[[Client, int], Awaitable[None]]
+WORKS: tuple[Work, ...] = (hold, hold, lock, register)
+"""Half of them are the bare parts."""
+
+
+async def cycle(url: str, work: Work, number: int) -> None:
+    """Open, do something and close."""
+    async with osdisco.connect(url) as client:
+        await work(client, number)
+
+
+@define
+class Counts:
+    """What cycles did."""
+
+    whole: int = 0
+    cut: int = 0
+    missed: int = 0
+    """Meant to be cut, but over before."""
+
+
+@define
+class Cycles:
+    """Cycles at a place, decided by a seed. `run` may be called again for more."""
+
+    place: Place
+    seed: int
+    run_one: Callable[[str, Work, int], Awaitable[None]] = cycle
+    counts: Counts = field(factory=Counts)
+    _number: int = 0
+    _cutting: int = 0
+    _chance: random.Random = field(init=False)
+    _lengths: dict[object, int] = field(factory=dict)
+
+    def __attrs_post_init__(self) -> None:
+        self._chance = random.Random(self.seed)
+
+    async def run(self, count: int) -> None:
+        """Run so many cycles, some of them at once."""
+        end = self._number + count
+
+        async def some() -> None:
+            while self._number < end:
+                self._number += 1
+                await self._one(self._number)
+
+        async with asyncio.TaskGroup() as group:
+            for _ in range(AT_ONCE):
+                group.create_task(some())
+
+    async def _one(self, number: int) -> None:
+        work = self._chance.choice(WORKS)
+        length = self._lengths.get(work)
+        cut = length is not None and (self.counts.cut + self._cutting) * 3 <= number + 2 * AT_ONCE
+        steps = Suspensions(self._chance.randint(1, length) if cut and length else 0)
+        self._cutting += cut
+        task = asyncio.create_task(steps.of(self.run_one(self.place.url, work, number)), name=f"cycle {number}")
+        with suppress(asyncio.CancelledError):
+            await task
+        self._cutting -= cut
+        if task.cancelled():
+            self.counts.cut += 1
+        elif cut:
+            self.counts.missed += 1
+        else:
+            self.counts.whole += 1
+            self._lengths[work] = steps.count
+            task.result()
+
+
+@define
+class Left:
+    """What is there now that was not there before: by what, how many; and by name what can be named."""
+
+    counts: Counter[str]
+    names: list[str]
+
+    def __bool__(self) -> bool:
+        return bool(+self.counts)
+
+    def __str__(self) -> str:
+        return ", ".join(f"{count} {what}" for what, count in (+self.counts).items()) + f": {self.names[:10]}"
+
+
+@define
+class Before:
+    """What the process and the store hold, to compare with later."""
+
+    place: Place
+    sample: Sample
+    leases: set[str]
+    tasks: set[asyncio.Task[object]]
+
+    @classmethod
+    def now(cls, place: Place) -> Before:
+        return cls(place, Sample.taken(time.monotonic()), place.leases(), asyncio.all_tasks())
+
+    async def left(self, within: float = SETTLING) -> Left:
+        """Return what is still left after `within` seconds; sooner when there is nothing."""
+        deadline = time.monotonic() + within
+        while (left := await self.left_now()) and time.monotonic() < deadline:
+            await asyncio.sleep(0.05)
+        return left
+
+    async def left_now(self) -> Left:
+        """Return what is left."""
+        tasks = [task.get_name() for task in asyncio.all_tasks() - self.tasks - {asyncio.current_task()}]
+        keys, leases = await self.place.keys(), self.place.leases() - self.leases
+        gc.collect()
+        now = Sample.taken(0)
+        counts = Counter({what: getattr(now, what) - getattr(self.sample, what) for what in COUNTED})
+        counts |= {"tasks": len(tasks), "keys": len(keys), "leases": len(leases)}
+        return Left(counts, [*tasks, *keys, *leases])
+
+
+def enough(counts: Counts) -> bool:
+    """Return whether a third was cut."""
+    return counts.cut * 3 >= counts.cut + counts.whole + counts.missed
