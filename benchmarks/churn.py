@@ -15,11 +15,11 @@ import osdisco
 from benchmarks.bare import Bare, bare
 from benchmarks.crew import Member, all_say, crew
 from benchmarks.figures import Figure
-from benchmarks.gate import gate
 from benchmarks.members import extension, record
 from benchmarks.stores import Served, address_of, compact, served
 from osdisco.client import Client
 from osdisco.discovery import DiscoveryService, ExtensionEvent
+from osdisco.testing import ChaosProxy
 
 SEEN = "A registration seen by another process"
 CHURN = "Changes of a large view"
@@ -165,7 +165,7 @@ async def many(kind: str, url: str, effort: Churn) -> list[Figure]:
     """Let a process register many, take the store away from it for three TTLs, and see all return."""
     async with AsyncExitStack() as stack:
         store = await stack.enter_async_context(served(kind, url))
-        way = await stack.enter_async_context(gate(address_of(kind, store.url)))
+        way = await stack.enter_async_context(ChaosProxy(address_of(kind, store.url)))
         client = await stack.enter_async_context(osdisco.connect(url))
         seer = await stack.enter_async_context(DiscoveryService(client))
         there = f"{store.url.replace(address_of(kind, store.url), way.address)}?ttl={effort.ttl:g}s"
@@ -174,12 +174,13 @@ async def many(kind: str, url: str, effort: Churn) -> list[Figure]:
         await member.said()
         await _until_shown(seer, effort.many)
         idle = await _asked_while_idle(store, effort.idle)
-        await way.shut()
+        way.refuse()
+        way.cut()
         await asyncio.sleep(3 * effort.ttl)
         await _until_shown(seer, 0)
         async with _rate(store) as rates:
             begun = time.monotonic()
-            await way.open()
+            way.accept()
             await _until_shown(seer, effort.many)
             back = time.monotonic() - begun
         member.go_on()

@@ -20,12 +20,11 @@ from contextlib import AsyncExitStack, suppress
 from typing import Any, Self
 
 from attrs import define, field
-from relay import Relay
 
 import osdisco
 from osdisco.client import Client
 from osdisco.discovery import DiscoveryService, ExtensionEvent, ExtensionInfo, ExtensionStatus
-from osdisco.testing import Servers
+from osdisco.testing import ChaosProxy, Servers
 from osdisco.testing._stores import in_namespace
 
 GROWTH_MOST = 2 * 2**20
@@ -79,10 +78,10 @@ def descriptors() -> list[int]:
 
 @define(eq=False)
 class Place:
-    """One way to a store, through a relay that can be cut, with somebody who looks all the time."""
+    """One way to a store, through a proxy that can be cut, with somebody who looks all the time."""
 
     url: str
-    relay: Relay
+    proxy: ChaosProxy
     leak: bool
     seer: DiscoveryService = field(init=False)
     heard: int = 0
@@ -105,7 +104,7 @@ class Place:
             services = [await self._started(client, f"geo-{number}-{n}") for n in range(EXTENSIONS)]
             await asyncio.gather(*(service.wait_registered(30) for service in services))
             if number % CUT_EVERY == 0:
-                self.relay.cut()
+                self.proxy.cut()
             for status in (ExtensionStatus.HEALTHY, ExtensionStatus.DEGRADED):
                 await asyncio.gather(*(service.set_status(status) for service in services))
             await asyncio.gather(*(service.wait_registered(30) for service in services))
@@ -131,9 +130,9 @@ async def soak(seconds: float, *, leak: bool) -> list[Sample]:
         async with AsyncExitStack() as stack:
             places = []
             for number, (url, address) in enumerate(ways):
-                relay = await stack.enter_async_context(Relay(address))
-                there = in_namespace(url.replace(address, relay.address), f"soak-{number}-{os.getpid()}")
-                places.append(Place(there, relay, leak))
+                proxy = await stack.enter_async_context(ChaosProxy(address))
+                there = in_namespace(url.replace(address, proxy.address), f"soak-{number}-{os.getpid()}")
+                places.append(Place(there, proxy, leak))
                 await places[-1].begin(stack)
             samples = await _rounds(places, seconds)
             print(f"{len(samples)} rounds after the warm-up, {sum(place.heard for place in places):,} events heard")

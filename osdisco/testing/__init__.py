@@ -7,6 +7,7 @@
   whether one store can have done that; `watch_problems` the same of watches; `linearizable` of any other object
 * real servers: `EtcdContainer`, `ConsulContainer`, `EtcdCluster`, `ConsulCluster` in Docker; `EtcdProcess`,
   `ConsulProcess` without; `Servers` takes what there is
+* a network that fails: `ChaosProxy`, with a `Direction` each way
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from osdisco.testing._weather import Weather
     from osdisco.testing.certs import Certificates, make_certificates
+    from osdisco.testing.chaos import ChaosProxy, Direction
     from osdisco.testing.clock import VirtualClock
     from osdisco.testing.clusters import ConsulCluster, EtcdCluster
     from osdisco.testing.conformance import BackendSuite, Harness, UrlHarness
@@ -35,10 +37,12 @@ __all__ = [
     "ApiError",
     "BackendSuite",
     "Certificates",
+    "ChaosProxy",
     "ConsulCluster",
     "ConsulContainer",
     "ConsulProcess",
     "ConsulServer",
+    "Direction",
     "EtcdCluster",
     "EtcdContainer",
     "EtcdProcess",
@@ -75,10 +79,12 @@ _HOMES = {
     "ApiError": "servers",
     "BackendSuite": "conformance",
     "Certificates": "certs",
+    "ChaosProxy": "chaos",
     "ConsulCluster": "clusters",
     "ConsulContainer": "containers",
     "ConsulProcess": "processes",
     "ConsulServer": "servers",
+    "Direction": "chaos",
     "EtcdCluster": "clusters",
     "EtcdContainer": "containers",
     "EtcdProcess": "processes",

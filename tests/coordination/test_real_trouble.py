@@ -11,40 +11,40 @@ from typing import Any
 import pytest
 from elections import election_of
 from locks import lock_of
-from relay import Relay
 from worlds import Suspensions, connect
 
 from osdisco.backend import ABSENT, Put
 from osdisco.client import Client
 from osdisco.errors import IndeterminateError, LostError, OsdiscoError
 from osdisco.session import SessionState
-from osdisco.testing import Servers
+from osdisco.testing import ChaosProxy, Servers
 from osdisco.testing._stores import in_namespace
 
 REAL = pytest.mark.osdisco("etcd", "etcd+http", "consul")
 
 
 @pytest.fixture
-async def relay(osdisco_url: str) -> AsyncIterator[Relay]:
+async def proxy(osdisco_url: str) -> AsyncIterator[ChaosProxy]:
     """Yield the way to the server, whose answers can be held back."""
-    async with Relay(osdisco_url.partition("://")[2].partition("/")[0]) as relay:
-        yield relay
+    async with ChaosProxy(osdisco_url.partition("://")[2].partition("/")[0]) as proxy:
+        yield proxy
 
 
-async def without_answer(relay: Relay, operation: Awaitable[Any]) -> Any:
+async def without_answer(proxy: ChaosProxy, operation: Awaitable[Any]) -> Any:
     """Do something whose first answers are lost."""
-    relay.hold_answers()
+    proxy.to_client.hold()
     try:
         return await operation
     finally:
-        relay.cut()
+        proxy.cut()
+        proxy.heal()
 
 
 @pytest.fixture
-async def client(osdisco_url: str, relay: Relay) -> AsyncIterator[Client]:
-    """Yield a client whose first way to the server is the relay, and whose second one is always well."""
+async def client(osdisco_url: str, proxy: ChaosProxy) -> AsyncIterator[Client]:
+    """Yield a client whose first way to the server is the proxy, and whose second one is always well."""
     scheme, _, rest = osdisco_url.partition("://")
-    async with connect(f"{scheme}://{relay.address},{rest}", timeout="2s") as client:
+    async with connect(f"{scheme}://{proxy.address},{rest}", timeout="2s") as client:
         await client.shared_session()
         yield client
 
@@ -57,8 +57,10 @@ async def other(osdisco_url: str) -> AsyncIterator[Client]:
 
 
 @REAL
-async def test_a_lock_is_acquired_once_when_the_answer_is_lost(client: Client, other: Client, relay: Relay) -> None:
-    guard = await without_answer(relay, lock_of(client).acquire())
+async def test_a_lock_is_acquired_once_when_the_answer_is_lost(
+    client: Client, other: Client, proxy: ChaosProxy
+) -> None:
+    guard = await without_answer(proxy, lock_of(client).acquire())
     (contender,) = await lock_of(other).contenders()
     assert contender.token == guard.token
     await guard.release()
@@ -66,11 +68,11 @@ async def test_a_lock_is_acquired_once_when_the_answer_is_lost(client: Client, o
 
 @REAL
 async def test_a_guarded_commit_whose_answer_is_lost_is_applied_once_and_told_as_unknown(
-    client: Client, other: Client, relay: Relay
+    client: Client, other: Client, proxy: ChaosProxy
 ) -> None:
     async with lock_of(client) as guard:
         with pytest.raises(IndeterminateError):
-            await without_answer(relay, guard.commit([Put("written", b"1")], {"written": ABSENT}))
+            await without_answer(proxy, guard.commit([Put("written", b"1")], {"written": ABSENT}))
         item = await other.get("written")
         assert item is not None
         assert item.created == item.revision
@@ -78,10 +80,10 @@ async def test_a_guarded_commit_whose_answer_is_lost_is_applied_once_and_told_as
 
 @REAL
 async def test_a_release_whose_answer_is_lost_is_no_loss_and_frees_the_lock(
-    client: Client, other: Client, relay: Relay
+    client: Client, other: Client, proxy: ChaosProxy
 ) -> None:
     guard = await lock_of(client).acquire()
-    await without_answer(relay, guard.release())
+    await without_answer(proxy, guard.release())
     assert await lock_of(other).contenders() == []
     async with lock_of(other).acquire(timeout=1):
         pass
@@ -89,12 +91,12 @@ async def test_a_release_whose_answer_is_lost_is_no_loss_and_frees_the_lock(
 
 @REAL
 async def test_an_election_whose_answers_are_lost_is_won_and_resigned_once(
-    client: Client, other: Client, relay: Relay
+    client: Client, other: Client, proxy: ChaosProxy
 ) -> None:
-    term = await without_answer(relay, election_of(client, candidate_id="c").campaign())
+    term = await without_answer(proxy, election_of(client, candidate_id="c").campaign())
     leader = await election_of(other).leader()
     assert (leader.candidate_id, leader.token) == ("c", term.token)
-    await without_answer(relay, term.resign())
+    await without_answer(proxy, term.resign())
     assert await election_of(other).leader() is None
     async with election_of(other).campaign(1):
         pass

@@ -14,14 +14,13 @@ from typing import Any
 
 import pytest
 from extensions import Diary, History, info, observer, registered, until
-from relay import Relay
 from worlds import World, connect, process_of
 
 from osdisco.backend import WATCH_SILENCE, Delete, Lease, Put
 from osdisco.client import Client
 from osdisco.discovery import DiscoveryService, ExtensionEvent, ExtensionStatus
 from osdisco.errors import DeniedError, TimedOutError
-from osdisco.testing import Servers
+from osdisco.testing import ChaosProxy, Servers
 from osdisco.testing._stores import EtcdServer, in_namespace
 
 ALL = pytest.mark.osdisco("memory", "etcd", "etcd+http", "consul")
@@ -65,8 +64,8 @@ async def test_pain_17_an_expired_token_stops_no_view(forgetful_etcd: EtcdServer
     Broken by: a watch that opens with the token of before (`Auth` without a new login for streams).
     """
     access = forgetful_etcd.access
-    async with Relay(forgetful_etcd.address) as relay:
-        there, direct = (access.url([address], gateway=gateway) for address in (relay.address, forgetful_etcd.address))
+    async with ChaosProxy(forgetful_etcd.address) as proxy:
+        there, direct = (access.url([address], gateway=gateway) for address in (proxy.address, forgetful_etcd.address))
         namespace = f"pain17-{gateway}"
         async with (
             connect(in_namespace(there, namespace)) as viewer,
@@ -76,7 +75,7 @@ async def test_pain_17_an_expired_token_stops_no_view(forgetful_etcd: EtcdServer
             discovery = await registered(client)
             await until(lambda: seer.extensions)
             await asyncio.sleep(2.6)
-            relay.cut()  # the watch must open anew, and the update be sent, both with tokens that are no longer known
+            proxy.cut()  # the watch must open anew, and the update be sent, both with tokens that are no longer known
             await discovery.set_status(HEALTHY)
             await until(lambda: seer.extensions["geo"].status is HEALTHY, 10)
             await seer.stop()
@@ -112,8 +111,8 @@ async def test_pain_18_a_compaction_costs_one_look_and_loses_nothing(world: Worl
 async def test_pain_18_on_etcd(etcd_server: EtcdServer, gateway: bool) -> None:
     """The same, compacted by the server itself."""
     access = etcd_server.access
-    async with Relay(etcd_server.address) as relay:
-        there, direct = (access.url([address], gateway=gateway) for address in (relay.address, etcd_server.address))
+    async with ChaosProxy(etcd_server.address) as proxy:
+        there, direct = (access.url([address], gateway=gateway) for address in (proxy.address, etcd_server.address))
         namespace = f"pain18-{gateway}"
         async with (
             connect(in_namespace(there, namespace)) as viewer,
@@ -123,12 +122,13 @@ async def test_pain_18_on_etcd(etcd_server: EtcdServer, gateway: bool) -> None:
             leaves = await registered(client, "leaves")
             await until(lambda: seer.extensions)
             diary = Diary(seer)
-            relay.freeze()
+            proxy.hold()
             await leaves.stop()
             comes = await registered(client, "comes")
             revision = (await client.commit([Put("compact", b"")]))["compact"]
             await asyncio.to_thread(etcd_server.admin, "POST", "/v3/kv/compaction", {"revision": revision})
-            relay.cut()
+            proxy.cut()
+            proxy.heal()
             await until(lambda: list(seer.extensions) == ["comes"], 10)
             await until(lambda: sorted(diary.lines[1:]) == ["+comes starting", "-leaves starting"])
             await seer.stop()

@@ -8,19 +8,19 @@ from collections.abc import AsyncGenerator
 
 import pytest
 from etcd_rooms import Open, next_change
-from relay import Relay
 
 from osdisco.backend import Batch, Put, Snapshot
 from osdisco.errors import IndeterminateError, OsdiscoError, UnavailableError
+from osdisco.testing import ChaosProxy
 from osdisco.testing._stores import EtcdServer
 from osdisco_etcd import EtcdBackend
 
 
 @pytest.fixture
-async def relay(etcd: EtcdServer) -> AsyncGenerator[Relay, None]:
+async def proxy(etcd: EtcdServer) -> AsyncGenerator[ChaosProxy, None]:
     """Yield the way to the first endpoint of a backend whose second one is the same server, directly."""
-    async with Relay(etcd.address) as relay:
-        yield relay
+    async with ChaosProxy(etcd.address) as proxy:
+        yield proxy
 
 
 async def opened(backend: EtcdBackend, target: str) -> AsyncGenerator[Snapshot | Batch, None]:
@@ -31,12 +31,12 @@ async def opened(backend: EtcdBackend, target: str) -> AsyncGenerator[Snapshot |
 
 
 async def test_a_watch_leaves_a_silent_endpoint_when_a_call_does(
-    relay: Relay, etcd: EtcdServer, open_backend: Open
+    proxy: ChaosProxy, etcd: EtcdServer, open_backend: Open
 ) -> None:
-    backend = open_backend(f"{relay.address},{etcd.address}")
+    backend = open_backend(f"{proxy.address},{etcd.address}")
     lease = await backend.grant(10, timeout=5)
     watch = await opened(backend, "leaves/")
-    relay.freeze()
+    proxy.hold()
     following = asyncio.ensure_future(until_seen(backend, watch))
     began = time.monotonic()
     with pytest.raises(IndeterminateError):
@@ -60,17 +60,17 @@ async def until_seen(backend: EtcdBackend, watch: AsyncGenerator[Snapshot | Batc
 
 
 async def test_a_watch_that_answers_when_it_is_asked_goes_on(
-    relay: Relay, etcd: EtcdServer, open_backend: Open
+    proxy: ChaosProxy, etcd: EtcdServer, open_backend: Open
 ) -> None:
     """Given an endpoint at which one call failed, and nothing else."""
-    backend = open_backend(f"{relay.address},{etcd.address}")
+    backend = open_backend(f"{proxy.address},{etcd.address}")
     watch = await opened(backend, "stays/")
-    relay.hold_answers()
+    proxy.to_client.hold()
     with pytest.raises(OsdiscoError):
         await backend.get("stays/k", timeout=0.2)
     frame = asyncio.ensure_future(anext(watch))
     await asyncio.sleep(0.1)
-    relay.thaw()
+    proxy.heal()
     assert isinstance(await asyncio.wait_for(frame, 2), Batch)
     await backend.commit([Put("stays/k", b"")], {}, timeout=5)
     assert (await next_change(watch)).puts
