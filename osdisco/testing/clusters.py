@@ -7,6 +7,9 @@ The nodes talk to each other on a private network of their own, and clients reac
 loopback. `disconnect` cuts a node off from the others only: clients still reach it, as in the worst of partitions, in
 which a watch on it falls silent. `disconnect(clients=True)` takes its published port away as well: connections of
 clients break and new ones are refused.
+
+Half of that is worse, and so it can be had: `deafen`, `mute`, `cut` from some, `lose` and `throttle` filter the packets
+between the nodes. They need root and nftables on the machine, which must be Docker's own; `packets_problem()` tells.
 """
 
 from __future__ import annotations
@@ -24,6 +27,7 @@ from docker.types import IPAMConfig, IPAMPool
 from testcontainers.core.network import Network
 
 from osdisco.testing._api import ApiError, wait_for
+from osdisco.testing._packets import PacketFilter, packets_problem as packets_problem
 from osdisco.testing._stores import START_SECONDS, Access, ConsulAccess, EtcdAccess
 from osdisco.testing.containers import ConsulContainer, EtcdContainer, ServerContainer
 
@@ -75,8 +79,32 @@ class Node(ServerContainer):
         if clients:
             self._docker_network(_CLIENTS).disconnect(self.get_container_id())
 
+    def deafen(self, *others: Node) -> None:
+        """Let nothing arrive that other nodes send, all of them if none is named; what it sends still does."""
+        self._filter().drop(self._addresses(others), arriving=True, leaving=False)
+
+    def mute(self, *others: Node) -> None:
+        """Let nothing arrive at other nodes that it sends; it still hears them."""
+        self._filter().drop(self._addresses(others), arriving=False, leaving=True)
+
+    def cut(self, *others: Node) -> None:
+        """Cut it off from some nodes in both directions, while each may still reach a third one."""
+        self._filter().drop(self._addresses(others), arriving=True, leaving=True)
+
+    def lose(self, percent: int, *others: Node) -> None:
+        """Lose so many of a hundred packets between it and other nodes, at most 99, in each direction."""
+        chance = f"numgen random mod 100 < {percent}"
+        self._filter().drop(self._addresses(others), arriving=True, leaving=True, matching=chance)
+
+    def throttle(self, kbytes: int, *others: Node) -> None:
+        """Let pass so many thousand bytes a second to other nodes, and as many from them."""
+        rate = f"limit rate over {kbytes} kbytes/second burst {kbytes} kbytes"
+        self._filter().drop(self._addresses(others), arriving=True, leaving=True, matching=rate)
+
     def heal(self) -> None:
-        """Undo `disconnect`."""
+        """Undo what was done to its network."""
+        if packets_problem() is None:
+            self._filter().clear()
         self._connect()
 
     def restore(self) -> None:
@@ -99,6 +127,12 @@ class Node(ServerContainer):
             if name not in connected:
                 self._docker_network(name).connect(self.get_container_id(), ipv4_address=address)
 
+    def _filter(self) -> PacketFilter:
+        return PacketFilter(self.get_wrapped_container())
+
+    def _addresses(self, others: Sequence[Node]) -> list[str]:
+        return [node.place.address for node in others] or self.place.others
+
     def _docker_network(self, name: str) -> Any:
         return self.get_docker_client().client.networks.get(name)
 
@@ -119,7 +153,7 @@ class ConsulNode(Node, ConsulContainer):
     """One Consul server of a cluster."""
 
     def heal(self) -> None:
-        """Undo `disconnect`, and join again at once: Consul itself tries every 30 s."""
+        """Undo what was done to its network, and join again at once: Consul itself tries every 30 s."""
         super().heal()
         for address in self.place.others:
             with suppress(ApiError, OSError):  # that one may be down
