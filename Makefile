@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test lint types suites unit cluster mutants simulate soak leaks bench pictures lock sbom clean
+.PHONY: demo test lint types suites unit cluster faults mutants simulate soak leaks bench pictures lock sbom clean
 
 demo: .venv/.for-demo # the main job, on the store in memory
 	$(BIN)/osdisco demo
@@ -26,6 +26,11 @@ unit: .venv/.for-test # the tests that need no server
 
 cluster: .venv/.for-test # the storms on clusters of three, with what they measured; needs Docker
 	$(BIN)/pytest tests/cluster -rP --show-capture=stdout
+
+faults: .venv/.for-test # every test that holds a fault, FAULTS_ROUNDS times; keeps what passed in docs/reliability.md and .json
+	$(BIN)/python tests/reliability.py --rounds $(FAULTS_ROUNDS) -q
+
+FAULTS_ROUNDS ?= 3
 
 mutants: .venv/.for-test # known mistakes, each of which its test must notice
 	OSDISCO_MUTANT_SEEDS=$(OSDISCO_MUTANT_SEEDS) $(BIN)/python tests/mutants/run.py

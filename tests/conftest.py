@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import logging
+import os
+import random
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
+import reliability
 
 from osdisco.testing.servers import ConsulServer, EtcdServer, Servers
 
@@ -13,12 +17,23 @@ collect_ignore = ["example_backend"]  # a package of its own; tests/testing/test
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Declare the option of `make unit`."""
+    """Declare the options of `make unit` and `make faults`."""
     parser.addoption("--no-servers", action="store_true", help="leave out the tests that need real servers")
+    parser.addoption("--all-faults", action="store_true", help="run all of tests/faults, not a third of it")
+    parser.addoption("--reliability", type=Path, metavar="FILE", help="add to FILE what tests of faults have shown")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Choose the third of tests/faults that is run, one for all processes of the run; count outcomes if asked to."""
+    config.addinivalue_line("markers", "fault(*classes, on=None): holds these classes of docs/reliability.md")
+    os.environ.setdefault("OSDISCO_TEST_FAULTS_SEED", str(random.randrange(2**32)))
+    if (file := config.getoption("--reliability")) and not hasattr(config, "workerinput"):
+        config.pluginmanager.register(reliability.Keeper(file))
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Leave out what needs a real server, if that is wished."""
+    reliability.mark(items)
     if config.getoption("--no-servers"):
         out = [item for item in items if _needs_server(item)]
         items[:] = [item for item in items if item not in out]

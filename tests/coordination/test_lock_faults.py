@@ -181,7 +181,13 @@ async def test_acquiring_at_a_silent_store_ends_in_time(world: World) -> None:
     assert world.keys("lock/") == []
 
 
-@pytest.mark.parametrize("fault", ["outage", "freeze"])
+OUTAGES = [
+    pytest.param("outage", marks=pytest.mark.fault("F1", "F8")),
+    pytest.param("freeze", marks=pytest.mark.fault("F2", "F17")),
+]
+
+
+@pytest.mark.parametrize("fault", OUTAGES)
 async def test_an_outage_within_the_ttl_loses_nobody_and_delays_nobody_for_long(world: World, fault: str) -> None:
     holder, waiter = world.process(), world.process()
     guard = await lock_of(holder).acquire()

@@ -118,6 +118,7 @@ asyncio.run(main())
 
 
 @REAL
+@pytest.mark.fault("F12")
 async def test_who_was_stopped_for_longer_than_its_lease_writes_nothing_any_more(osdisco_url: str) -> None:
     """Case 45."""
     async with (
@@ -140,6 +141,7 @@ async def test_who_was_stopped_for_longer_than_its_lease_writes_nothing_any_more
 
 
 @REAL
+@pytest.mark.fault("F13")
 async def test_a_waiter_that_is_killed_holds_up_its_successor_no_longer_than_its_lease(osdisco_url: str) -> None:
     async with connect(osdisco_url) as client, connect(osdisco_url) as last:
         guard = await lock_of(client).acquire()

@@ -213,6 +213,7 @@ async def crowd(simulation: Simulation) -> None:
     assert simulation.seen["killed"] >= 1, simulation.seen
 
 
+@pytest.mark.fault("F4", "F12", "F13", "F14", "F15", "F16", "F18", "F19")
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("scenario", [mutex, rwlock, semaphore, multilock], ids=lambda scenario: scenario.name)
 def test_whatever_happens(scenario: Scenario, osdisco_simulate: Callable[[Scenario], None]) -> None:

@@ -57,6 +57,7 @@ async def other(osdisco_url: str) -> AsyncIterator[Client]:
 
 
 @REAL
+@pytest.mark.fault("F16")
 async def test_a_lock_is_acquired_once_when_the_answer_is_lost(
     client: Client, other: Client, proxy: ChaosProxy
 ) -> None:
@@ -67,6 +68,7 @@ async def test_a_lock_is_acquired_once_when_the_answer_is_lost(
 
 
 @REAL
+@pytest.mark.fault("F16")
 async def test_a_guarded_commit_whose_answer_is_lost_is_applied_once_and_told_as_unknown(
     client: Client, other: Client, proxy: ChaosProxy
 ) -> None:
@@ -79,6 +81,7 @@ async def test_a_guarded_commit_whose_answer_is_lost_is_applied_once_and_told_as
 
 
 @REAL
+@pytest.mark.fault("F16")
 async def test_a_release_whose_answer_is_lost_is_no_loss_and_frees_the_lock(
     client: Client, other: Client, proxy: ChaosProxy
 ) -> None:
@@ -90,6 +93,7 @@ async def test_a_release_whose_answer_is_lost_is_no_loss_and_frees_the_lock(
 
 
 @REAL
+@pytest.mark.fault("F16")
 async def test_an_election_whose_answers_are_lost_is_won_and_resigned_once(
     client: Client, other: Client, proxy: ChaosProxy
 ) -> None:
@@ -163,6 +167,7 @@ def victim(request: pytest.FixtureRequest, osdisco_servers: Servers) -> Iterator
         yield server, f"{in_namespace(url, 'frozen')}?ttl={TTL}s&timeout=2s"
 
 
+@pytest.mark.fault("F2")
 async def test_a_holder_whose_store_stands_still_is_suspended_then_lost_at_its_own_deadline(
     victim: tuple[Any, str],
 ) -> None:

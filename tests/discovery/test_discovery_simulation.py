@@ -63,6 +63,7 @@ def test_a_first_record_that_comes_after_its_process_was_killed_is_the_newest(se
     run_seed(late_first_record, seed)
 
 
+@pytest.mark.fault("F4", "F12", "F13", "F14", "F15", "F16", "F18", "F19")
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("story", [neighbours, namesakes], ids=lambda story: story.name)
 def test_whatever_happens(osdisco_simulate: Callable[[Scenario], None], story: Scenario) -> None:

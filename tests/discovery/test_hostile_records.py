@@ -164,6 +164,7 @@ def test_there_are_many() -> None:
     assert sum(map(len, BAD.values())) > 200
 
 
+@pytest.mark.fault("F21")
 @pytest.mark.parametrize("kind", BAD)
 async def test_bad_records_are_skipped_and_harm_nobody(
     world: World, kind: str, caplog: pytest.LogCaptureFixture
@@ -259,6 +260,7 @@ def spoilt(record: bytes, chance: random.Random) -> bytes:
     return record
 
 
+@pytest.mark.fault("F21")
 @pytest.mark.osdisco("etcd", "etcd+http", "consul")
 async def test_bad_records_on_real_stores(osdisco_url: str) -> None:
     """A few of each kind; some are larger than a store takes at once."""

@@ -51,6 +51,7 @@ def count_logins(backend: Any) -> list[object]:
     return seen
 
 
+@pytest.mark.fault("F20")
 async def test_a_token_that_expired_is_renewed_once_for_all_who_wait(forgetful: EtcdServer, open_backend: Open) -> None:
     backend = open_backend(forgetful)
     logins = count_logins(backend)
@@ -63,6 +64,7 @@ async def test_a_token_that_expired_is_renewed_once_for_all_who_wait(forgetful: 
     await backend.revoke(lease, timeout=5)
 
 
+@pytest.mark.fault("F20")
 async def test_a_watch_opens_with_an_expired_token(forgetful: EtcdServer, open_backend: Open) -> None:
     backend = open_backend(forgetful)
     revision = (await backend.commit([Put("aw/k", b"1")], {}, timeout=5))["aw/k"]
@@ -72,6 +74,7 @@ async def test_a_watch_opens_with_an_expired_token(forgetful: EtcdServer, open_b
     await watch.aclose()
 
 
+@pytest.mark.fault("F20")
 async def test_a_changed_auth_revision_is_answered_by_one_login(strict: EtcdServer, open_backend: Open) -> None:
     backend = open_backend(strict)
     logins = count_logins(backend)

@@ -117,6 +117,7 @@ async def test_connecting_has_a_time_of_its_own(deaf: str, etcd: EtcdServer, ope
     assert await backend.commit([Put("deaf/k", b"")], {}, timeout=5)
 
 
+@pytest.mark.fault("F2")
 async def test_a_frozen_server(frozen: EtcdServer, etcd: EtcdServer, open_backend: Open) -> None:
     backend = open_backend(f"{frozen.address},{etcd.address}")
     for _ in range(2):
@@ -129,6 +130,7 @@ async def test_a_frozen_server(frozen: EtcdServer, etcd: EtcdServer, open_backen
     assert await backend.get("frozen/other", timeout=5) is None
 
 
+@pytest.mark.fault("F2")
 async def test_a_read_of_a_frozen_server_is_unavailable(frozen: EtcdServer, open_backend: Open) -> None:
     backend = open_backend(frozen.address)
     await backend.get("k", timeout=5)
@@ -141,6 +143,7 @@ async def test_a_read_of_a_frozen_server_is_unavailable(frozen: EtcdServer, open
     assert await backend.get("k", timeout=5) is None
 
 
+@pytest.mark.fault("F2")
 async def test_a_watch_on_a_frozen_server_raises_in_time(
     frozen: EtcdServer, open_backend: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -176,6 +179,7 @@ async def test_an_idle_watch_hears_of_the_server_again_and_again(
     await watch.aclose()
 
 
+@pytest.mark.fault("F1")
 async def test_a_server_that_is_killed_and_comes_back(victim: EtcdServer, open_backend: Open) -> None:
     backend = open_backend(victim.address)
     revision = (await backend.commit([Put("killed/a", b"1")], {}, timeout=5))["killed/a"]

@@ -30,6 +30,7 @@ async def opened(backend: EtcdBackend, target: str) -> AsyncGenerator[Snapshot |
     return watch
 
 
+@pytest.mark.fault("F14")
 async def test_a_watch_leaves_a_silent_endpoint_when_a_call_does(
     proxy: ChaosProxy, etcd: EtcdServer, open_backend: Open
 ) -> None:

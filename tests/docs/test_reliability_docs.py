@@ -1,0 +1,50 @@
+"""docs/reliability.md is what the data says, and the data is of tests that there are."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+import reliability
+from reliability import CANNOT, CLASSES, OPEN, PAGE, ROOT, STORES, Row
+
+ROWS = reliability.read(reliability.DATA)
+
+
+def test_the_page_is_written_from_the_data() -> None:
+    text = PAGE.read_text()
+    assert reliability.with_part(text, reliability.page(ROWS)) == text, "python tests/reliability.py --write"
+
+
+def test_every_row_is_of_a_test_that_holds_its_class() -> None:
+    for row in ROWS:
+        file = row.test.partition("::")[0]
+        assert reliability.exists(row.test), row.test
+        assert row.fault in set(marks((ROOT / file).read_text())), f"{row.test} is not marked with {row.fault}"
+        assert row.cases > 0
+        assert row.passed >= row.cases
+
+
+def test_every_class_is_held_on_each_store_on_which_it_can_happen() -> None:
+    assert not OPEN & CANNOT.keys()
+    cells = {(fault, store) for fault in CLASSES for store in STORES}
+    held = {(row.fault, row.store) for row in ROWS if not row.failed}
+    assert cells - CANNOT.keys() - held <= OPEN
+    assert not [row for row in ROWS if row.failed]
+
+
+def marks(text: str) -> Iterator[str]:
+    """Return the classes that a file's marks name."""
+    for arguments in re.findall(r"\bfault\(([^)]*)\)", text):
+        yield from re.findall(r"\bF\d+\b", arguments)
+
+
+def test_rounds_are_added_and_what_was_run_again_is_replaced() -> None:
+    def row(test: str, passed: int, failed: int = 0) -> Row:
+        return Row("F1", "etcd", test, 2, passed, failed)
+
+    here = "tests/docs/test_reliability_docs.py::test_the_page_is_written_from_the_data"
+    assert reliability.added([row("a", 2)], [row("a", 1, 1), row("b", 2)]) == [row("a", 3, 1), row("b", 2)]
+    assert reliability.replaced([row(here, 2), row("gone", 2)], [row("a", 2)]) == [row(here, 2), row("a", 2)]
+    assert reliability.replaced([row(here, 2)], [row(here, 4)]) == [row(here, 4)]
+    assert "**3/4**" in reliability.page([row("a", 3, 1)])
