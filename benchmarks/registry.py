@@ -67,10 +67,8 @@ def _asked(view: ServiceView, rounds: int, calls: int) -> list[Figure]:
 
 def _followed(view: ServiceView, rounds: int) -> Figure:
     """One change of one instance, decoded, folded and shown, and the endpoints asked for again."""
-    roster = view._roster
-    assert roster is not None
-    assert roster._feed is not None
-    feed, numbers = roster._feed, count()
+    feed, numbers = view._roster._feed, count()
+    assert feed is not None
     items = list(feed.items.values())
 
     def change() -> None:
@@ -114,7 +112,6 @@ async def _memory(client: osdisco.Client) -> Figure:
         gc.collect()
         grown = tracemalloc.get_traced_memory()[0] - before
         tracemalloc.stop()
-        assert view._roster is not None
         assert view._roster._feed is not None
         items = view._roster._feed.items.values()  # in memory they are the store's own, and were not counted
         kept = sum(sys.getsizeof(item) + sys.getsizeof(item.key) + sys.getsizeof(item.value) for item in items)

@@ -135,6 +135,7 @@ if TYPE_CHECKING:
         ServiceDefinition as ServiceDefinition,
         ServiceEndpoint as ServiceEndpoint,
         ServiceEvent as ServiceEvent,
+        ServiceListener as ServiceListener,
         ServiceRegistry as ServiceRegistry,
         ServiceView as ServiceView,
         ServiceWatch as ServiceWatch,
@@ -187,7 +188,7 @@ _HOMES = {
     ),
     "osdisco.metrics": "Metrics OpenTelemetryMetrics PrometheusMetrics",
     "osdisco.registry": (
-        "Registration ServiceDefinition ServiceEndpoint ServiceEvent ServiceRegistry ServiceView "
+        "Registration ServiceDefinition ServiceEndpoint ServiceEvent ServiceListener ServiceRegistry ServiceView "
         "ServiceWatch ViewProtecting ViewProtectionOver"
     ),
     "osdisco.runtime": "Clock Credentials Runtime Secret SystemClock",

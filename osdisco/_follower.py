@@ -117,18 +117,26 @@ class Follower:
         """Start, and wait for the first state as long as one operation may take."""
         self.start()
         try:
+            await self.wait_known()
+        except BaseException:
+            await self.aclose()
+            raise
+        return self
+
+    async def wait_known(self) -> None:
+        """Wait until the store was seen, as long as one operation may take.
+
+        Raises:
+            UnavailableError: it was not, or what else kept it from being seen. DeniedError, ClosedError: at once.
+        """
+        try:
             await self._wait(
                 lambda: self._known or isinstance(self.error, DeniedError), self._connection.options.timeout
             )
-            if not self._known and self.error is not None:
-                raise self.error
-        except BaseException as exc:
-            why = self.error
-            await self.aclose()
-            if isinstance(exc, TimedOutError):
-                raise why or UnavailableError(f"the store did not show {self._target} in time") from None
-            raise
-        return self
+        except TimedOutError:
+            raise self.error or UnavailableError(f"the store did not show {self._target} in time") from None
+        if not self._known and self.error is not None:
+            raise self.error
 
     async def _wait(self, done: Callable[[], object], timeout: float | None) -> None:
         def closed_or_done() -> object:

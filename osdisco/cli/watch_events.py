@@ -15,7 +15,15 @@ from osdisco.cli._settings import Command, Settings
 from osdisco.cli._stdout import while_read
 from osdisco.cli._text import rough
 from osdisco.client import Client
-from osdisco.discovery import DiscoveryService, ExtensionEvent, Superseded, ViewFresh, ViewStale
+from osdisco.discovery import (
+    DiscoveryService,
+    ExtensionEvent,
+    Superseded,
+    ViewFresh,
+    ViewProtecting,
+    ViewProtectionOver,
+    ViewStale,
+)
 
 
 @click.command(name="watch-events", cls=Command)
@@ -43,8 +51,8 @@ def watch_events(settings: Settings, /, **wanted: Any) -> None:
 async def _follow(client: Client, discovery: DiscoveryService, meant: Filter, settings: Settings) -> None:
     async with discovery.events() as events:
         async for event in events:
-            if isinstance(event, Superseded):
-                continue  # only who has an extension is told so
+            if isinstance(event, Superseded | ViewProtecting | ViewProtectionOver):
+                continue  # only who has an extension, or protects its view, is told so
             if not isinstance(event, ExtensionEvent) or any(map(meant, filter(None, (event.old, event.new)))):
                 tell = _document if settings.json else _line
                 tell(event, client.runtime.clock.wall())

@@ -2,7 +2,14 @@
 
 from osdisco.discovery._watching import CheckState, CheckStatus
 from osdisco.discovery.checks import Check, CheckFailedError, FunctionCheck, HttpCheck, PolledCheck, TcpCheck, TtlCheck
-from osdisco.discovery.events import ExtensionEvent, Superseded, ViewFresh, ViewStale
+from osdisco.discovery.events import (
+    ExtensionEvent,
+    Superseded,
+    ViewFresh,
+    ViewProtecting,
+    ViewProtectionOver,
+    ViewStale,
+)
 from osdisco.discovery.extension import EndpointInfo, ExtensionInfo, ExtensionStatus
 from osdisco.discovery.extensions import Extensions
 from osdisco.discovery.findings import Finding, Findings, FindingState
@@ -41,5 +48,7 @@ __all__ = [
     "TcpCheck",
     "TtlCheck",
     "ViewFresh",
+    "ViewProtecting",
+    "ViewProtectionOver",
     "ViewStale",
 ]

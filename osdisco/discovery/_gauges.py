@@ -14,12 +14,12 @@ from osdisco.metrics._hooks import Sample
 
 if TYPE_CHECKING:
     from osdisco.discovery.publication import Publishers
-    from osdisco.discovery.registrar import Registrar
+    from osdisco.discovery.registrar import ExtensionRegistrar
     from osdisco.discovery.service import DiscoveryService
 
 
 def gauges(
-    namespace: str, service: DiscoveryService, registrar: Registrar | None, publishers: Publishers
+    namespace: str, service: DiscoveryService, registrar: ExtensionRegistrar | None, publishers: Publishers
 ) -> Iterator[Sample]:
     """Yield how the view is, and how this process's own extension."""
     extensions = service.extensions

@@ -1,63 +1,80 @@
-"""This process's extension, as it should stand in the store, and what may."""
+"""What this process registers: a record as it should stand in the store, and what may."""
 
 from __future__ import annotations
 
+from abc import abstractmethod
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Final, Protocol, TypeVar
+
 from attrs import evolve
 
-from osdisco._follower import Follower
 from osdisco._keeper import Keeper
 from osdisco._records import decode, encode
 from osdisco._signal import Signal
 from osdisco.client import Client
+from osdisco.discovery._roster import Roster
 from osdisco.discovery.extension import ExtensionInfo, ExtensionStatus
 from osdisco.discovery.health import worse
 from osdisco.discovery.registration import PREFIX, Registration
-from osdisco.discovery.table import Folded
-from osdisco.errors import DiscoveryError, RecordError
+from osdisco.errors import DiscoveryError, RecordError, TimedOutError
 
 HEALTHY, STOPPING = ExtensionStatus.HEALTHY, ExtensionStatus.STOPPING
 
 
-class Registrar(Keeper[ExtensionInfo]):
-    """One extension's registration: its status is the worse of what it says itself and what its checks say.
+class Stated(Protocol):
+    """A record that says how it is. It is of attrs."""
+
+    @property
+    def status(self) -> ExtensionStatus:
+        """How it is."""
+
+
+R = TypeVar("R", bound=Stated)
+
+
+class Registrar(Keeper[R]):
+    """One registration: its status is the worse of what it says itself and what its checks say.
 
     Args:
-        checked: whether there are checks, which say STARTING at first. STARTING from the extension itself then only
-            means that it has said nothing yet.
+        what: it is called in errors.
+        said: what it says of itself.
+        place: its segments, the id last.
+        checked: whether there are checks, which say STARTING at first.
 
     Raises:
-        DiscoveryError: the extension holds what cannot be registered.
+        DiscoveryError: it holds what cannot be registered.
     """
 
     def __init__(
-        self, client: Client, extension: ExtensionInfo, view: Follower, changed: Signal, *, checked: bool = False
+        self, client: Client, roster: Roster[R], changed: Signal, what: str, said: R, *place: str, checked: bool = False
     ) -> None:
-        _check(extension)
-        super().__init__(client, view, changed, PREFIX, extension.id)
-        self.said = extension
-        self._health = HEALTHY
-        if checked:
-            self._health = ExtensionStatus.STARTING
-            self.said = evolve(extension, status=HEALTHY) if extension.status is self._health else extension
+        self._check(said)
+        super().__init__(client, roster, changed, *place)
+        self.said = said
+        self._what: Final = what
+        self._roster: Final = roster
+        self._health = ExtensionStatus.STARTING if checked else HEALTHY
         self.desired = self._settled()
         self._ending = False
 
-    def desire(self, extension: ExtensionInfo) -> None:
-        """Take what the extension says of itself. Raises DiscoveryError, rather now than later to nobody."""
-        if self.superseded:
-            raise DiscoveryError(
-                f"the extension {extension.id!a} was registered anew by another process; this one is out"
-            )
+    @abstractmethod
+    def _check(self, said: R) -> None:
+        """Refuse now what no reader would take. Raises DiscoveryError."""
+
+    def desire(self, said: R) -> None:
+        """Take what it says of itself. Raises DiscoveryError, rather now than later to nobody."""
+        self._check_not_superseded()
         if self._ending:
-            raise DiscoveryError(f"the extension {extension.id!a} is leaving: it stays as it is, STOPPING")
-        if self.said.status is STOPPING is not extension.status:
-            raise DiscoveryError(f"the extension {extension.id!a} is STOPPING, and that is final; register it anew")
-        _check(extension)
-        self.said = extension
+            raise DiscoveryError(f"{self._what} is leaving: it stays as it is, STOPPING")
+        if self.said.status is STOPPING is not said.status:
+            raise DiscoveryError(f"{self._what} is STOPPING, and that is final; register it anew")
+        self._check(said)
+        self.said = said
         self._settle()
 
     def assess(self, health: ExtensionStatus) -> None:
-        """Take what the checks say. It hides nothing worse that the extension said itself."""
+        """Take what the checks say. It hides nothing worse that was said."""
         self._health = health
         self._settle()
 
@@ -65,17 +82,54 @@ class Registrar(Keeper[ExtensionInfo]):
         self.desired = self._settled()
         self._changed.fire()
 
-    def _settled(self) -> ExtensionInfo:
-        return evolve(self.said, status=worse(self.said.status, self._health))
+    def _settled(self) -> R:
+        return _as(self.said, worse(self.said.status, self._health))
 
-    def look(self, table: Folded[ExtensionInfo]) -> None:
+    def look(self) -> None:
         """Find out whether another process has the id by now."""
-        self.yield_to(table.rival(self.desired.id, self.ours))
+        self.yield_to(self._roster.table.rival(self._place[-1], self.ours))
+        self._changed.fire()
+
+    def _check_not_superseded(self) -> None:
+        if self.superseded:
+            raise DiscoveryError(f"{self._what} was registered anew by another process; this one is out")
+
+    async def wait_registered(self, timeout: float | None, check: Callable[[], None]) -> None:
+        """Wait until the latest record stands in the store.
+
+        Args:
+            check: raises when it is not to be waited for any more.
+
+        Raises:
+            TimedOutError: after `timeout` seconds, saying why.
+            DiscoveryError: another process registered the id later.
+            ClosedError: the client was closed.
+        """
+
+        def done() -> bool:
+            check()
+            self._client._connection.check_open()
+            self._check_not_superseded()
+            return self.registered
+
+        try:
+            await self._changed.wait_for(done, timeout)
+        except TimeoutError:
+            raise TimedOutError(f"not registered within {timeout} s: {self.error or 'the store is slow'}") from None
+
+    async def wait_published(self, check: Callable[[], None]) -> None:
+        """Wait until what was desired last stands, at most as long as one operation may take.
+
+        While it is not registered nobody could say for how long, and it is not waited for.
+        """
+        if self.session is not None:
+            with suppress(TimedOutError):
+                await self.wait_registered(self._client.options.timeout, check)
 
     def announce_end(self) -> None:
         """Let it be STOPPING from now on, whatever others want it to be."""
         self._ending = True
-        self.said = evolve(self.said, status=STOPPING)
+        self.said = _as(self.said, STOPPING)
         self._settle()
 
     async def leave(self) -> None:
@@ -83,13 +137,33 @@ class Registrar(Keeper[ExtensionInfo]):
         self.announce_end()
         await super().leave()
 
+
+def _as(record: R, status: ExtensionStatus) -> R:
+    return evolve(record, status=status)  # type: ignore[misc]
+
+
+class ExtensionRegistrar(Registrar[ExtensionInfo]):
+    """One extension's registration. With checks, STARTING from itself only means that it has said nothing yet."""
+
+    def __init__(
+        self,
+        client: Client,
+        roster: Roster[ExtensionInfo],
+        changed: Signal,
+        extension: ExtensionInfo,
+        *,
+        checked: bool = False,
+    ) -> None:
+        silent = checked and extension.status is ExtensionStatus.STARTING
+        said = evolve(extension, status=HEALTHY) if silent else extension
+        what = f"the extension {extension.id!a}"
+        super().__init__(client, roster, changed, what, said, PREFIX, extension.id, checked=checked)
+
+    def _check(self, said: ExtensionInfo) -> None:
+        try:
+            decode(encode(Registration(said, 2**63)), Registration)
+        except (RecordError, AttributeError) as exc:
+            raise DiscoveryError(f"the extension {said.id!a} cannot be registered: {exc}") from exc
+
     def _record(self, desired: ExtensionInfo) -> bytes:
         return encode(Registration(desired, self.mark))
-
-
-def _check(extension: ExtensionInfo) -> None:
-    """Refuse now what no reader would take."""
-    try:
-        decode(encode(Registration(extension, 2**63)), Registration)
-    except (RecordError, AttributeError) as exc:
-        raise DiscoveryError(f"the extension {extension.id!a} cannot be registered: {exc}") from exc

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import AsyncExitStack, suppress
+from contextlib import AsyncExitStack
 from functools import partial
 from types import TracebackType
 from typing import Any, Self
@@ -14,18 +14,20 @@ from osdisco._guard import checked_share, checked_window
 from osdisco._signal import Signal
 from osdisco.client import Client
 from osdisco.discovery._gauges import gauges
+from osdisco.discovery._iterating import Events
 from osdisco.discovery._prober import Prober
+from osdisco.discovery._telling import Audience, Backlog, Listener
 from osdisco.discovery.checks import Check
-from osdisco.discovery.events import Backlog, Events, ExtensionEvent, Superseded, ViewEvent
+from osdisco.discovery.events import ExtensionEvent, Single, Superseded
 from osdisco.discovery.extension import ExtensionInfo, ExtensionStatus
-from osdisco.discovery.extensions import Extensions, Pair
+from osdisco.discovery.extensions import Extensions
 from osdisco.discovery.findings import Findings
 from osdisco.discovery.health import Health, Monitor
 from osdisco.discovery.leaving import Drain, InFlight, Leaving
-from osdisco.discovery.listeners import Dispatcher, Listener
+from osdisco.discovery.listeners import MANNERS
 from osdisco.discovery.probing import Probing
 from osdisco.discovery.publication import Publication, Publishers
-from osdisco.discovery.registrar import Registrar
+from osdisco.discovery.registrar import ExtensionRegistrar
 from osdisco.discovery.registration import fold
 from osdisco.errors import ClosedError, DiscoveryError, OsdiscoError, TimedOutError
 
@@ -66,16 +68,17 @@ class DiscoveryService:
         self._changed = Signal()
         share, window = checked_share(protection), checked_window(protection_window, client.options.ttl)
         self._extensions = Extensions._of(client, share, window)
-        self._view = self._extensions._follower
-        self._dispatcher = Dispatcher(client._connection.supervisor)
+        self._view = self._extensions._roster
+        self._audience = Audience(client._connection.supervisor, MANNERS)
         self._monitor = Monitor(checks, client.runtime, client._connection.supervisor, self._assess)
-        self._registrar: Registrar | None = None
+        self._registrar: ExtensionRegistrar | None = None
         if extension is not None:
             checked = len(self.health) > 0
-            self._registrar = Registrar(client, extension, self._view, self._changed, checked=checked)
+            self._registrar = ExtensionRegistrar(client, self._view, self._changed, extension, checked=checked)
+            self._registrar.on_superseded = self._on_superseded
         elif self.health:
             raise DiscoveryError("checks are of the own extension; give an ExtensionInfo, too")
-        self._looking = _Looking(self._extensions, self._dispatcher, self._registrar, self._changed)
+        self._looking = _Looking(self._audience)
         self._findings = Findings(client)
         self._prober: Prober | None = None
         if probing is not None:
@@ -89,7 +92,7 @@ class DiscoveryService:
         self._unfollow: Callable[[], None] = lambda: None
 
     @property
-    def _own(self) -> Registrar:
+    def _own(self) -> ExtensionRegistrar:
         if self._registrar is None:
             raise DiscoveryError("this DiscoveryService only observes; give it an ExtensionInfo to register")
         return self._registrar
@@ -156,9 +159,10 @@ class DiscoveryService:
             raise ClosedError("a DiscoveryService is started once; make a new one")
         if not self._started:
             self._started = True
-            if self._dispatcher.needed or self._prober is not None:
+            if self._audience.needed or self._prober is not None:
                 self._extensions._hear(self._looking)
-            self._extensions._attend(self._looking, None if self._registrar is None else self._registrar.desired.id)
+            self._extensions._attend(self._looking)
+            self._view.attend(self._own_id, self._look)
             namespace = self._client._keys.root.rstrip("/")
             self._unfollow = self._client.runtime.metrics.follow(
                 partial(gauges, namespace, self, self._registrar, self._publishers)
@@ -188,14 +192,28 @@ class DiscoveryService:
         self._unfollow()
         async with AsyncExitStack() as ending:  # each has its end, whatever becomes of those before
             ending.callback(self._is_closed)
+            ending.push_async_callback(self._view.forgo, self._own_id, self._look)
             ending.push_async_callback(self._extensions._forgo, self._looking)
-            ending.push_async_callback(self._dispatcher.aclose)
+            ending.push_async_callback(self._audience.aclose)
             ending.push_async_callback(self._findings._follower.aclose)
             if self._prober is not None:
                 ending.push_async_callback(self._prober.aclose)
             ending.push_async_callback(self._monitor.aclose)
             ending.push_async_callback(self._publishers.stop)
             await self._leaving.leave()
+
+    @property
+    def _own_id(self) -> str | None:
+        return None if self._registrar is None else self._registrar.desired.id
+
+    def _look(self) -> None:
+        """Take a change at the own id, or of all that is known."""
+        if self._registrar is not None:
+            self._registrar.look()
+        self._changed.fire()
+
+    def _on_superseded(self) -> None:
+        self._audience.put(Superseded(self._view.table[self._own.desired.id]))
 
     def _is_closed(self) -> None:
         self._closed = True
@@ -216,31 +234,21 @@ class DiscoveryService:
             TimedOutError: after `timeout` seconds.
             DiscoveryError: it only observes, or another process registered the id later.
         """
-        own = self._own
-
-        def done() -> bool:
-            if own.superseded:
-                raise DiscoveryError(f"the extension {own.desired.id!a} was registered anew by another process")
-            return own.registered
-
-        await self._wait(done, timeout, "not registered", lambda: own.error)
+        await self._own.wait_registered(timeout, self._check_not_stopped)
 
     async def wait_known(self, timeout: float | None = None) -> None:
         """Wait until the store was seen once. Raises TimedOutError after `timeout` seconds."""
-        await self._wait(lambda: self._view.known, timeout, "the store was not reached", lambda: self._view.error)
 
-    async def _wait(
-        self, done: Callable[[], bool], timeout: float | None, what: str, why: Callable[[], OsdiscoError | None]
-    ) -> None:
-        def done_or_stopped() -> bool:
+        def known() -> bool:
             self._check_not_stopped()
             self._client._connection.check_open()
-            return done()
+            return self._view.known
 
         try:
-            await self._changed.wait_for(done_or_stopped, timeout)
+            await self._changed.wait_for(known, timeout)
         except TimeoutError:
-            raise TimedOutError(f"{what} within {timeout} s: {why() or 'the store is slow'}") from None
+            why = self._view.error or "the store is slow"
+            raise TimedOutError(f"the store was not reached within {timeout} s: {why}") from None
 
     async def set_status(self, status: ExtensionStatus) -> None:
         """Say how the own extension is. STOPPING is final.
@@ -266,15 +274,13 @@ class DiscoveryService:
 
     async def _desire(self, extension: ExtensionInfo) -> None:
         self._own.desire(extension)
-        if self._own.session is not None:  # else it is not registered at present, and nobody could say for how long
-            with suppress(TimedOutError):
-                await self.wait_registered(self._client.options.timeout)
+        await self._own.wait_published(self._check_not_stopped)
 
     async def discover_extensions(self) -> list[ExtensionInfo]:
         """Ask the store which extensions there are. Linearizable."""
         client, asked = self._client, self._client.runtime.clock.wall()
         client._connection.check_open()
-        snapshot = await client._connection.scan(self._extensions._table.target)
+        snapshot = await client._connection.scan(self._view.table.target)
         return list(fold(client._keys, snapshot, asked).values())
 
     def find_by_capability(self, capability: str) -> list[ExtensionInfo]:
@@ -301,9 +307,10 @@ class DiscoveryService:
         )
 
     def events(self) -> Events:
-        """Return `async with` around an iterator of ExtensionEvent, ViewStale, ViewFresh and Superseded.
+        """Return `async with` around an iterator of ExtensionEvent and Superseded, and of events of the view.
 
-        Subscribed at entry: what is there comes first, as extensions that appear. It ends when the service stops.
+        Those are ViewStale, ViewFresh, ViewProtecting and ViewProtectionOver. Subscribed at entry: what is there comes
+        first, as extensions that appear. It ends when the service stops.
         """
         return Events(self._subscribe)
 
@@ -313,59 +320,34 @@ class DiscoveryService:
         It runs on a task of its own, in order; when it fails this is logged. Returns a function that removes it.
         """
         self._check_not_stopped()
-        return self._subscribe(self._dispatcher.add(listener))
+        return self._subscribe(self._audience.add(listener))
 
     def _check_not_stopped(self) -> None:
         if self._stopped:
             raise ClosedError("this DiscoveryService was stopped")
 
-    def _subscribe(self, backlog: Backlog) -> Callable[[], None]:
+    def _subscribe(self, backlog: Backlog[ExtensionEvent]) -> Callable[[], None]:
         self._check_not_stopped()
-        if self._started:  # else it is told with all the others, then
-            self._extensions._hear(self._looking)
-            if present := [ExtensionEvent(old=None, new=extension) for extension in self._extensions.values()]:
-                backlog.put(present)
-            if self._extensions._staleness.stale:
-                backlog.put(self._extensions._stale())
-        return self._dispatcher.follow(backlog)
+        if not self._started:  # it is told with all the others, then
+            return self._audience.follow(backlog)
+        self._extensions._hear(self._looking)
+        return self._audience.follow(backlog, self._extensions._present())
 
 
 class _Looking:
     """What a service does with what its view tells."""
 
-    def __init__(
-        self, extensions: Extensions, dispatcher: Dispatcher, registrar: Registrar | None, changed: Signal
-    ) -> None:
+    def __init__(self, audience: Audience[ExtensionEvent]) -> None:
         self.prober: Prober | None = None
-        self._extensions = extensions
-        self._dispatcher = dispatcher
-        self._registrar = registrar
-        self._changed = changed
-        if registrar is not None:
-            registrar.on_superseded = partial(self._on_superseded, registrar)
+        self._audience = audience
 
-    def on_pairs(self, pairs: Sequence[Pair]) -> None:
-        """Take a change of the view."""
-        if self._dispatcher.needed:
-            self._dispatcher.tell([ExtensionEvent(old, new) for old, new in pairs])
-        if self.prober is not None:
-            self.prober.look(one.id for pair in pairs for one in pair if one is not None)
+    def put(self, told: Sequence[ExtensionEvent] | Single) -> None:
+        """Take changes that came at once, or one event of the view."""
+        self._audience.put(told)
+        if self.prober is not None and not isinstance(told, Single):
+            self.prober.look(event.id for event in told)
 
-    def on_own(self) -> None:
-        """Take a change at the own id."""
-        if self._registrar is not None:
-            self._registrar.look(self._extensions._table)
-        self._changed.fire()
-
-    def _on_superseded(self, own: Registrar) -> None:
-        self._dispatcher.tell(Superseded(self._extensions._table[own.desired.id]))
-
-    def on_staleness(self, event: ViewEvent) -> None:
-        """Learn that the view is stale, or fresh again."""
-        self._dispatcher.tell(event)
-        self._changed.fire()  # a record that was put meanwhile may be missing in what is shown now
-
-    def on_closed(self) -> None:
-        """Let nobody wait for what never comes."""
-        self._dispatcher.close()
-        self._changed.fire()
+    def end(self, error: OsdiscoError) -> None:
+        """Let nobody wait for what never comes, when the client was closed. A loss of permission is bridged."""
+        if isinstance(error, ClosedError):
+            self._audience.close()

@@ -56,6 +56,12 @@ REGISTERED: Final = Metric(
     "1 while the latest record of this process's extension stands in the store.",
     ("namespace", "extension"),
 )
+SERVICE_REGISTERED: Final = Metric(
+    "osdisco_service_registered",
+    _G,
+    "1 while the latest record of this process's instance of a service stands in the store.",
+    ("namespace", "service", "endpoint"),
+)
 CHECK: Final = Metric(
     "osdisco_check", _G, "1 for the state that a check of this extension is in.", ("namespace", "check", "state")
 )
@@ -93,6 +99,7 @@ METRICS: Final = (
     SERVICE_STALE,
     SERVICE_PROTECTING,
     REGISTERED,
+    SERVICE_REGISTERED,
     CHECK,
     REGISTRATIONS,
     SESSIONS,

@@ -19,6 +19,8 @@ from osdisco._feed import Change
 from osdisco._keys import Keyspace
 from osdisco._records import RECORD_MAX, decode, finite, no_constant
 from osdisco.backend import Snapshot
+from osdisco.client import Client
+from osdisco.discovery._roster import Roster
 from osdisco.discovery.extension import ExtensionStatus
 from osdisco.discovery.table import Folded, Kind
 from osdisco.errors import DiscoveryError
@@ -60,6 +62,11 @@ def read(value: bytes) -> tuple[ServiceEndpoint, int]:
 
 
 SERVICES: Final = Kind("service endpoint", read, lambda endpoint: endpoint.extension_id)
+
+
+def roster_of(client: Client, service: str) -> Roster[ServiceEndpoint]:
+    """Return the live table of a service. Raises InvalidNameError."""
+    return Roster.of(client, lambda _: SERVICES, PREFIX, service)
 
 
 def table_of(keys: Keyspace, service: str) -> Folded[ServiceEndpoint]:

@@ -13,7 +13,6 @@ from osdisco.discovery.leaving import Drain
 from osdisco.registry.definition import ServiceDefinition, ServiceEndpoint
 from osdisco.registry.record import fold, table_of
 from osdisco.registry.registration import Registration
-from osdisco.registry.roster import Rosters
 from osdisco.registry.view import ServiceView
 from osdisco.registry.watch import ServiceWatch
 
@@ -38,7 +37,6 @@ class ServiceRegistry:
         self, client: Client, *, protection: float = PROTECTION, protection_window: float | None = None
     ) -> None:
         self._client = client
-        self._rosters = Rosters(client)
         self._share = checked_share(protection)
         self._window = checked_window(protection_window, client.options.ttl)
 
@@ -64,7 +62,7 @@ class ServiceRegistry:
             DiscoveryError: naming the field that cannot be registered. InvalidNameError: names too long for a key.
             ConfigError: two checks of one name, or something that is no check.
         """
-        return Registration(self._rosters, definition, status, checks, drain)
+        return Registration(self._client, definition, status, checks, drain)
 
     async def get_endpoints(self, service: str, *, timeout: float | None = None) -> list[ServiceEndpoint]:
         """Ask the store which endpoints a service has, of all statuses, by id. Linearizable, and never protected.
@@ -87,8 +85,7 @@ class ServiceRegistry:
         share = self._share if protection is None else checked_share(protection)
         ttl = self._client.options.ttl
         window = self._window if protection_window is None else checked_window(protection_window, ttl)
-        table_of(self._client._keys, service)
-        return ServiceView(self._rosters, service, share, window)
+        return ServiceView(self._client, service, share, window)
 
     def watch(
         self, service: str, *, protection: float | None = None, protection_window: float | None = None

@@ -25,7 +25,7 @@ async def test_a_stop_that_is_cancelled_in_the_middle_is_a_stop_all_the_same(wor
         await discovery.stop()
     assert stopped == ["publishers"]
     await asyncio.wait_for(discovery.stop(), 1)
-    assert not discovery._extensions._onlookers
+    assert not discovery._view.users
 
 
 @pytest.mark.parametrize("what", ["wait_registered", "wait_known"])
@@ -46,7 +46,7 @@ async def test_who_looks_again_after_an_outage_in_which_nobody_looked_is_told_of
     view = first.extensions  # keeps it
     client.backend.faults.outage()
     await asyncio.sleep(30)
-    assert view._staleness.stale
+    assert view._roster.staleness.stale
     await first.stop()
     client.backend.faults.clear()
     again = DiscoveryService(client)

@@ -104,7 +104,7 @@ async def test_pain_18_a_compaction_costs_one_look_and_loses_nothing(world: Worl
     await until(lambda: "comes" in seer.extensions, 10)
     await asyncio.sleep(30)
     assert viewer.backend.calls["watch"] - opened <= 1
-    assert diary.lines[2:] == ["+comes starting", "-leaves starting", "stays starting>healthy"]
+    assert diary.lines[2:] == ["-leaves starting", "stays starting>healthy", "+comes starting"]
 
 
 @pytest.mark.parametrize(

@@ -17,8 +17,9 @@ from osdisco.discovery import (
     Superseded,
     ViewFresh,
     ViewStale,
-    events,
+    _telling,
 )
+from osdisco.discovery._iterating import Events
 from osdisco.errors import ClosedError, DiscoveryError
 
 HEALTHY = ExtensionStatus.HEALTHY
@@ -30,7 +31,7 @@ def short(event: object) -> str:
     return f"{'+' if event.old is None else '-' if event.new is None else '='}{event.extension.id}"
 
 
-async def taken(told: events.Events, seconds: float = 1.0) -> list[str]:
+async def taken(told: Events, seconds: float = 1.0) -> list[str]:
     """Return what comes within some seconds."""
     shorts: list[str] = []
     try:
@@ -99,7 +100,7 @@ async def test_they_are_entered_once_and_before_they_are_read(world: World) -> N
 
 
 async def test_who_is_slow_is_told_the_difference(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(events, "PENDING_MAX", 10)
+    monkeypatch.setattr(_telling, "PENDING_MAX", 10)
     seer = await observer(world.process())
     discovery = await registered(world.process(), "a")
     await until(lambda: seer.extensions)
@@ -214,8 +215,8 @@ async def test_listeners_are_told_too(world: World) -> None:
 
 
 def test_merging_keeps_the_last_that_was_told_of_the_view(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(events, "PENDING_MAX", 2)
-    backlog = events.Backlog()
+    monkeypatch.setattr(_telling, "PENDING_MAX", 2)
+    backlog = _telling.Backlog[ExtensionEvent]()
     a, b = info("a"), info("b")
     stale, fresh = ViewStale(1.0, "away"), ViewFresh(1.0)
     gone = Superseded(b)

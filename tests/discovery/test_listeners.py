@@ -10,7 +10,7 @@ import pytest
 from extensions import Diary, info, observer, registered, until
 from worlds import World
 
-from osdisco.discovery import DiscoveryListener, ExtensionEvent, ExtensionInfo, ExtensionStatus, events
+from osdisco.discovery import DiscoveryListener, ExtensionEvent, ExtensionInfo, ExtensionStatus, _telling
 from osdisco.errors import ConfigError
 
 HEALTHY, DEGRADED = ExtensionStatus.HEALTHY, ExtensionStatus.DEGRADED
@@ -129,7 +129,7 @@ async def test_a_listener_that_hangs_holds_nobody_and_no_more_than_it_must(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What it has not been told is merged: it is told the difference when it comes back."""
-    monkeypatch.setattr(events, "PENDING_MAX", 10)
+    monkeypatch.setattr(_telling, "PENDING_MAX", 10)
     told: list[ExtensionEvent] = []
     free = asyncio.Event()
 
@@ -146,7 +146,7 @@ async def test_a_listener_that_hangs_holds_nobody_and_no_more_than_it_must(
         await discovery.update(version=f"1.{number}")
         await discovery.wait_registered(5)
     await asyncio.sleep(1)
-    (backlog,) = seer._dispatcher._backlogs
+    (backlog,) = seer._audience._backlogs
     assert len(backlog) <= 11
     free.set()
     await until(lambda: told[-1].new is not None and told[-1].new.version == "1.49")
@@ -159,7 +159,7 @@ async def test_a_listener_that_hangs_holds_nobody_and_no_more_than_it_must(
 def test_merging_keeps_what_was_before_and_what_is_after() -> None:
     a, a2, b, c = info("a"), info("a", version="2"), info("b"), info("c")
     event = ExtensionEvent
-    merged = events.merge(
+    merged = _telling.merge(
         [
             [event(None, a), event(b, None)],
             [event(a, a2), event(c, None)],
@@ -179,7 +179,7 @@ async def test_a_removed_listener_hears_no_more(world: World) -> None:
     await registered(world.process(), "b")
     await asyncio.sleep(1)
     assert diary.lines == ["+a starting"]
-    assert not seer._dispatcher._tasks
+    assert not seer._audience._tasks
 
 
 async def test_a_listener_may_remove_itself_and_finish(world: World) -> None:

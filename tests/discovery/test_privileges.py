@@ -126,7 +126,7 @@ async def test_they_are_enough_for_discovery_and_the_registry(connect: Connect) 
             await discovery.wait_registered(10)
             assert await seer.discover_extensions() == [discovery.extension]
             await discovery.set_status(ExtensionStatus.DEGRADED)
-            await until(lambda: seer.extensions["geo-1"].status is ExtensionStatus.DEGRADED)
+            await until(lambda: [one.status for one in seer.extensions.values()] == [ExtensionStatus.DEGRADED])
             registry = ServiceRegistry(client)
             async with registry.register(ServiceDefinition(name="geo", version="1", address="10.0.0.7:9700")):
                 await ServiceRegistry(other).get_endpoints("geo")

@@ -78,7 +78,7 @@ def seen(area: Area, classes: list[type]) -> Iterator[set[Name]]:
         for cls in classes:
             patch.setattr(cls, "__getattribute__", getting(public(cls)), raising=False)
         yield names
-    names.update(_defined(area))
+    names.update(_defined(area, classes))
     names.update(_of_classes(area, classes))
 
 
@@ -101,13 +101,15 @@ def _named(node: ast.AST) -> Iterator[tuple[str, str]]:
         yield from ((ast.unparse(node.cls), name) for name in node.kwd_attrs)
 
 
-def _defined(area: Area) -> Iterator[Name]:
+def _defined(area: Area, classes: list[type]) -> Iterator[Name]:
     """Return what is defined in classes that the examples derive: the library uses it."""
+    owners = {cls.__name__: public(cls) for cls in classes}
     for example in area.examples:
         for node in ast.walk(example.tree()):
             if isinstance(node, ast.ClassDef):
                 names = [name for part in node.body for name in _names(part)]
-                yield from ((ast.unparse(base), name) for name in names for base in node.bases)
+                for base in map(ast.unparse, node.bases):
+                    yield from ((owner.__name__, name) for name in names if (owner := owners.get(base, {}).get(name)))
 
 
 def _names(part: ast.stmt) -> list[str]:

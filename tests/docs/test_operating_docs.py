@@ -69,6 +69,8 @@ def test_alerts_look_at_metrics_and_labels_that_there_are() -> None:
     expressions = re.findall(r"^ +expr: (.*)$", OPERATING, re.MULTILINE)
     assert len(expressions) == OPERATING.count("- alert:")
     for expression in expressions:
-        ((name, label),) = re.findall(r"(osdisco_\w+)(?:\{(\w+)=)?", expression)
-        assert name in SERIES
-        assert not label or label in SERIES[name].labels
+        found = re.findall(r"(osdisco_\w+)(?:\{(\w+)=)?", expression)
+        assert found
+        for name, label in found:
+            assert name in SERIES
+            assert not label or label in SERIES[name].labels

@@ -176,6 +176,22 @@ async def test_a_check_is_in_one_state(world: World, counted: Counted) -> None:
             assert shown == {state: float(state == wanted) for state in states}
 
 
+async def test_a_registration_in_a_service_shows_whether_it_stands(world: World, counted: Counted) -> None:
+    client = process(world, counted)
+    registered = 'osdisco_service_registered{endpoint="10.0.0.7:1",namespace="ns",service="geo"}'
+    definition = ServiceDefinition(name="geo", version="1", address="10.0.0.7:1")
+    async with ServiceRegistry(client).register(definition) as registration:
+        assert counted.read()[registered] == 1
+        client.backend.faults.outage("commit")  # type: ignore[attr-defined]
+        world.store.faults.end_lease(await lease_of(client))
+        await asyncio.sleep(0.5)
+        assert counted.read()[registered] == 0
+        client.backend.faults.clear()  # type: ignore[attr-defined]
+        await registration.wait_registered(10)
+        assert counted.read()[registered] == 1
+    assert registered not in counted.read(), "what was deregistered is not missed"
+
+
 async def test_a_view_of_a_service_shows_how_much_it_knows(world: World, counted: Counted) -> None:
     service = '{namespace="ns",service="geo"}'
     registry = ServiceRegistry(process(world, counted))

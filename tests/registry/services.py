@@ -11,6 +11,7 @@ from worlds import World
 from osdisco.backend import Delete
 from osdisco.client import Client
 from osdisco.discovery import ExtensionStatus, ViewFresh, ViewStale
+from osdisco.discovery.events import ViewEvent
 from osdisco.registry import (
     Registration,
     ServiceDefinition,
@@ -21,7 +22,6 @@ from osdisco.registry import (
     ViewProtecting,
     ViewProtectionOver,
 )
-from osdisco.registry.events import ViewEvent
 
 
 def definition(number: int = 7, **changes: Any) -> ServiceDefinition:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -12,9 +13,16 @@ from worlds import World, lease_of
 
 from osdisco._keeper import SEEN
 from osdisco.discovery import Drain, ExtensionStatus, TtlCheck, ViewFresh, ViewStale
+from osdisco.discovery._telling import Backlog, Reader
 from osdisco.errors import ClosedError, ConfigError, DiscoveryError, InvalidNameError, TimedOutError
-from osdisco.registry import ServiceDefinition, ServiceEvent, ServiceRegistry, ViewProtecting
-from osdisco.registry.events import Pending
+from osdisco.registry import (
+    ServiceDefinition,
+    ServiceEndpoint,
+    ServiceEvent,
+    ServiceListener,
+    ServiceRegistry,
+    ViewProtecting,
+)
 from osdisco.testing import run
 
 HEALTHY, DEGRADED, STOPPING = ExtensionStatus.HEALTHY, ExtensionStatus.DEGRADED, ExtensionStatus.STOPPING
@@ -388,15 +396,16 @@ async def test_a_closed_client_ends_what_was_made_of_it(world: World) -> None:
 
 
 def test_what_is_merged_tells_how_the_view_is_in_the_end_and_nothing_twice() -> None:
-    pending = Pending(bridges=True)
+    reader = Reader(Backlog[ServiceEvent]())
     first, last = ServiceEvent(None, found(weight=1)), ServiceEvent(found(weight=1), found(weight=2))
-    pending.put([ViewStale(1, "a"), first])
-    told = [run(pending.next()) for _ in range(2)]
-    pending.put(
-        [ViewFresh(1), ViewStale(2, "b"), ViewProtecting(), *[last, ServiceEvent(last.new, first.new)] * 600, last]
-    )
-    pending.end(None)
-    while (event := run(pending.next())) is not None:
+    reader.backlog.put(ViewStale(1, "a"))
+    reader.backlog.put([first])
+    told = [run(reader.next()) for _ in range(2)]
+    changes = [[event] for event in [*[last, ServiceEvent(last.new, first.new)] * 511, last]]
+    for event in [ViewFresh(1), ViewStale(2, "b"), ViewProtecting(), *changes]:
+        reader.backlog.put(event)
+    reader.backlog.close()
+    while (event := run(reader.next())) is not None:
         told.append(event)
     assert told == [ViewStale(1, "a"), first, ViewProtecting(), last]
 
@@ -418,6 +427,49 @@ async def told(registry: ServiceRegistry) -> None:
     async with registry.watch("geo") as events:
         async for _ in events:
             pass
+
+
+async def test_a_listener_may_be_an_object_that_needs_only_what_it_cares_for(world: World) -> None:
+    class Listener:
+        def __init__(self) -> None:
+            self.told: list[str] = []
+
+        def on_endpoints_discovered(self, endpoints: Sequence[ServiceEndpoint]) -> None:
+            self.told += [f"+{endpoint.address}" for endpoint in endpoints]
+
+        async def on_endpoints_removed(self, endpoints: Sequence[ServiceEndpoint]) -> None:
+            self.told += [f"-{endpoint.address}" for endpoint in endpoints]
+
+        def on_endpoint_changed(self, old: ServiceEndpoint, new: ServiceEndpoint) -> None:
+            self.told.append(f"{old.weight}>{new.weight} {new.status.value}")
+
+        def on_view_stale(self, event: ViewStale) -> None:
+            self.told.append("stale")
+
+        def on_view_protecting(self, event: ViewProtecting) -> None:
+            self.told.append("protecting")
+
+    viewer, client = world.process(), world.process()
+    view = await viewed(viewer, protection=1)
+    leaving = await registered(world.process(), 1)
+    await until(lambda: view)
+    listener, whole = Listener(), ServiceListener()
+    view.add_listener(listener)
+    view.add_listener(whole)
+    dying = await registered(client, 2, weight=1)
+    await dying.update(weight=2)
+    await leaving.deregister()
+    world.kill(client)
+    world.store.faults.end_lease((await client.shared_session()).id)
+    await until(lambda: view.protecting)
+    viewer.backend.faults.outage()
+    await until(lambda: view.stale)
+    await until(lambda: listener.told[-1] == "stale")
+    first, second = "10.0.0.1:9700", "10.0.0.2:9700"
+    want = [f"+{first}", f"+{second}", "1>2 healthy", "100>100 stopping", f"-{first}", "protecting", "stale"]
+    assert listener.told == want
+    with pytest.raises(ConfigError, match="ServiceListener"):
+        view.add_listener(object())
 
 
 async def test_a_listener_that_fails_harms_nobody(world: World) -> None:

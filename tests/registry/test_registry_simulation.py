@@ -15,6 +15,7 @@ from worlds import World
 
 from osdisco.client import Client
 from osdisco.discovery import ViewFresh, ViewStale
+from osdisco.discovery.events import ViewEvent
 from osdisco.registry import (
     Registration,
     ServiceDefinition,
@@ -25,7 +26,6 @@ from osdisco.registry import (
     ViewProtecting,
     ViewProtectionOver,
 )
-from osdisco.registry.events import ViewEvent
 from osdisco.testing import run
 
 SEEDS = min(int(os.environ.get("OSDISCO_TEST_SEEDS", "10")), 200)

@@ -58,7 +58,7 @@ async def test_what_loses_its_lease_is_shown_until_it_returns(osdisco_url: str) 
         for registration in registrations:
             await registration.wait_registered(10)
         revision = (await operator.scan("svc/geo/")).revision
-        await until(lambda: not view.protecting and view._roster.revision >= revision, 20)  # type: ignore[union-attr]
+        await until(lambda: not view.protecting and view._roster.revision >= revision, 20)
         assert sorted(view) == sorted(endpoint.extension_id for endpoint in map(found, range(4)))
         assert not [line for line in diary.lines if line.startswith(("removed", "changed"))]
         await view.aclose()
