@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test lint types suites unit cluster faults mutants simulate soak leaks bench pictures lock sbom clean
+.PHONY: demo test lint types suites unit cluster faults mutants simulate soak leaks bench docs pictures lock sbom clean
 
 demo: .venv/.for-demo # the main job, on the store in memory
 	$(BIN)/osdisco demo
@@ -57,6 +57,9 @@ bench: .venv/.for-bench # half an hour on a quiet machine with etcd and Consul; 
 	$(BIN)/python -m benchmarks --start --json docs/benchmarks.json
 	$(BIN)/python -m benchmarks.report docs/benchmarks.json docs/benchmarks.md
 
+docs: .venv/.for-docs # site/, by mkdocs: a broken link or a docstring that cannot be read is an error
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
 pictures: # docs/pictures, by Graphviz's `dot`
 	$(PYTHON) docs/pictures/draw.py
 
@@ -70,6 +73,7 @@ lock: .venv/.for-release # requirements/*.txt after a change of pyproject.toml; 
 	$(LOCK) $(UPGRADE) pyproject.toml --all-extras --group dev --constraint requirements/runtime.txt \
 		--output-file requirements/test.txt
 	$(LOCK) $(UPGRADE) --group fuzz --output-file requirements/fuzz.txt
+	$(LOCK) $(UPGRADE) --group docs --constraint requirements/test.txt --output-file requirements/docs.txt
 
 sbom: .venv/.for-release # dist/sbom.json: all that osdisco comes with, all drivers included, as CycloneDX
 	rm -rf dist/environment
@@ -101,6 +105,10 @@ $(BIN)/python:
 
 .venv/.for-bench: .venv/.for-test | .venv/.knows-groups
 	$(PIP) --group bench
+	@touch $@
+
+.venv/.for-docs: requirements/docs.txt .venv/.for-test
+	$(PIP) --require-hashes --requirement requirements/docs.txt
 	@touch $@
 
 .venv/.for-fuzz: requirements/fuzz.txt .venv/.for-test

@@ -52,7 +52,8 @@ def connect(
     Args:
         url: `memory://`, `etcd://…`, `etcd+http://…`, `consul://…` and so on; `OSDISCO_URL` when None.
         name: the identity that others are shown as the owner of locks; `host:pid` when None.
-        clock, random: sources of time and randomness, for tests.
+        clock: the source of time, for tests.
+        random: the source of randomness, for tests.
         credentials: called whenever the store wants credentials, so that they can be rotated.
         metrics: who counts what happens, such as `PrometheusMetrics()`; nobody when None.
 

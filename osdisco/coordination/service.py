@@ -60,7 +60,8 @@ class CoordinationService:
         Args:
             name: what is limited.
             limit: the same for all who use the name, from 1 to 10,000.
-            info, timeout: as for `lock`.
+            info: as for `lock`.
+            timeout: as for `lock`.
         """
         return DistributedSemaphore(self._client, self._session, name, limit=limit, info=_given(info), timeout=timeout)
 
@@ -71,7 +72,8 @@ class CoordinationService:
 
         Args:
             names: of locks, in any order, each once.
-            info, timeout: as for `lock`; one timeout for all.
+            info: as for `lock`.
+            timeout: as for `lock`, one for all.
         """
         return MultiLock(self._client, self._session, names, info=_given(info), timeout=timeout)
 

@@ -63,7 +63,11 @@ class Probing:
             extension's own port.
         ports: that may be probed, as numbers and ranges.
         expected: the status, or statuses, that pass; any 2xx when empty.
-        interval, timeout, jitter, rise, fall: as those of checks; at most 2 s for the timeout.
+        interval: as that of checks.
+        timeout: as that of checks, at most 2 s.
+        jitter: as that of checks.
+        rise: as that of checks.
+        fall: as that of checks.
         tls: for https, instead of the system's trusted authorities.
         limit: how many endpoints this process probes at most.
 

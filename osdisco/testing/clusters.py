@@ -268,8 +268,11 @@ class EtcdCluster(Cluster[EtcdNode]):
     """Three etcd members.
 
     Args:
-        image, flags: as for `EtcdContainer`.
-        tls, auth, mtls: what clients must show; the members trust each other.
+        image: as for `EtcdContainer`.
+        tls: clients must talk TLS; the members trust each other.
+        auth: clients must log in.
+        mtls: clients must show a certificate.
+        flags: as for `EtcdContainer`.
     """
 
     access: EtcdAccess
@@ -301,8 +304,10 @@ class ConsulCluster(Cluster[ConsulNode]):
     """Three Consul servers.
 
     Args:
-        image, config: as for `ConsulContainer`.
-        tls, acl: what clients must show; the servers trust each other.
+        image: as for `ConsulContainer`.
+        tls: clients must talk TLS; the servers trust each other.
+        acl: clients must show a token.
+        config: as for `ConsulContainer`.
     """
 
     access: ConsulAccess

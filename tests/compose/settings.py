@@ -88,12 +88,15 @@ class Started:
 
     def left(self) -> list[str]:
         """Return the containers, volumes and networks of it that there are."""
-        label = f"label=com.docker.compose.project={self.environment['COMPOSE_PROJECT_NAME']}"
         kinds = (("ps", "-aq"), ("volume", "ls", "-q"), ("network", "ls", "-q"))
-        return [line for kind in kinds for line in _output("docker", *kind, "--filter", label).split()]
+        return [line for kind in kinds for line in _output("docker", *kind, "--filter", self._label).split()]
+
+    @property
+    def _label(self) -> str:
+        return f"label=com.docker.compose.project={self.environment['COMPOSE_PROJECT_NAME']}"
 
     def _containers(self) -> list[dict[str, Any]]:
-        ids = self.run("ps", "-q").split()
+        ids = _output("docker", "ps", "-aq", "--filter", self._label).split()
         containers: list[dict[str, Any]] = json.loads(_output("docker", "inspect", *ids))
         return containers
 

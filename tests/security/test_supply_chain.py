@@ -42,6 +42,7 @@ LOCKS = {
     "test": list(asked(extras=EXTRAS, group="dev")),
     "runtime": list(asked(extras=EXTRAS - NOT_SHIPPED)),
     "fuzz": [Requirement(one) for one in PROJECT["dependency-groups"]["fuzz"]],
+    "docs": [Requirement(one) for one in PROJECT["dependency-groups"]["docs"]],
 }
 
 
