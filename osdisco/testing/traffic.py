@@ -21,6 +21,7 @@ import asyncio
 import random
 from collections.abc import Awaitable, Callable
 from contextlib import aclosing
+from itertools import count
 from typing import Final
 
 from attrs import define
@@ -164,13 +165,15 @@ class Traffic:
         return watcher
 
     async def settle(self, client: Client, seconds: float) -> None:
-        """Read every key once more, and wait until all watchers show what the store holds.
+        """Write one key more, read every key, and wait until all watchers show what the store holds.
 
         Raises:
             TimeoutError: they do not, or the store does not answer.
         """
         recorder = Recorder(client, self.history, "the last", clock=self._clock)
+        marks = (f"the end {number}".encode() for number in count())
         async with asyncio.timeout(seconds):
+            await _until(lambda: _done(recorder.put(f"{self._prefix}end", next(marks))))
             for name in self._names:
                 await _until(lambda name=name: _done(recorder.get(name)))  # type: ignore[misc]
             await _until(lambda: self._has_settled(client))

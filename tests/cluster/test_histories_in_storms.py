@@ -1,0 +1,206 @@
+"""Nobody sees, by any way to a cluster whose nodes fail, what one store that does one thing at a time could not show.
+
+Many clients read, write and watch the same keys while one fault after the other strikes. Then: all keys are
+linearizable, no acknowledged write is lost, and every watch is complete on etcd and arrives on Consul. A run counts
+only if much was done: before the first fault, and in all.
+
+Some faults by chance, or with `OSDISCO_TEST_FAULTS=all` all of them, at leaders and at others.
+`OSDISCO_TEST_CLUSTER_SEED` runs one again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+from collections import Counter
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
+from itertools import pairwise
+
+import pytest
+from attack import Fault, plan
+from conftest import Store
+
+import osdisco
+from osdisco.client import Client
+from osdisco.testing.clusters import packets_problem
+from osdisco.testing.histories import Outcome
+from osdisco.testing.servers import missing
+from osdisco.testing.traffic import Traffic, Watcher
+from osdisco.testing.watched import Log
+from osdisco.view import View
+
+ALL = os.environ.get("OSDISCO_TEST_FAULTS") == "all"
+OPERATIONS = 5_000
+RATE = 50
+"""Operations a second before the first fault."""
+CALM = 3.0
+WORKERS = 12
+WATCHERS = 3
+SETTLED = 60.0
+
+
+class Way:
+    """One way to a store, and the traffic on it."""
+
+    def __init__(self, store: Store, name: str, chance: random.Random, stack: AsyncExitStack) -> None:
+        self.name = name
+        self.traffic = Traffic(chance, keys=6, pause=0.04)
+        self._store = store
+        self._chance = chance
+        self._stack = stack
+        self._namespace = f"history-{random.SystemRandom().randrange(10**9)}"
+        self._tasks: list[asyncio.Task[None]] = []
+        self._view: View | None = None
+        self._begin = 0
+
+    async def connect(self) -> Client:
+        """Return a client that prefers any of the nodes."""
+        url = self._store.url(self.name, self._store.any_order(self._chance), self._namespace)
+        return await self._stack.enter_async_context(osdisco.connect(url))
+
+    async def start(self) -> None:
+        """Let everybody begin; two workers share a client, a watcher has one of its own."""
+        first = await self.connect()
+        self._begin = (await first.scan("traffic/")).revision
+        self._view = await self._stack.enter_async_context((await self.connect()).view("traffic/"))
+        for number in range(WORKERS):
+            first = first if number % 2 else await self.connect()
+            self._run(self.traffic.work(first, f"{self.name} {number}"))
+        for number in range(WATCHERS):
+            watcher = self.traffic.watcher(await self.connect(), restless=0.01 * number)
+            self._run(watcher.watch())
+
+    async def done(self) -> int:
+        """Return how many operations have been answered; raises what went wrong in a task."""
+        for task in self._tasks:
+            if task.done():
+                await task
+        counts = self.traffic.history.counts()
+        return counts[Outcome.DONE.value] + counts[Outcome.REFUSED.value]
+
+    async def end(self, *, log: bool) -> list[str]:
+        """Stop, wait until all have seen everything, and return what cannot have been."""
+        self.traffic.over = True
+        client = await self.connect()
+        await self.traffic.settle(client, SETTLED)
+        assert self._view is not None
+        final = (await client.scan("traffic/")).items
+        await self._view.until(lambda items: items == final, 10)
+        found = self.traffic.problems(await self._log(client) if log else None)
+        await self.stop()
+        return found
+
+    async def stop(self) -> None:
+        """End all tasks."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _log(self, client: Client) -> Log:
+        """Read all changes since the beginning from a cluster that is well again."""
+        watcher = Watcher(client, "traffic/", self._chance)
+        reading = asyncio.ensure_future(watcher.watch(self._begin))
+        final = (await client.scan("traffic/")).items
+        async with asyncio.timeout(SETTLED):
+            while watcher.items != final:
+                await asyncio.sleep(0.1)
+        reading.cancel()
+        await asyncio.gather(reading, return_exceptions=True)
+        return Log(watcher.frames)
+
+    def _run(self, work: object) -> None:
+        self._tasks.append(asyncio.ensure_future(work))  # type: ignore[arg-type]
+
+    def told(self) -> str:
+        """Return what the run was worth."""
+        watchers = self.traffic.watchers
+        broken, resumed = sum(watcher.breaks for watcher in watchers), sum(watcher.resumed for watcher in watchers)
+        counts = dict(self.traffic.history.counts())
+        return f"{self.name}: {counts}, longest time without a write {self._gap():.1f} s, watches {broken=} {resumed=}"
+
+    def _gap(self) -> float:
+        written = sorted(one.end for one in self.traffic.history.operations if one.revision is not None)
+        return max(later - earlier for earlier, later in pairwise(written))
+
+
+class Storm:
+    """One cluster, by all ways to it."""
+
+    def __init__(self, store: Store, chance: random.Random, stack: AsyncExitStack) -> None:
+        self.store = store
+        self.etcd = "grpc" in store.ways
+        self.ways = [Way(store, name, chance, stack) for name in store.ways]
+        self.told: list[str] = []
+        self._chance = chance
+        self._now = asyncio.get_running_loop().time
+
+    async def rage(self, faults: Sequence[tuple[Fault, bool]]) -> list[str]:
+        """Strike with one fault after the other; returns what cannot have been."""
+        for way in self.ways:
+            await way.start()
+        await self._warm_up()
+        for fault, leads in faults:
+            await self._strike(fault, leads)
+        while min((await self._done()).values()) < OPERATIONS:
+            await asyncio.sleep(0.2)
+        return [f"{way.name}: {problem}" for way in self.ways for problem in await way.end(log=self.etcd)]
+
+    async def _warm_up(self) -> None:
+        """Begin when enough is done, so that faults meet it."""
+        for _ in range(5):
+            before = await self._done()
+            await asyncio.sleep(CALM)
+            rates = {name: (done - before[name]) / CALM for name, done in (await self._done()).items()}
+            if min(rates.values()) >= RATE:
+                return
+        raise AssertionError(f"void: not {RATE} operations a second before the first fault, but {rates}")
+
+    async def _strike(self, fault: Fault, leads: bool) -> None:
+        begun = self._now()
+        self.told.append(await asyncio.to_thread(fault.strike, self.store.cluster, leads))
+        if not fault.whole:
+            await asyncio.sleep(self._chance.uniform(0.5, 1) * self.store.failover + 1)
+        healed = self._now()
+        await asyncio.to_thread(self.store.cluster.restore)
+        self.told[-1] += f": {healed - begun:.1f} s, healthy {self._now() - healed:.1f} s later"
+        await self._done()
+
+    async def _done(self) -> Counter[str]:
+        return Counter({way.name: await way.done() for way in self.ways})
+
+    async def stop(self) -> None:
+        """Leave nothing running, and the cluster healthy."""
+        for way in self.ways:
+            await way.stop()
+        await asyncio.to_thread(self.store.cluster.restore)
+        print(*self.told, *(way.told() for way in self.ways), sep="\n")
+
+    def touched(self) -> None:
+        """A run in which nobody noticed anything says nothing."""
+        for way in self.ways:
+            counts = way.traffic.history.counts()
+            trouble = counts[Outcome.UNKNOWN.value] + counts[Outcome.FAILED.value]
+            assert trouble + sum(watcher.breaks for watcher in way.traffic.watchers), f"void: {way.told()}"
+
+
+@pytest.mark.timeout(1800 if ALL else 300)
+async def test_what_clients_saw_in_a_storm_is_what_one_store_can_show(etcds: Store, consuls: Store) -> None:
+    if problem := packets_problem():
+        missing("filtered", problem, cluster=True)
+    seed = int(os.environ.get("OSDISCO_TEST_CLUSTER_SEED") or random.SystemRandom().randrange(10**6))
+    print(f"OSDISCO_TEST_CLUSTER_SEED={seed}")
+    async with AsyncExitStack() as stack:
+        storms = [Storm(store, random.Random(seed), stack) for store in (etcds, consuls)]
+        plans = [
+            plan(random.Random(seed), etcd=storm.etcd, number=None if ALL else storm.store.strikes) for storm in storms
+        ]
+        try:
+            found = await asyncio.gather(*(storm.rage(faults) for storm, faults in zip(storms, plans, strict=True)))
+        finally:
+            for storm in storms:
+                await storm.stop()
+    assert not any(found), "\n".join(problem for problems in found for problem in problems)
+    for storm in storms:
+        storm.touched()
