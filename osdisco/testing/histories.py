@@ -236,7 +236,10 @@ def _revision(one: Operation) -> int | None:
 def _against(log: Log, operations: Iterable[Operation]) -> Iterator[str]:
     """Acknowledged writes are a subset of the log, and that is one of the acknowledged and the unknown."""
     writes = {(one.key, one.value): one for one in operations if isinstance(one.op, Put) and one.may_apply}
-    logged: dict[tuple[str, State], Item] = {(item.key, item.value): item for item in log.puts}
+    logged: dict[tuple[str, State], Item] = {}
+    for item in log.puts:
+        if (earlier := logged.setdefault((item.key, item.value), item)) is not item:
+            yield f"{earlier} was applied again at {item.revision}"
     for place, one in writes.items():
         item = logged.get(place)
         if one.outcome is Outcome.DONE and (item is None or item.revision != one.revision):

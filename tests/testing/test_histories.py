@@ -235,6 +235,7 @@ def test_a_lie_in_a_history_is_found(place: int, lie: Operation, said: str) -> N
         (GOOD, [*LOG[:2], Batch((item(b"z", 6),), (), 6), *LOG[3:]], "nobody wrote it"),
         (GOOD, [*LOG[:2], Batch((item(b"y", 6),), (), 6), *LOG[3:]], "nobody wrote it"),
         (GOOD, [*LOG[:2], Batch((), ("k",), 6), *LOG[3:]], "although its condition did not hold"),
+        (GOOD, [*LOG, Batch((item(b"c", 13),), (), 13)], "was applied again at 13"),
         (GOOD, LOG[:-1], "was deleted 0 times"),
         (GOOD, [*LOG, Batch((), ("k",), 12)], "was deleted 2 times"),
         ([*GOOD[:1], evolve(GOOD[1], expect=ABSENT), *GOOD[2:]], LOG, "although its condition did not hold"),

@@ -1,0 +1,167 @@
+"""A watch at a member that is cut off, and does not say so, moves to another one in time and misses nothing.
+
+The client does nothing but watch, so no other call can tell it. etcd forgets its history meanwhile, every second time;
+where the member led, another one takes over at the same moment.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
+from typing import Any
+
+import pytest
+from conftest import TIMEOUT, Store
+
+import osdisco
+from osdisco.backend import WATCH_SILENCE, Delete, Item, Put
+from osdisco.client import Client
+from osdisco.errors import OsdiscoError
+from osdisco.testing.clusters import packets_problem
+from osdisco.testing.servers import missing
+from osdisco.testing.traffic import Watcher
+from osdisco.testing.watched import Log, watch_problems
+
+ALL = os.environ.get("OSDISCO_TEST_FAULTS") == "all"
+CASES = [
+    (fault, leads, compacts)
+    for fault in ("disconnect", "deafen", "mute", "pause")
+    for leads in (True, False)
+    for compacts in (True, False)
+]
+CHANGES = 40
+BUSY = 3.0
+"""Seconds that a machine which does other things may take longer."""
+
+
+class Silent:
+    """One way to a store: a watch at the node that falls silent, one at the others, and who writes through those."""
+
+    def __init__(self, store: Store, way: str, node: Any, others: Sequence[str], stack: AsyncExitStack) -> None:
+        self.way = way
+        self.clients: dict[str, Client] = {}
+        self.frames: dict[str, Watcher] = {}
+        self.seconds = 0.0
+        self._addresses = {"silent": [node.address, *others], "other": list(others)}
+        self._store = store
+        self._namespace = f"silent-{random.SystemRandom().randrange(10**9)}"
+        self._stack = stack
+        self._chance = random.Random(way)
+        self._tasks: list[asyncio.Task[None]] = []
+
+    async def start(self) -> None:
+        """Watch what is empty; returns when both watches have shown the first changes."""
+        for name, addresses in self._addresses.items():
+            url = self._store.url(self.way, addresses, self._namespace)
+            self.clients[name] = client = await self._stack.enter_async_context(osdisco.connect(url))
+            self.frames[name] = watcher = Watcher(client, "watched/", self._chance)
+            self._tasks.append(asyncio.ensure_future(watcher.watch()))
+        await self._until(lambda: all(watcher.frames for watcher in self.frames.values()), BUSY)
+        await self.is_seen(await self.write("first"), BUSY)
+        assert endpoint_of(self.clients["silent"]) == 0
+
+    async def write(self, what: str) -> dict[str, Item]:
+        """Put and delete through the others; returns what is there then."""
+        client = self.clients["other"]
+        for number in range(CHANGES):
+            name = f"watched/{number % 7}"
+            op = Delete(name) if number % 5 == 4 else Put(name, f"{what} {number}".encode())
+            await written(client, op)
+        return dict((await client.scan("watched/")).items)
+
+    async def is_seen(self, final: dict[str, Item], within: float) -> None:
+        """Wait until the silent watch shows what is there."""
+        now = asyncio.get_running_loop().time
+        begun = now()
+        await self._until(lambda: self._shows(final), within)
+        self.seconds = now() - begun
+
+    async def is_logged(self, final: dict[str, Item]) -> None:
+        """Wait until the other watch has seen all: what is compacted afterwards is nothing to it."""
+        await self._until(lambda: self.frames["other"].items == final, BUSY)
+
+    def problems(self, *, etcd: bool, final: dict[str, Item]) -> list[str]:
+        """Return what the silent watch must not have shown, or not have left out."""
+        log = Log(self.frames["other"].frames) if etcd else None
+        return watch_problems(self.frames["silent"].frames, log=log, final=final)
+
+    async def stop(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def _shows(self, final: dict[str, Item]) -> bool:
+        return bool(final) and self.frames["silent"].items == final
+
+    async def _until(self, condition: Any, seconds: float) -> None:
+        async with asyncio.timeout(seconds):
+            while not condition():
+                await asyncio.sleep(0.02)
+
+
+async def written(client: Client, op: Put | Delete) -> None:
+    """Write until it is done: the lead may be changing, and the same again does no harm."""
+    while True:
+        try:
+            await client.commit([op])
+            return
+        except OsdiscoError:
+            await asyncio.sleep(0.05)
+
+
+def endpoint_of(client: Client) -> int:
+    wire = client.backend._wire  # type: ignore[attr-defined]
+    return int(wire.endpoint if hasattr(wire, "endpoint") else wire._current)
+
+
+def cases() -> list[tuple[str, bool, bool]]:
+    """Return all of them, or one by chance."""
+    if ALL:
+        return CASES
+    seed = int(os.environ.get("OSDISCO_TEST_CLUSTER_SEED") or random.SystemRandom().randrange(10**6))
+    print(f"OSDISCO_TEST_CLUSTER_SEED={seed}")
+    return [random.Random(seed).choice(CASES)]
+
+
+@pytest.mark.timeout(900 if ALL else 120)
+async def test_a_watch_at_a_member_that_is_cut_off_moves_and_misses_nothing(etcds: Store, consuls: Store) -> None:
+    if problem := packets_problem():
+        missing("filtered", problem, cluster=True)
+    for fault, leads, compacts in cases():
+        print(f"{fault} of {'the leader' if leads else 'another'}{', compacted' * compacts}:")
+        async with AsyncExitStack() as stack, asyncio.TaskGroup() as group:
+            for store in (etcds, consuls):
+                group.create_task(fall_silent(store, fault, leads, compacts, stack))
+
+
+async def fall_silent(store: Store, fault: str, leads: bool, compacts: bool, stack: AsyncExitStack) -> None:
+    leader = await asyncio.to_thread(store.cluster.leader)
+    node = leader if leads else next(each for each in store.cluster.nodes if each is not leader)
+    others = [each for each in store.cluster.nodes if each is not node]
+    ways = [Silent(store, way, node, [each.address for each in others], stack) for way in store.ways]
+    etcd = "grpc" in store.ways
+    try:
+        await asyncio.gather(*(way.start() for way in ways))
+        await asyncio.to_thread(getattr(node, fault))
+        finals = await asyncio.gather(*(way.write("then") for way in ways))
+        if compacts and etcd:
+            await asyncio.gather(*(way.is_logged(final) for way, final in zip(ways, finals, strict=True)))
+            await asyncio.to_thread(compact, others[0])
+        waits = [way.is_seen(final, WATCH_SILENCE + TIMEOUT + BUSY) for way, final in zip(ways, finals, strict=True)]
+        await asyncio.gather(*waits)
+        print(*(f"{way.way}: seen after {way.seconds:.1f} s" for way in ways), sep=", ")
+        for way, final in zip(ways, finals, strict=True):
+            assert endpoint_of(way.clients["silent"]) != 0, f"{way.way} is where it was"
+            assert not (found := way.problems(etcd=etcd, final=final)), "\n".join([way.way, *found])
+    finally:
+        await asyncio.gather(*(way.stop() for way in ways))
+        await asyncio.to_thread(store.cluster.restore)
+
+
+def compact(node: Any) -> None:
+    """Let etcd forget everything but what is there."""
+    revision = node.admin("POST", "/v3/kv/range", {"key": "YQ=="})["header"]["revision"]
+    node.admin("POST", "/v3/kv/compaction", {"revision": revision, "physical": True})
