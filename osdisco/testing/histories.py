@@ -241,11 +241,11 @@ def _against(log: Log, operations: Iterable[Operation]) -> Iterator[str]:
         if (earlier := logged.setdefault((item.key, item.value), item)) is not item:
             yield f"{earlier} was applied again at {item.revision}"
     for place, one in writes.items():
-        item = logged.get(place)
-        if one.outcome is Outcome.DONE and (item is None or item.revision != one.revision):
-            yield f"{one} is not in the log as it was acknowledged, but {item}"
-        elif item is not None and not _held(one.expect, item, log):
-            yield f"{one} was applied at {item.revision} although its condition did not hold"
+        applied = logged.get(place)
+        if one.outcome is Outcome.DONE and (applied is None or applied.revision != one.revision):
+            yield f"{one} is not in the log as it was acknowledged, but {applied}"
+        elif applied is not None and not _held(one.expect, applied, log):
+            yield f"{one} was applied at {applied.revision} although its condition did not hold"
     yield from (f"{item} is in the log and nobody wrote it" for place, item in logged.items() if place not in writes)
     yield from _deletions(log, operations)
 

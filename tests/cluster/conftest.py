@@ -16,6 +16,24 @@ TTL = 3
 TIMEOUT = 2
 
 
+HERE = "tests/cluster/"
+EVERYWHERE = ("etcd", "etcd+http", "consul")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Give the tests of faults the time that all of their cases take, when all were asked for."""
+    if config.getoption("--all-faults"):
+        for item in items:
+            if item.nodeid.startswith(HERE) and item.get_closest_marker("fault"):
+                item.add_marker(pytest.mark.timeout(1800), append=False)
+
+
+@pytest.fixture
+def all_faults(request: pytest.FixtureRequest) -> bool:
+    """Whether all cases are to be run, and not some by chance."""
+    return bool(request.config.getoption("--all-faults"))
+
+
 @frozen
 class Store:
     """A cluster, the ways to it by name, and bounds in seconds.

@@ -12,7 +12,7 @@ from contextlib import AsyncExitStack
 from typing import Any
 
 import pytest
-from conftest import TIMEOUT, Store
+from conftest import EVERYWHERE, TIMEOUT, Store
 
 import osdisco
 from osdisco.backend import WATCH_SILENCE
@@ -143,6 +143,7 @@ class Storm:
 
 
 @pytest.mark.timeout(300)
+@pytest.mark.fault("F1", "F3", "F8", on=EVERYWHERE)
 async def test_discovery_outlives_the_leader_the_quorum_and_an_endpoint(etcds: Store, consuls: Store) -> None:
     async with AsyncExitStack() as stack:
         storms = [Storm(store, stack) for store in (etcds, consuls)]

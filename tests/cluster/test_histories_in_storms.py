@@ -4,8 +4,8 @@ Many clients read, write and watch the same keys while one fault after the other
 linearizable, no acknowledged write is lost, and every watch is complete on etcd and arrives on Consul. A run counts
 only if much was done: before the first fault, and in all.
 
-Some faults by chance, or with `OSDISCO_TEST_FAULTS=all` all of them, at leaders and at others.
-`OSDISCO_TEST_CLUSTER_SEED` runs one again.
+Some faults by chance, or with `--all-faults` all of them, at leaders and at others; `OSDISCO_TEST_CLUSTER_SEED` runs
+one again.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from itertools import pairwise
 
 import pytest
 from attack import Fault, plan
-from conftest import Store
+from conftest import EVERYWHERE, Store
 
 import osdisco
 from osdisco.client import Client
@@ -31,7 +31,6 @@ from osdisco.testing.traffic import Traffic, Watcher
 from osdisco.testing.watched import Log
 from osdisco.view import View
 
-ALL = os.environ.get("OSDISCO_TEST_FAULTS") == "all"
 OPERATIONS = 5_000
 RATE = 50
 """Operations a second before the first fault."""
@@ -185,8 +184,11 @@ class Storm:
             assert trouble + sum(watcher.breaks for watcher in way.traffic.watchers), f"void: {way.told()}"
 
 
-@pytest.mark.timeout(1800 if ALL else 300)
-async def test_what_clients_saw_in_a_storm_is_what_one_store_can_show(etcds: Store, consuls: Store) -> None:
+@pytest.mark.timeout(300)
+@pytest.mark.fault("F1", "F2", "F3", "F4", "F5", "F6", "F7", "F8", "F9", "F10", "F11", on=EVERYWHERE)
+async def test_what_clients_saw_in_a_storm_is_what_one_store_can_show(
+    etcds: Store, consuls: Store, all_faults: bool
+) -> None:
     if problem := packets_problem():
         missing("filtered", problem, cluster=True)
     seed = int(os.environ.get("OSDISCO_TEST_CLUSTER_SEED") or random.SystemRandom().randrange(10**6))
@@ -194,7 +196,8 @@ async def test_what_clients_saw_in_a_storm_is_what_one_store_can_show(etcds: Sto
     async with AsyncExitStack() as stack:
         storms = [Storm(store, random.Random(seed), stack) for store in (etcds, consuls)]
         plans = [
-            plan(random.Random(seed), etcd=storm.etcd, number=None if ALL else storm.store.strikes) for storm in storms
+            plan(random.Random(seed), etcd=storm.etcd, number=None if all_faults else storm.store.strikes)
+            for storm in storms
         ]
         try:
             found = await asyncio.gather(*(storm.rage(faults) for storm, faults in zip(storms, plans, strict=True)))

@@ -13,7 +13,7 @@ from types import MethodType
 from typing import Any
 
 import pytest
-from conftest import Store
+from conftest import EVERYWHERE, Store
 
 import osdisco
 from osdisco.backend import Item
@@ -30,6 +30,7 @@ BEFORE = 1.0
 WORKERS = 6
 
 
+@pytest.mark.fault("F3", on=EVERYWHERE)
 async def test_a_node_that_is_cut_off_shows_nothing_old_unless_it_may(etcds: Store, consuls: Store) -> None:
     async with asyncio.TaskGroup() as group:
         for store in (etcds, consuls):
