@@ -10,10 +10,12 @@ import asyncio
 import logging
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Callable, Sequence, Set
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import nullcontext, suppress
 from itertools import count
-from typing import Final, Generic, TypeVar
+from typing import Final, Generic, Self, TypeVar
+
+from attrs import frozen
 
 from osdisco._connection import backoff
 from osdisco._entries import Entry
@@ -38,6 +40,26 @@ UNDECIDED_MAX: Final = 8
 """Records that may still come in sessions that were lost; what is left of older sessions is over by then."""
 
 
+@frozen
+class Rivals:
+    """The other processes that have a record at a place.
+
+    Args:
+        newest: their highest incarnation; 0: there is none.
+        confirmed: the highest of those that have confirmed theirs, see `is_confirmed`.
+    """
+
+    newest: int = 0
+    confirmed: int = 0
+
+    @classmethod
+    def among(cls, records: Iterable[tuple[int, int]]) -> Self:
+        """Return them, given the mark and the creation of each of their records."""
+        found = [(incarnation_of(mark, created), is_confirmed(mark)) for mark, created in records]
+        newest = max((incarnation for incarnation, _ in found), default=0)
+        return cls(newest, max((incarnation for incarnation, confirmed in found if confirmed), default=0))
+
+
 class Keeper(ABC, Generic[T]):
     """The record of one process at `place`, which are segments; below it every process has entries of its own.
 
@@ -56,10 +78,10 @@ class Keeper(ABC, Generic[T]):
         self.on_superseded: Callable[[], None] = lambda: None
         self.error: OsdiscoError | None = None
         self.incarnation = 0
-        self._rival = 0
+        self._rivals = Rivals()
+        self._confirmed = False
         self._epoch = 0
         self.process: Final = client.runtime.unique()
-        self._given_up = client._connection.companion(_GivenUp, _GivenUp)
         self._returns = Returns.of(client._connection)
         self._returned_on: Session | None = None
         self._client = client
@@ -90,6 +112,15 @@ class Keeper(ABC, Generic[T]):
         return self._stands and not self.superseded and self._published == self.desired
 
     @property
+    def _up_to_date(self) -> bool:
+        """Whether nothing is left to write: the record is registered, and who else has the place can tell that we live.
+
+        A first record may have been sent by a process that was killed meanwhile, or in an attempt that was given up. So
+        nobody withdraws for one, and who meets others says once more that he is there.
+        """
+        return self.registered and (self._confirmed or not self._rivals.newest)
+
+    @property
     def session(self) -> Session | None:
         """The session that the record hangs on; None while it does not stand."""
         return self._entry.session if self._entry is not None and self._stands else None
@@ -115,22 +146,14 @@ class Keeper(ABC, Generic[T]):
         """Whether nothing is left to publish: the place is lost for good, or we said that we go."""
         return self.superseded or self.session_is_lost or (self._leaving and (self.registered or not self._stands))
 
-    @property
-    def ours(self) -> Set[str]:
-        """Which processes are this one in records: also those of attempts that were given up while undecided.
+    def meet(self, rivals: Rivals) -> None:
+        """Withdraw if one of the other processes at this place is newer and has confirmed it.
 
-        What such an attempt sent may come later than the record of the next one; it is removed then, and is no rival.
+        While our incarnation is unknown they are remembered: the view may show them before the store's answer tells us
+        ours.
         """
-        return self._given_up | {self.process}
-
-    def yield_to(self, rival: int) -> None:
-        """Withdraw if `rival`, the incarnation of the newest other process at this place, is newer than ours. 0: none.
-
-        While ours is unknown it is remembered: the view may show the rival before the store's answer tells us ours, and
-        may have nothing more to tell afterwards.
-        """
-        self._rival = rival
-        if 0 < self.incarnation < rival and not self.superseded:
+        self._rivals = rivals
+        if 0 < self.incarnation < rivals.confirmed and not self.superseded:
             self.superseded = True
             self.on_superseded()
 
@@ -152,8 +175,6 @@ class Keeper(ABC, Generic[T]):
     async def abandon(self) -> None:
         """Keep it no longer, and let it be removed behind one's back."""
         assert self._task is not None
-        if not self.incarnation:
-            self._given_up.add(self.process)
         if self._entry is not None:
             self._entry.abandon()
         self._forget()
@@ -199,8 +220,8 @@ class Keeper(ABC, Generic[T]):
 
     async def _keep(self) -> None:
         """Publish what is new, then wait until there is more to do."""
-        if not self.registered:
-            await self._publish()
+        if not self._up_to_date:
+            await self._publish_in_turn()
         self.error = None
         self._changed.fire()
         await self._until_needed()
@@ -213,7 +234,7 @@ class Keeper(ABC, Generic[T]):
         """
 
         def needed() -> bool:
-            return self._over or not self.registered
+            return self._over or not self._up_to_date
 
         def shown() -> bool:
             return self._entry is not None and self._view.shows(self._entry.key)
@@ -235,6 +256,10 @@ class Keeper(ABC, Generic[T]):
                 await self._entry.stands()
             asked += 1
 
+    async def _publish_in_turn(self) -> None:
+        async with nullcontext() if self.incarnation else self._returns.first:
+            await self._publish()
+
     async def _publish(self) -> None:
         session = self._session or await self._client.shared_session()
         if self.incarnation and session is not self._returned_on:
@@ -249,11 +274,11 @@ class Keeper(ABC, Generic[T]):
         desired, keys, self._epoch = self.desired, self._client._keys, session.epoch
         entry = Entry(self._client._connection, keys, session, *self._place, f"{self.process}.{next(self._numbers)}")
         await self._replace([*self._undecided, *([old] if old else ())], entry, self._record(desired))
-        self._entry, self._published = entry, desired
+        self._entry, self._published, self._confirmed = entry, desired, self.incarnation > 0
         how = "update" if old and old.session is session else "again" if self.incarnation else "first"
         self._client.runtime.metrics.count(REGISTRATIONS, self._place[0], how)
         self.incarnation = incarnation_of(self.mark, entry.created)
-        self.yield_to(self._rival)
+        self.meet(self._rivals)
         self._forget()
         self._forget = session.lost.call(lambda _: self._changed.fire())
 
@@ -268,17 +293,18 @@ class Keeper(ABC, Generic[T]):
         self._undecided.clear()
 
 
-class _GivenUp(set[str]):
-    """The processes of a connection's records whose first attempt was given up while undecided."""
-
-
 def incarnation_of(mark: int, created: int) -> int:
     """Return a process's incarnation: the token of its first record.
 
     That record tells only the epoch, since its own creation is what counts; each later one tells all. So whoever comes
     after a restore that raised the epoch is newer than all before, though the store's revisions fell.
     """
-    return mark if mark & ((1 << EPOCH_SHIFT) - 1) else mark + created
+    return mark if is_confirmed(mark) else mark + created
+
+
+def is_confirmed(mark: int) -> bool:
+    """Return whether a record was written by a process that knew of its first one, and so outlived it."""
+    return bool(mark & ((1 << EPOCH_SHIFT) - 1))
 
 
 def process_of(name: str) -> str:

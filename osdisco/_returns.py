@@ -1,11 +1,15 @@
-"""How the records of one process return after its session was lost: one after the other, not all at once.
+"""How many records of one process come, and return after its session was lost: not all at once.
 
 A store that was away is met by everybody at the moment when it is back. A process with many records therefore spreads
 them over a third of the ttl and a little more, each at a random moment of its own share. One with few is done at once.
+
+First records are not spread over time, but only a few of a process are under way at once: each takes a connection to a
+Consul agent, which takes 200 from one address and keeps what is idle.
 """
 
 from __future__ import annotations
 
+import asyncio
 from contextlib import suppress
 from typing import Final
 
@@ -17,7 +21,8 @@ MARGIN: Final = 0.4
 """Seconds beyond a third of the ttl: the store shall see 200 requests a second at most from 1,000 records."""
 MANY: Final = 50
 """Records of a process that take all of the time; fewer take as much less."""
-
+FIRST: Final = 16
+"""First records of a process that are under way at once."""
 
 APART: Final = 1 / 195
 """Seconds between two at least, should many have come late to their turns."""
@@ -28,6 +33,7 @@ class Returns:
 
     def __init__(self, connection: Connection) -> None:
         self.records = 0
+        self.first: Final = asyncio.Semaphore(FIRST)
         self._runtime = connection.runtime
         self._session: Session | None = None
         self._opened = Signal()

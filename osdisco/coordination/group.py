@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Generator, Iterator, Mapping, Set
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Generator, Iterator, Mapping
 from contextlib import suppress
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, Self
 from attrs import evolve, field, frozen
 
 from osdisco._feed import Change
-from osdisco._keeper import Keeper, incarnation_of, process_of
+from osdisco._keeper import Keeper, Rivals, incarnation_of, process_of
 from osdisco._records import decode, encode, encode_readable
 from osdisco._signal import Signal
 from osdisco.backend import Item
@@ -65,13 +65,26 @@ class _Record:
     incarnation: int = 0
 
 
+@frozen
+class _Standing:
+    """A record as it stands in the store, with its mark."""
+
+    member: Member
+    mark: int
+    created: int
+
+    @property
+    def rank(self) -> tuple[int, int]:
+        return incarnation_of(self.mark, self.created), self.created
+
+
 class MemberTable:
     """Records of processes, folded to the newest for each id."""
 
     def __init__(self, group: str) -> None:
         self.members: dict[str, Member] = {}
         self._prefix = f"grp/{group}/"
-        self._records: dict[str, tuple[tuple[int, int], Member]] = {}
+        self._records: dict[str, _Standing] = {}
 
     def apply(self, change: Change) -> list[MemberEvent]:
         """Take a change; returns what it means, member by member."""
@@ -85,12 +98,10 @@ class MemberTable:
         ids = sorted(old.keys() | self.members.keys())
         return [MemberEvent(old.get(i), self.members.get(i)) for i in ids if old.get(i) != self.members.get(i)]
 
-    def rival(self, id_: str, ours: Set[str]) -> int:
-        """Return the incarnation of the newest process with this id that is not ours; 0 when there is none."""
-        records = self._records.items()
-        return max(
-            (r[0] for name, (r, member) in records if member.id == id_ and process_of(name) not in ours), default=0
-        )
+    def rivals(self, id_: str, process: str) -> Rivals:
+        """Return the other processes with this id."""
+        others = ((name, one) for name, one in self._records.items() if one.member.id == id_)
+        return Rivals.among((one.mark, one.created) for name, one in others if process_of(name) != process)
 
     @property
     def read(self) -> Collection[str]:
@@ -98,10 +109,10 @@ class MemberTable:
         return self._records.keys()
 
     def _folded(self) -> dict[str, Member]:
-        ranked = sorted(self._records.values(), key=lambda record: record[0])
-        return {member.id: member for _, member in ranked}
+        ranked = sorted(self._records.values(), key=lambda one: one.rank)
+        return {one.member.id: one.member for one in ranked}
 
-    def _read(self, name: str, item: Item) -> tuple[tuple[int, int], Member]:
+    def _read(self, name: str, item: Item) -> _Standing:
         try:
             record = decode(item.value, _Record)
             if record.member.id != name[len(self._prefix) :].rpartition("/")[0]:
@@ -110,7 +121,7 @@ class MemberTable:
         except (RecordError, ConfigError) as exc:
             log.warning("skipped the member at %r: %s", name, exc)
             raise RecordError(str(exc)) from None
-        return (incarnation_of(record.incarnation, item.created), item.created), record.member
+        return _Standing(record.member, record.incarnation, item.created)
 
 
 class Members(Mapping[str, Member]):
@@ -339,7 +350,7 @@ class Membership:
         return Partitioning(self, count, released)
 
     def _on_change(self) -> None:
-        self._place.yield_to(self.members._table.rival(self.member.id, self._place.ours))
+        self._place.meet(self.members._table.rivals(self.member.id, self._place.process))
         self._changed.fire()
 
     def __await__(self) -> Generator[object, None, Self]:

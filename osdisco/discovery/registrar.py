@@ -10,13 +10,13 @@ from typing import Final, Protocol, TypeVar
 from attrs import evolve
 
 from osdisco._keeper import Keeper
-from osdisco._records import decode, encode
+from osdisco._records import encode
 from osdisco._signal import Signal
 from osdisco.client import Client
 from osdisco.discovery._roster import Roster
 from osdisco.discovery.extension import ExtensionInfo, ExtensionStatus
 from osdisco.discovery.health import worse
-from osdisco.discovery.registration import PREFIX, Registration
+from osdisco.discovery.registration import PREFIX, Registration, read
 from osdisco.errors import DiscoveryError, RecordError, TimedOutError
 
 HEALTHY, STOPPING = ExtensionStatus.HEALTHY, ExtensionStatus.STOPPING
@@ -87,7 +87,7 @@ class Registrar(Keeper[R]):
 
     def look(self) -> None:
         """Find out whether another process has the id by now."""
-        self.yield_to(self._roster.table.rival(self._place[-1], self.ours))
+        self.meet(self._roster.table.rivals(self._place[-1], self.process))
         self._changed.fire()
 
     def _check_not_superseded(self) -> None:
@@ -161,7 +161,7 @@ class ExtensionRegistrar(Registrar[ExtensionInfo]):
 
     def _check(self, said: ExtensionInfo) -> None:
         try:
-            decode(encode(Registration(said, 2**63)), Registration)
+            read(encode(Registration(said, 2**63)))
         except (RecordError, AttributeError) as exc:
             raise DiscoveryError(f"the extension {said.id!a} cannot be registered: {exc}") from exc
 

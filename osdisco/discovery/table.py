@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Callable, Collection, Iterator, Mapping, Set
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Final, Generic, TypeVar
 
 from attrs import define, frozen
 
 from osdisco._feed import Change
-from osdisco._keeper import incarnation_of, process_of
+from osdisco._keeper import Rivals, incarnation_of, process_of
 from osdisco._keys import Keyspace
 from osdisco.backend import Item
 from osdisco.errors import InvalidNameError, RecordError
@@ -27,7 +27,7 @@ class Kind(Generic[R]):
 
     Args:
         what: one of them, for the log.
-        read: turns a value of the store into a record and its incarnation; raises RecordError.
+        read: turns a value of the store into a record and its mark, see `Keeper.mark`; raises RecordError.
         id_of: returns a record's id.
     """
 
@@ -38,16 +38,16 @@ class Kind(Generic[R]):
 
 @define(eq=False)  # not frozen: that takes five times as long to make, and there are many
 class _Standing(Generic[R]):
-    """A record as it stands in the store under one process's key. `incarnation` is never 0 here."""
+    """A record as it stands in the store under one process's key, with its mark."""
 
     key: str
     record: R
-    incarnation: int
+    mark: int
     created: int
 
     @property
     def rank(self) -> tuple[int, int]:
-        return self.incarnation, self.created
+        return incarnation_of(self.mark, self.created), self.created
 
 
 class Folded(Mapping[str, R]):
@@ -78,10 +78,10 @@ class Folded(Mapping[str, R]):
         """The names of the keys that hold no good record now, and why."""
         return {self._name(key): why for key, why in self._skipped.items()}
 
-    def rival(self, id_: str, ours: Set[str]) -> int:
-        """Return the incarnation of the newest process with this id that is not ours; 0 when there is none."""
-        others = (one for one in self._standing(id_) if process_of(one.key) not in ours)
-        return max((one.incarnation for one in others), default=0)
+    def rivals(self, id_: str, process: str) -> Rivals:
+        """Return the other processes with this id."""
+        others = (one for one in self._standing(id_) if process_of(one.key) != process)
+        return Rivals.among((one.mark, one.created) for one in others)
 
     def apply(self, change: Change) -> list[tuple[R | None, R | None]]:
         """Take a change of the records; returns what was and what is, for each id for which that differs, in order."""
@@ -146,11 +146,11 @@ class Folded(Mapping[str, R]):
         plain = _PLAIN.fullmatch(key, len(self.target))  # as nearly all are: nothing in it is escaped
         if plain is None and self._keys.name(key) is None:
             raise RecordError("the key is none that osdisco writes")
-        record, incarnation = self._kind.read(item.value)
+        record, mark = self._kind.read(item.value)
         id_ = self._kind.id_of(record)
         if (id_ if plain is not None else escape(id_)) != place_of(key, self.target):
             raise RecordError("the id in it is not the one in its key")
-        return id_, _Standing(key, record, incarnation_of(incarnation, item.created), item.created)
+        return id_, _Standing(key, record, mark, item.created)
 
     def _name(self, key: str) -> str:
         return self._keys.name(key) or key

@@ -42,7 +42,6 @@ class History:
 
     def __init__(self, simulation: Simulation) -> None:
         self.shown: dict[str, list[Telling | None]] = defaultdict(lambda: [None])
-        self.incarnations: dict[str, dict[str, int]] = defaultdict(dict)  # of each id, by service: as records counted
         self._records: dict[str, dict[str, tuple[tuple[int, int], Telling]]] = defaultdict(dict)
         self._incarnations: dict[str, int] = {}
         self._newest: dict[str, int] = defaultdict(int)
@@ -71,7 +70,7 @@ class History:
         metadata = said["extension"]["metadata"]
         self._check_incarnation(metadata["service"], said["incarnation"])
         written = metadata["service"], int(metadata["number"]), said["extension"]["status"]
-        incarnation = self.incarnations[id_][written[0]] = said["incarnation"] or item.created
+        incarnation = said["incarnation"] or item.created
         self._records[id_][key] = (incarnation, item.created), written
         return id_
 
@@ -189,7 +188,6 @@ class Neighbourhood:
         self.history = History(simulation)
         self.residents: dict[SimulatedProcess, Resident] = {}
         self._ids: dict[SimulatedProcess, str] = {}
-        self._unheard: set[str] = set()  # services that were killed before they knew that they are registered
         self._numbers = count(1)
 
     def start(self, id_: str) -> SimulatedProcess:
@@ -200,17 +198,9 @@ class Neighbourhood:
         return process
 
     def restart(self, dead: SimulatedProcess) -> None:
-        """A process was killed: another one takes its place and its id.
-
-        The first record of one that was never acknowledged may still come, and would then be the newer one: it is for
-        the network's delays, and not for us, to keep them apart. The next one takes another id; who else has the old
-        one withdraws, see `_check_withdrawn`.
-        """
-        resident = self.residents.pop(dead, None)
-        id_ = self._ids[dead]
-        if resident is not None and id_ and not resident.acknowledged:
-            self._unheard.add(resident.name)
-        self.start(id_ if not id_ or (resident and resident.acknowledged) else f"{id_}-{next(self._numbers)}")
+        """A process was killed: another one takes its place and its id."""
+        self.residents.pop(dead, None)
+        self.start(self._ids[dead])
 
     async def _look(self, process: SimulatedProcess) -> None:
         seer = Resident(process, "", "seer", DiscoveryService(process.client))
@@ -305,22 +295,11 @@ class Neighbourhood:
             newest = max(family, key=lambda resident: resident.service._own.incarnation)
             left = [resident for resident in family if not resident.service.superseded]
             assert len(left) <= 1, f"{id_}: {', '.join(resident.name for resident in left)} were not told"
-            if left != [newest]:
-                self._check_withdrawn(newest)
+            assert left == [newest], f"{newest.name} withdrew, and no newer {id_} lives"
             for resident in left:
                 assert resident.service.registered
                 standing[id_] = telling(resident.service.extension)
         assert now == standing, f"{now} is to be seen, {standing} live"
-
-    def _check_withdrawn(self, newest: Resident) -> None:
-        """It may have been told of a newer one that is dead: by a first record that came after its process was killed.
-
-        That record went with its lease, and nobody is left, or an older one that was away meanwhile.
-        """
-        incarnations = self.history.incarnations[newest.id]
-        dead = max((incarnations.get(name, 0) for name in self._unheard), default=0)
-        assert newest.service._own.incarnation < dead, f"{newest.name} withdrew, and there is no newer {newest.id}"
-        self.seen["withdrew for a dead one"] += 1
 
     async def _leave(self) -> None:
         """One after the other; who stays sees it."""

@@ -212,8 +212,24 @@ async def test_of_two_processes_with_one_id_the_later_wins_and_the_earlier_withd
     assert second.extensions["geo"].port == 2
 
 
+async def test_a_first_record_that_comes_after_its_process_was_killed_drives_nobody_out(world: World) -> None:
+    """It is the newest incarnation until its lease ends: the living one has to be there then."""
+    dead = world.process()
+    dead.backend.faults.delay("commit", request=1.0, times=1, key="ext/")
+    starting = DiscoveryService(dead, info(port=1))
+    await starting.start()
+    await asyncio.sleep(0.5)
+    living = await registered(world.process(), port=2)
+    seen = watched_ports(living)
+    world.kill(dead)
+    await asyncio.sleep(2 * world.ttl)
+    assert seen == [2, 1, 2]
+    assert living.registered
+    assert not living.superseded
+    assert len(world.keys("ext/")) == 1
+
+
 async def test_a_newer_process_that_is_seen_before_the_own_answer_has_come_wins_too(world: World) -> None:
-    """Nothing changes in the store afterwards that would make the earlier one look again."""
     slow = world.process()
     slow.backend.faults.delay("commit", answer=1.0, times=1, key="ext/")
     async with DiscoveryService(slow, info(port=1)) as first, first.events() as events:
@@ -221,6 +237,7 @@ async def test_a_newer_process_that_is_seen_before_the_own_answer_has_come_wins_
         second = await registered(world.process(), port=2)
         assert not first.superseded
         await until(lambda: first.superseded, 2)
+        assert next(first._own._numbers) == 2, "it has written once, and does not try to stay"
         await until(lambda: len(world.keys("ext/")) == 1, 1)
         assert second.registered
         assert second.extensions["geo"].port == 2

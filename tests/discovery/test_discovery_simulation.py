@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
 
 import pytest
 from neighbourhood import Neighbourhood
 from strikes import STRIKES
 
-from osdisco.testing import Scenario, Simulation, run_seed, scenario
+from osdisco.testing import Scenario, Simulation, scenario
 
 SECONDS = 8.0
 """Of trouble in a seed."""
@@ -38,29 +37,6 @@ async def namesakes(simulation: Simulation) -> None:
     await simulation.trouble(SECONDS, rate=5, restart=neighbourhood.restart, also=also, lying=True)
     neighbourhood.start("geo")
     await neighbourhood.end()
-
-
-async def late_first_record(simulation: Simulation) -> None:
-    """A process is killed, and what it sent first comes after another one registered its id: that one withdraws.
-
-    This is a limit. It shows that the scenarios know it, and how long it lasts.
-    """
-    neighbourhood = Neighbourhood(simulation)
-    doomed = neighbourhood.start("geo")
-    late = doomed.faults.late("commit", after=3, times=1, key="/ext/")
-    while not late.hits:
-        await asyncio.sleep(0.01)
-    doomed.kill()
-    neighbourhood.restart(doomed)
-    simulation.calm()
-    neighbourhood.start("geo")
-    await neighbourhood.end()
-    assert simulation.seen["withdrew for a dead one"] == 1
-
-
-@pytest.mark.parametrize("seed", range(5))
-def test_a_first_record_that_comes_after_its_process_was_killed_is_the_newest(seed: int) -> None:
-    run_seed(late_first_record, seed)
 
 
 @pytest.mark.fault("F4", "F12", "F13", "F14", "F15", "F16", "F18", "F19")

@@ -12,7 +12,7 @@ from worlds import connect, process_of
 
 from osdisco.discovery import DiscoveryListener, ExtensionInfo
 
-SIZES = {"etcd": (167, 166, 222, 222, 223), "consul": (50, 50, 67, 67, 66)}
+SIZES = {"etcd": (167, 166, 222, 222, 223), "consul": (167, 166, 222, 222, 223)}
 """Of the processes, by the store. On Consul each of them reads the whole list at each change: two cores have enough."""
 KILLED = 2
 """The first two are a third of all."""

@@ -1,4 +1,4 @@
-"""How many records return when the store is back: all in time, and not all at once."""
+"""How many records come, and return when the store is back: all in time, and not all at once."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from extensions import info, registered, until
 from worlds import World, lease_of
 
-from osdisco._returns import Returns
+from osdisco._returns import FIRST, Returns
 from osdisco.client import Client
 from osdisco.discovery import DiscoveryService
 
@@ -65,6 +65,18 @@ async def test_a_thousand_are_back_in_a_third_of_the_ttl_and_2_seconds_without_a
     assert len(requests.times) <= 1000 + 8 * processes, "one commit for each, and what a session takes"
     await asyncio.sleep(began + TTL - world.clock.now())
     assert len(requests.times) <= 1000 + 12 * processes, "and nothing is asked for afterwards"
+
+
+async def test_first_records_are_under_way_a_few_at_once(world: World) -> None:
+    client = world.process()
+    client.backend.faults.delay("commit", request=1.0, key="/ext/")
+    services = [await DiscoveryService(client, info(f"geo-{number}")).start() for number in range(3 * FIRST)]
+    await asyncio.sleep(1.5)
+    assert len(world.keys("ext/")) == FIRST
+    await asyncio.gather(*(service.stop() for service in services[FIRST : 2 * FIRST]))  # under way, or in their turn
+    await asyncio.sleep(1.5)
+    assert [service.registered for service in services] == [True] * FIRST + [False] * FIRST + [True] * FIRST
+    await until(lambda: len(world.keys("ext/")) == 2 * FIRST, 2)
 
 
 async def test_records_that_wait_to_try_again_are_woken_for_their_turns(world: World) -> None:

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 from osdisco._feed import Change
+from osdisco._keeper import Rivals
 from osdisco._keys import Keyspace
 from osdisco.backend import Item, Limits
 from osdisco.discovery.table import Folded, Kind
@@ -59,12 +60,15 @@ def test_a_change_that_touches_several_keys_of_an_id_is_told_as_one() -> None:
     assert table.apply(change(put("geo/p.3", "5 geo second", 7), put("geo/p.2", "", 6))) == []
 
 
-def test_a_rival_is_the_newest_process_of_an_id_that_is_not_ours() -> None:
+def test_rivals_are_the_newest_other_process_of_an_id_and_the_newest_that_has_confirmed() -> None:
     table = folded()
     table.apply(change(put("geo/p.1", "0 geo x", 5) | put("geo/q.1", "0 geo x", 7) | put("geo/r.1", "3 geo x", 8)))
-    assert table.rival("geo", {"p"}) == 7
-    assert table.rival("geo", {"q"}) == 5
-    assert table.rival("geo", {"p", "q", "r"}) == table.rival("none", set()) == 0
+    assert table.rivals("geo", "p") == Rivals(7, 3)
+    assert table.rivals("geo", "q") == Rivals(5, 3)
+    assert table.rivals("geo", "r") == Rivals(7, 0)
+    table.apply(change(put("geo/q.2", "7 geo x", 9), put("geo/q.1", "", 7)))
+    assert table.rivals("geo", "p") == Rivals(7, 7)
+    assert table.rivals("none", "p") == Rivals()
 
 
 @pytest.mark.parametrize(
