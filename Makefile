@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test lint types suites unit cluster faults mutants simulate soak leaks bench docs pictures lock sbom clean
+.PHONY: demo test lint types suites unit cluster faults mutants simulate soak leaks fuzz bench docs pictures lock sbom clean
 
 demo: .venv/.for-demo # the main job, on the store in memory
 	$(BIN)/osdisco demo
@@ -53,6 +53,11 @@ leaks: .venv/.for-test # LEAK_CYCLES a transport, a third of them cancelled, and
 
 LEAK_CYCLES ?= 10000
 
+fuzz: .venv/.for-fuzz # what reads others' bytes, each for FUZZ_SECONDS, guided by coverage; what is found is in build/fuzz
+	$(BIN)/python tests/security/fuzz.py --seconds $(FUZZ_SECONDS)
+
+FUZZ_SECONDS ?= 60
+
 bench: .venv/.for-bench # half an hour on a quiet machine with etcd and Consul; keeps the figures in docs/benchmarks.*
 	$(BIN)/python -m benchmarks --start --json docs/benchmarks.json
 	$(BIN)/python -m benchmarks.report docs/benchmarks.json docs/benchmarks.md
@@ -85,7 +90,7 @@ sbom: .venv/.for-release # dist/sbom.json: all that osdisco comes with, all driv
 	rm -rf dist/environment
 
 clean:
-	rm -rf .venv .servers .mypy_cache .ruff_cache .pytest_cache .hypothesis dist site
+	rm -rf .venv .servers build .mypy_cache .ruff_cache .pytest_cache .hypothesis dist site
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 PIP := $(BIN)/python -m pip install --quiet

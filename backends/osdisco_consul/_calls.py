@@ -237,20 +237,20 @@ def _items(answer: Answer) -> tuple[int, list[Item]]:
 
 
 def _item(entry: Mapping[str, Any]) -> Item:
-    value = entry["Value"]
-    return Item(
-        entry["Key"],
-        a2b_base64(value) if value else b"",
-        entry["CreateIndex"],
-        entry["ModifyIndex"],
-        entry.get("Session") or None,
-    )
+    key, value, session = entry["Key"], entry["Value"], entry.get("Session") or ""
+    created, modified = entry["CreateIndex"], entry["ModifyIndex"]
+    if type(key) is not str or type(created) is not int or type(modified) is not int or type(session) is not str:
+        raise TypeError("readers compare and sort these")
+    return Item(key, a2b_base64(value) if value else b"", created, modified, session or None)
 
 
 def _revisions(results: Sequence[Any], puts: Sequence[str]) -> dict[str, int]:
     """Return the index of each key put. Checks report their key too, before its put does."""
     found = {(kv := result["KV"])["Key"]: kv["ModifyIndex"] for result in results}
-    return {key: found[key] for key in puts}
+    revisions = {key: found[key] for key in puts}
+    if not all(type(revision) is int for revision in revisions.values()):
+        raise TypeError("an index is a number")
+    return revisions
 
 
 def _tree(results: Sequence[Any], prefix: str) -> dict[str, Item] | None:

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("osdisco")
 
-_PARSE_ERRORS = (ValueError, LookupError, TypeError, AttributeError, RecursionError)
+_PARSE_ERRORS = (ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError)
 
 
 POLL_MIN: Final = 1.0

@@ -351,10 +351,13 @@ def _lasts(answer: Any) -> tuple[int, int] | None:
 
 
 def _status(answer: Any) -> EndpointStatus:
+    version = answer["version"]
+    if not isinstance(version, str):
+        raise TypeError("a version is text")
     return EndpointStatus(
         "",
         error="; ".join(answer.get("errors", ())) or None,
-        version=answer["version"],
+        version=version,
         leader=answer["leader"] == answer["header"]["member_id"],
         server_time=_seconds(answer["date"]),
         details={

@@ -24,7 +24,7 @@ from osdisco_etcd._options import Settings
 T = TypeVar("T")
 
 CREATED, MODIFIED, LEASE = "CREATE", "MOD", "LEASE"
-_MALFORMED: Final = (AttributeError, KeyError, TypeError, ValueError, RecursionError)
+_MALFORMED: Final = (AttributeError, KeyError, TypeError, ValueError, OverflowError, RecursionError)
 
 
 class Compare(NamedTuple):

@@ -134,13 +134,19 @@ def test_dots_that_would_lead_out_of_a_path_are_only_text() -> None:
     assert escape_key("a/..") == "a/=2E=2E"
 
 
-@pytest.mark.parametrize("key", ["", "/", "//", "/a", "a/", "a//b"])
+EMPTY = ["", "/", "//", "/a", "a/", "a//b"]
+
+
+@pytest.mark.parametrize("key", EMPTY)
 def test_a_key_with_an_empty_segment_is_refused(key: str) -> None:
     with pytest.raises(InvalidNameError, match="empty"):
         escape_key(key)
 
 
-@pytest.mark.parametrize("name", ["\ud800", "a\udfffb"])
+SURROGATES = ["\ud800", "a\udfffb"]
+
+
+@pytest.mark.parametrize("name", SURROGATES)
 def test_a_lone_surrogate_is_refused_and_shown_in_ascii(name: str) -> None:
     for refuse in (escape, escape_key):
         with pytest.raises(InvalidNameError, match="lone surrogate") as caught:
@@ -153,7 +159,10 @@ def test_a_segment_of_255_bytes_fits(name: str) -> None:
     assert unescape(escape(name)) == name
 
 
-@pytest.mark.parametrize("name", ["a" * 256, "é" * 128, " " * 256])
+TOO_LONG = ["a" * 256, "é" * 128, " " * 256]
+
+
+@pytest.mark.parametrize("name", TOO_LONG)
 def test_a_segment_of_256_bytes_is_refused_with_its_size(name: str) -> None:
     for refuse in (escape, escape_key):
         with pytest.raises(InvalidNameError, match="256 bytes; 255 are allowed"):
@@ -183,10 +192,27 @@ def test_the_empty_prefix_is_everything() -> None:
     assert escape_prefix("") == ""
 
 
-@pytest.mark.parametrize(
-    "foreign",
-    ["", ".", "..", "a b", "=2f", "=41", "=", "a=4", "=C3", "=FF", "=2E.", "a%2Fb", "é", "a/b", "a\n", "=2E=2E=2E"],
-)
+FOREIGN = [
+    "",
+    ".",
+    "..",
+    "a b",
+    "=2f",
+    "=41",
+    "=",
+    "a=4",
+    "=C3",
+    "=FF",
+    "=2E.",
+    "a%2Fb",
+    "é",
+    "a/b",
+    "a\n",
+    "=2E=2E=2E",
+]
+
+
+@pytest.mark.parametrize("foreign", FOREIGN)
 def test_what_escape_never_writes_is_told_from_names(foreign: str) -> None:
     with pytest.raises(InvalidNameError):
         unescape(foreign)

@@ -245,28 +245,28 @@ def test_every_option_is_read(option: str, value: object) -> None:
     assert type(found) is type(value) or isinstance(found, Path)
 
 
-@pytest.mark.parametrize(
-    ("option", "said"),
-    [
-        ("tll=5s", "unknown option 'tll' for etcd://; did you mean 'ttl'[?]; known are .*connect_timeout.*ttl"),
-        ("timeouts=5s", "did you mean 'timeout'[?]"),
-        ("TTL=5s", "unknown option 'TTL'"),
-        ("zzz=1", "unknown option 'zzz' for etcd://; known are connect_timeout"),
-        ("ttl=", "the option ttl: '' is not a duration; write 1500ms, 15s, 2m or a number of seconds"),
-        ("ttl=5x", "the option ttl: '5x' is not a duration"),
-        ("ttl=0", "the option ttl: .* above zero"),
-        ("ttl=-1", "the option ttl"),
-        ("timeout=nan", "the option timeout"),
-        ("timeout=inf", "the option timeout"),
-        ("timeout=1e3", "the option timeout"),
-        ("connect_timeout=5%20s", "the option connect_timeout"),
-        ("strict_ttl=maybe", "the option strict_ttl: 'maybe' is neither true nor false"),
-        ("strict_ttl=", "the option strict_ttl"),
-        ("tls_verify=False", "the option tls_verify"),
-        ("tls_ca=", "the option tls_ca: an empty path"),
-        ("tls_ca=a%00b", "the option tls_ca"),
-    ],
-)
+WRONG_OPTIONS = [
+    ("tll=5s", "unknown option 'tll' for etcd://; did you mean 'ttl'[?]; known are .*connect_timeout.*ttl"),
+    ("timeouts=5s", "did you mean 'timeout'[?]"),
+    ("TTL=5s", "unknown option 'TTL'"),
+    ("zzz=1", "unknown option 'zzz' for etcd://; known are connect_timeout"),
+    ("ttl=", "the option ttl: '' is not a duration; write 1500ms, 15s, 2m or a number of seconds"),
+    ("ttl=5x", "the option ttl: '5x' is not a duration"),
+    ("ttl=0", "the option ttl: .* above zero"),
+    ("ttl=-1", "the option ttl"),
+    ("timeout=nan", "the option timeout"),
+    ("timeout=inf", "the option timeout"),
+    ("timeout=1e3", "the option timeout"),
+    ("connect_timeout=5%20s", "the option connect_timeout"),
+    ("strict_ttl=maybe", "the option strict_ttl: 'maybe' is neither true nor false"),
+    ("strict_ttl=", "the option strict_ttl"),
+    ("tls_verify=False", "the option tls_verify"),
+    ("tls_ca=", "the option tls_ca: an empty path"),
+    ("tls_ca=a%00b", "the option tls_ca"),
+]
+
+
+@pytest.mark.parametrize(("option", "said"), WRONG_OPTIONS)
 def test_a_wrong_option_is_named_with_what_is_allowed(option: str, said: str) -> None:
     with pytest.raises(ConfigError, match=said):
         parse(f"etcd://h?{option}").structure(TlsOptions)

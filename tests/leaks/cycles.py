@@ -26,7 +26,7 @@ from osdisco.testing import Servers
 from osdisco.testing._stores import in_namespace
 from osdisco_memory import MemoryStore
 
-TTL = 5
+TTL = 15
 """Seconds; what is left at the end shows whether it goes by itself."""
 AT_ONCE = 16
 """Cycles under way together."""
@@ -45,12 +45,14 @@ class Place:
 
     url: str
     leases: Callable[[], set[str]]
+    forget: Callable[[], None] = lambda: None
+    """Lets a store that is part of this process forget what it keeps for watches that are behind."""
 
     @classmethod
     def of(cls, transport: str, servers: Servers, name: str) -> Place:
         if transport == "memory":
             store = MemoryStore.named(name)
-            return cls(f"memory://{name}/leaks?ttl={TTL}", lambda: _of_memory(store))
+            return cls(f"memory://{name}/leaks?ttl={TTL}", lambda: _of_memory(store), store.compact)
         server = servers.consul() if transport == "consul" else servers.etcd()
         url = server.gateway_url if transport == "etcd+http" else server.url  # type: ignore[union-attr]
         return cls(

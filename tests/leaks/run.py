@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import os
 import platform
 import random
 import sys
@@ -38,6 +39,7 @@ async def transport_of(transport: str, servers: Servers, cycles: int, seed: int)
     for part in range(SAMPLES):
         await run.run(cycles // SAMPLES + (part < cycles % SAMPLES))
         await before.left()
+        run.place.forget()
         if part >= WARM_UP * SAMPLES:
             samples.append(Sample.taken(begun))
     seconds = time.monotonic() - begun
@@ -80,11 +82,11 @@ async def churn(seconds: float) -> tuple[dict[str, Any], list[str]]:
 
 async def whole(cycles: int, seconds: float, seed: int) -> tuple[dict[str, Any], list[str]]:
     """Run all of it."""
-    machine = f"Python {platform.python_version()}, {platform.system()}"
+    machine = f"Python {platform.python_version()}, {platform.system()}, {os.cpu_count()} cores"
     found: dict[str, Any] = {"seed": seed, "date": f"{datetime.now(UTC):%Y-%m-%d}", "machine": machine}
     found["transports"], wrong = {}, list[str]()
     with Servers() as servers:
-        for transport in TRANSPORTS:
+        for transport in TRANSPORTS if cycles else ():
             figures, said = await transport_of(transport, servers, cycles, seed)
             found["transports"][transport] = figures
             wrong += said

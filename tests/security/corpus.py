@@ -1,0 +1,182 @@
+"""The corpus: hostile names, URLs, records and answers of servers, each with the error that it must end in.
+
+What the suites of each part have in tables of their own is gathered from there, where it is tested with what is said.
+Only what must be refused is counted, and each input once.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+TESTS = Path(__file__).parents[1]
+sys.path[:0] = [str(TESTS / name) for name in ("core", "discovery", "consul")]  # as pytest does when it runs those
+
+import answers
+import hostile
+import targets
+from attrs import frozen
+from targets import Outcome
+from test_hostile_records import BAD
+from test_names import EMPTY, FOREIGN, SURROGATES, TOO_LONG
+from test_records import NO_RECORD, WRONG_TYPE, House, house
+from test_secrets import BROKEN
+from test_ssrf import ALWAYS_REFUSED
+from test_url import WRONG, WRONG_OPTIONS
+
+import osdisco
+from osdisco._records import decode
+from osdisco.discovery._addresses import Gate
+from osdisco.discovery._target import RefusedError, Target, is_address
+from osdisco.errors import ConfigError, InvalidNameError, OsdiscoError, RecordError
+
+FINDINGS = Path(__file__).parent / "findings"
+
+
+@frozen
+class Case:
+    """One input. `run` returns the type of the error that it ended in; `given` tells it from others of its kind."""
+
+    kind: str
+    given: object
+    error: type[OsdiscoError]
+    run: Callable[[], Outcome]
+
+
+def raw(text: str) -> bytes:
+    """Return text as bytes, lone surrogates included."""
+    return text.encode("utf-8", "surrogatepass")
+
+
+def ended(call: Callable[[], object]) -> Outcome:
+    """Return the type of the error of osdisco that a call ends in."""
+    try:
+        call()
+    except OsdiscoError as exc:
+        return type(exc)
+    return None
+
+
+def names() -> Iterator[Case]:
+    """Names and prefixes that are none, and keys of foreign writers."""
+    for text in [*EMPTY, *SURROGATES, *TOO_LONG]:
+        yield Case("name", text, InvalidNameError, lambda text=text: ended(lambda: targets.escape_key(text)))
+    for text in FOREIGN:
+        yield Case("stored name", text, InvalidNameError, lambda text=text: ended(lambda: targets.unescape(text)))
+
+
+def urls() -> Iterator[Case]:
+    """URLs of stores, their options, and URLs that probes and checks would ask."""
+    everything = Gate(["0.0.0.0/0", "::/0"])
+
+    def asks(text: str) -> None:
+        target = Target.parse(text)
+        if is_address(target.host):
+            everything.admit([target.host])
+
+    for text in [*(text for text, _ in WRONG), *(f"etcd://h?{option}" for option, _ in WRONG_OPTIONS)]:
+        yield Case("url", text, ConfigError, lambda text=text: targets.url(raw(text)))
+    for text in BROKEN:
+        filled = text.format(p="s3cr3t-canary", long="a" * 300)
+        yield Case("url", filled, ConfigError, lambda filled=filled: ended(lambda: osdisco.connect(filled)))
+    for text in ALWAYS_REFUSED:
+        yield Case("url to ask", text, RefusedError, lambda text=text: ended(lambda: asks(text)))
+
+
+def records() -> Iterator[Case]:
+    """Records of any class, and those of extensions."""
+    for data in [*(data for data, _ in NO_RECORD), *(house(**{name: value}) for name, value, _ in WRONG_TYPE)]:
+        yield Case("record", data, RecordError, lambda data=data: ended(lambda: decode(data, House)))
+    for number, bad in enumerate(BAD.values()):
+        for data in bad.values():
+            filed = b"alone/f%d\t" % number + data.replace(b"\n", b" ")
+            yield Case("extension", data, RecordError, lambda filed=filed: targets.event(filed))
+
+
+def answered() -> Iterator[Case]:
+    """Answers of servers, to reads and to writes."""
+    for call, status, body, error in hostile.consul_answers().values():
+        given = (call, status, body)
+        yield Case("consul", given, error, lambda given=given: answers.consul(*given))
+    for call, status, body in hostile.ETCD.values():
+        given = (call, status, body)
+        yield Case("etcd", given, osdisco.UnavailableError, lambda given=given: answers.gateway(*given))
+
+
+CASES: list[Case] = list(
+    {(one.kind, one.given): one for part in (names, urls, records, answered) for one in part()}.values()
+)
+
+
+# What fuzzing starts from
+
+
+def seeds_of(target: str) -> Iterator[bytes]:
+    """Return inputs of a target: of the corpus, good ones, and what was found before."""
+    yield from SEEDS[target]()
+    for path in sorted((FINDINGS / target).glob("*")):
+        yield path.read_bytes()
+
+
+def _codec() -> Iterator[bytes]:
+    yield from (raw(text) for text in [*EMPTY, *SURROGATES, *FOREIGN, *hostile.HARMLESS_NAMES, "a=20b/=2E=2E", "é"])
+
+
+def _url() -> Iterator[bytes]:
+    yield from (raw(str(one.given)) for one in CASES if one.kind == "url")
+    yield b"etcds://u:p%40w@h1:2379,[::1]:1/a/b?ttl=15s&tls_verify=false&timeout=1500ms"
+
+
+def _records() -> Iterator[bytes]:
+    yield from (data for bad in BAD.values() for data in bad.values() if len(data) < 4096)
+    yield from GOOD_RECORDS
+
+
+GOOD_RECORDS = [
+    b'{"extension":{"id":"a","name":"n","version":"1","host":"h","port":1,"capabilities":["c"],"endpoints":{"e":'
+    b'{"protocol":"http","port":1,"path":"/"}},"metadata":{"z":"a"},"status":"healthy"},"incarnation":3}',
+    b'{"endpoint":{"extension_id":"a","address":"10.0.0.7:9700","metadata":{"z":"a"},"health_check_url":null,'
+    b'"weight":1,"zone":"a","version":"1","status":"healthy"},"incarnation":3}',
+    b'{"uniqueId":"a","name":"n","version":"1","hostAddress":"h","port":"1","opensearchVersion":"3.0.0",'
+    b'"minimumCompatibleVersion":"3.0.0","dependencies":[{"uniqueId":"b","version":"1"}]}',
+]
+
+
+def _events() -> Iterator[bytes]:
+    for data in [*GOOD_RECORDS, *list(BAD["no record"].values())[:8]]:
+        if len(data) < 1000:
+            line = data.replace(b"\n", b" ")
+            yield b"\n".join([b"a/p.1\t" + line, b"a/q.1\t" + line.replace(b"3}", b"4}"), b"a/p.1", b"a/q.1", b"=\t{}"])
+
+
+def _etcd_frames() -> Iterator[bytes]:
+    readers, methods = list(answers.JSON_READERS), list(answers.GRPC_READERS)
+    for call, _, body in hostile.ETCD.values():
+        if len(body) < 1000:
+            yield b"j" + bytes([readers.index(call)]) + body
+            if call == "watch":
+                yield b"s\x05" + body + b"\n"
+    good = '{"result":{%s,"events":[{"kv":{"key":"bnMv","create_revision":"8","mod_revision":"%d"}}]}}'
+    lines = [f'{{"result":{{{hostile.HEAD},"created":true}}}}', *(good % (hostile.HEAD, at) for at in (8, 9))]
+    yield b"s\x07" + "\n".join(lines).encode() + b"\n"
+    for reader, message in answers.messages():
+        yield b"g" + bytes([methods.index(reader)]) + message
+
+
+def _consul_json() -> Iterator[bytes]:
+    calls = list(answers.CALLS)
+    for call, status, body, _ in hostile.consul_answers().values():
+        if len(body) < 1000 and status in answers.STATUSES:
+            yield bytes([calls.index(call), answers.STATUSES.index(status) + 8]) + body
+
+
+SEEDS: dict[str, Callable[[], Iterator[bytes]]] = {
+    "codec": _codec,
+    "url": _url,
+    "record": _records,
+    "event": _events,
+    "etcd_frames": _etcd_frames,
+    "consul_json": _consul_json,
+}
+FUZZED = {name: getattr(targets, name, None) or getattr(answers, name) for name in SEEDS}
