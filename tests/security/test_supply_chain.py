@@ -41,7 +41,7 @@ EXTRAS = set(PROJECT["project"]["optional-dependencies"]) - {"all"}
 LOCKS = {
     "test": list(asked(extras=EXTRAS, group="dev")),
     "runtime": list(asked(extras=EXTRAS - NOT_SHIPPED)),
-    "fuzz": [Requirement(one) for one in PROJECT["dependency-groups"]["fuzz"]],
+    **{name: [Requirement(one) for one in PROJECT["dependency-groups"][name]] for name in ("fuzz", "docs")},
     "docs": [Requirement(one) for one in PROJECT["dependency-groups"]["docs"]],
 }
 
