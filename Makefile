@@ -58,7 +58,7 @@ fuzz: .venv/.for-fuzz # what reads others' bytes, each for FUZZ_SECONDS, guided 
 
 FUZZ_SECONDS ?= 60
 
-bench: .venv/.for-bench # half an hour on a quiet machine with etcd and Consul; keeps the figures in docs/benchmarks.*
+bench: .venv/.for-bench # an hour on a quiet machine with etcd and Consul; keeps the figures in docs/benchmarks.*
 	$(BIN)/python -m benchmarks --start --json docs/benchmarks.json
 	$(BIN)/python -m benchmarks.report docs/benchmarks.json docs/benchmarks.md
 

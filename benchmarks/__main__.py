@@ -9,21 +9,13 @@ from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 
-from benchmarks import churn, discovery, kv, registry, startup
+from benchmarks import churn, discovery, kv, memory, quiet, registry, startup, views
 from benchmarks.coordination import QUICK, Effort, figures
 from benchmarks.figures import Figure, shown
-from benchmarks.harness import Result, compare, document, load, table
+from benchmarks.harness import document, load
 from benchmarks.stores import address_of, servers, version_of
 
-PARTS = ("startup", "kv", "coordination", "discovery", "churn", "registry")
-
-
-async def _kv(urls: Mapping[str, str], rounds: int) -> list[Result]:
-    results = []
-    for name, url in urls.items():
-        async with getattr(kv, name)(url) as cases:
-            results += [await compare(case, rounds) for case in cases]
-    return results
+PARTS = ("startup", "kv", "memory", "views", "quiet", "coordination", "discovery", "churn", "registry")
 
 
 def _note(figures: Iterable[Figure], found: list[Figure]) -> None:
@@ -45,40 +37,79 @@ def _arguments() -> argparse.Namespace:
 
 
 def main() -> None:
-    """Run what was asked for; without stores only the start-up figures."""
+    """Run what was asked for; without stores only what needs none."""
     arguments = _arguments()
-    results: list[Result] = []
     found: list[Figure] = []
     facts = {"load at the start": load()}
     try:
-        _measure(arguments, facts, results, found)
+        _measure(arguments, facts, found)
     finally:  # what is known after an hour is worth keeping
         facts["load at the end"] = load()
         if arguments.json:
-            arguments.json.write_text(json.dumps(document(results, found, facts), indent=2) + "\n")
+            arguments.json.write_text(json.dumps(document(found, facts), indent=2) + "\n")
 
 
-def _measure(arguments: argparse.Namespace, facts: dict[str, str], results: list[Result], found: list[Figure]) -> None:
+def _measure(arguments: argparse.Namespace, facts: dict[str, str], found: list[Figure]) -> None:
     parts = arguments.only or PARTS
     with ExitStack() as stack:
         given = {name: url for name in ("etcd", "gateway", "consul") if (url := getattr(arguments, name))}
         urls = stack.enter_context(servers()) if arguments.start else given
         facts |= {f"{name} server": version_of(name, address_of(name, url)) for name, url in urls.items()}
-        if "startup" in parts:
-            results += [startup.imports(arguments.rounds), startup.help_text(arguments.rounds)]
-        if "kv" in parts:
-            results += asyncio.run(_kv(urls, arguments.rounds))
-        if results:
-            print(table(results))
-        if "coordination" in parts and urls:
-            _note(figures(urls, QUICK if arguments.quick else Effort()), found)
-        if "discovery" in parts:
-            for kind, url in urls.items():
-                _note(asyncio.run(discovery.measure(kind, url, 3 if arguments.quick else 9)), found)
-        if "churn" in parts and urls:
-            _note(churn.figures(urls, churn.QUICK if arguments.quick else churn.Churn()), found)
-        if "registry" in parts:
-            _note(asyncio.run(registry.measure(3 if arguments.quick else 9, 20_000)), found)
+        for part in PARTS:  # in this order, so that later ones find the servers as full as in every run
+            if part in parts:
+                _note(_PARTS[part](urls, arguments.quick, arguments.rounds), found)
 
+
+def _startup(urls: Mapping[str, str], quick: bool, rounds: int) -> Iterable[Figure]:
+    return startup.measure(rounds)
+
+
+def _kv(urls: Mapping[str, str], quick: bool, rounds: int) -> Iterable[Figure]:
+    for kind, url in urls.items():
+        yield from asyncio.run(kv.measure(kind, f"{url}/kv", rounds, 0.1 if quick else 1.0))
+
+
+def _memory(urls: Mapping[str, str], quick: bool, rounds: int) -> Iterable[Figure]:
+    return asyncio.run(memory.measure(rounds, 2_000 if quick else 50_000))
+
+
+def _views(urls: Mapping[str, str], quick: bool, rounds: int) -> Iterable[Figure]:
+    for kind, url in urls.items():
+        yield asyncio.run(views.measure(kind, f"{url}/views", rounds, 1_000 if quick else views.KEYS))
+
+
+def _quiet(urls: Mapping[str, str], quick: bool, rounds: int) -> Iterable[Figure]:
+    for kind, url in urls.items():
+        yield from asyncio.run(quiet.measure(kind, f"{url}/quiet", 1 if quick else 4))
+
+
+def _coordination(urls: Mapping[str, str], quick: bool, rounds: int) -> Iterable[Figure]:
+    return figures(urls, QUICK if quick else Effort()) if urls else ()
+
+
+def _discovery(urls: Mapping[str, str], quick: bool, rounds: int) -> Iterable[Figure]:
+    for kind, url in urls.items():
+        yield from asyncio.run(discovery.measure(kind, url, 3 if quick else 9))
+
+
+def _churn(urls: Mapping[str, str], quick: bool, rounds: int) -> Iterable[Figure]:
+    return churn.figures(urls, churn.QUICK if quick else churn.Churn()) if urls else ()
+
+
+def _registry(urls: Mapping[str, str], quick: bool, rounds: int) -> Iterable[Figure]:
+    return asyncio.run(registry.measure(3 if quick else 9, 20_000))
+
+
+_PARTS = {
+    "startup": _startup,
+    "kv": _kv,
+    "memory": _memory,
+    "views": _views,
+    "quiet": _quiet,
+    "coordination": _coordination,
+    "discovery": _discovery,
+    "churn": _churn,
+    "registry": _registry,
+}
 
 main()

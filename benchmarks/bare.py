@@ -42,6 +42,10 @@ class Bare(ABC):
         """Read a prefix, linearizable; returns all values."""
         raise NotImplementedError
 
+    async def items(self, prefix: str) -> dict[str, bytes]:
+        """Read a prefix, linearizable; returns keys and values, decoded."""
+        raise NotImplementedError
+
     def follow(self, prefix: str) -> AsyncIterator[list[bytes]]:
         """Follow a prefix by the store's own watch: what was put, or, on Consul, all that is there after each poll."""
         raise NotImplementedError
@@ -93,6 +97,10 @@ class BareGrpc(Bare):
         request = self._rpc.RangeRequest(key=prefix.encode(), range_end=_end(prefix).encode())
         return [pair.value for pair in (await self._kv.Range(request, timeout=TIMEOUT)).kvs]
 
+    async def items(self, prefix: str) -> dict[str, bytes]:
+        request = self._rpc.RangeRequest(key=prefix.encode(), range_end=_end(prefix).encode())
+        return {pair.key.decode(): pair.value for pair in (await self._kv.Range(request, timeout=TIMEOUT)).kvs}
+
     async def follow(self, prefix: str) -> AsyncIterator[list[bytes]]:
         rpc = self._rpc
         create = rpc.WatchCreateRequest(key=prefix.encode(), range_end=_end(prefix).encode())
@@ -120,6 +128,10 @@ class BareGateway(Bare):
 
     async def read(self, prefix: str) -> int:
         return len((await self._post("range", {"key": _b64(prefix), "range_end": _b64(_end(prefix))})).get("kvs", ()))
+
+    async def items(self, prefix: str) -> dict[str, bytes]:
+        answer = await self._post("range", {"key": _b64(prefix), "range_end": _b64(_end(prefix))})
+        return {base64.b64decode(kv["key"]).decode(): base64.b64decode(kv["value"]) for kv in answer["kvs"]}
 
     async def wait_gone(self, key: str) -> None:
         raise NotImplementedError("the server is the same as over gRPC: watch there")
@@ -164,6 +176,10 @@ class BareConsul(Bare):
     async def values(self, prefix: str) -> list[bytes]:
         async with self._http.get(f"{self._base}/v1/kv/{prefix}?recurse=1&consistent=1") as answer:
             return [base64.b64decode(one["Value"]) for one in json.loads(await answer.read() or "[]")]
+
+    async def items(self, prefix: str) -> dict[str, bytes]:
+        async with self._http.get(f"{self._base}/v1/kv/{prefix}?recurse=1&consistent=1") as answer:
+            return {one["Key"]: base64.b64decode(one["Value"]) for one in json.loads(await answer.read() or "[]")}
 
     async def follow(self, prefix: str) -> AsyncIterator[list[bytes]]:
         index = "0"

@@ -10,7 +10,7 @@ import os
 import platform
 import statistics
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
@@ -24,30 +24,21 @@ Call = Callable[[int], Awaitable[object]]
 
 @frozen
 class Case:
-    """One comparison: `ours` and `theirs` do the same thing; each gets the number of the call."""
+    """One comparison: `ours` and `theirs` do the same thing; each gets the number of the call.
+
+    `least` is how many times as fast as theirs ours is to be.
+    """
 
     name: str
+    against: str
     ours: Call
     theirs: Call
+    least: float | None = None
     calls: int = 500
     at_once: int = 1
 
 
-@frozen
-class Result:
-    """Microseconds a call, and how much longer ours took: the median over rounds, with the extremes."""
-
-    name: str
-    calls: int
-    at_once: int
-    ours_us: float
-    theirs_us: float
-    ratio: float
-    ratio_min: float
-    ratio_max: float
-
-
-async def compare(case: Case, rounds: int) -> Result:
+async def compare(group: str, case: Case, rounds: int) -> Figure:
     """Run `rounds` pairs after one that is not counted."""
     await _round(case.ours, case)
     await _round(case.theirs, case)
@@ -57,22 +48,23 @@ async def compare(case: Case, rounds: int) -> Result:
         pair = [(case.ours, ours), (case.theirs, theirs)]
         for call, times in pair if number % 2 else reversed(pair):
             times.append(await _round(call, case))
-    return result(case.name, case.calls, case.at_once, ours, theirs)
+    name = f"{case.name}, {case.at_once} in flight"
+    return faster(group, name, case.against, ours, theirs, least=case.least)
 
 
-def result(name: str, calls: int, at_once: int, ours: Sequence[float], theirs: Sequence[float]) -> Result:
-    """Sum up the seconds a call of each round."""
-    ratios = [a / b for a, b in zip(ours, theirs, strict=True)]
-    return Result(
-        name,
-        calls,
-        at_once,
-        statistics.median(ours) * 1e6,
-        statistics.median(theirs) * 1e6,
-        statistics.median(ratios),
-        min(ratios),
-        max(ratios),
-    )
+def faster(
+    group: str, name: str, against: str, ours: Iterable[float], theirs: Iterable[float], *, least: float | None = None
+) -> Figure:
+    """Sum up the seconds that each round took: how many times as fast ours was."""
+    pairs = list(zip(ours, theirs, strict=True))
+    ratios = [b / a for a, b in pairs]
+    detail = {
+        "min": min(ratios),
+        "max": max(ratios),
+        "ours us": statistics.median(a for a, _ in pairs) * 1e6,
+        "theirs us": statistics.median(b for _, b in pairs) * 1e6,
+    }
+    return Figure(group, name, statistics.median(ratios), "x as fast", against, least=least, detail=detail)
 
 
 async def _round(call: Call, case: Case) -> float:
@@ -100,7 +92,7 @@ def machine() -> dict[str, Any]:
         "processor": _processor(),
         "cores": os.cpu_count(),
     }
-    for name in ("grpcio", "aiohttp", "aetcd", "tooz", "etcd3gw"):
+    for name in ("grpcio", "aiohttp", "aetcd", "etcd3-py", "python-consul2", "tooz", "etcd3gw"):
         with suppress(PackageNotFoundError):
             facts[name] = version(name)
     return facts
@@ -117,22 +109,6 @@ def _processor() -> str:
     return platform.processor()
 
 
-def document(
-    results: Sequence[Result], figures: Sequence[Figure] = (), facts: Mapping[str, Any] = {}
-) -> dict[str, Any]:
+def document(figures: Sequence[Figure], facts: Mapping[str, Any]) -> dict[str, Any]:
     """Return the run as plain data."""
-    return {
-        "machine": machine() | dict(facts),
-        "results": [asdict(one) for one in results],
-        "figures": [asdict(one) for one in figures],
-    }
-
-
-def table(results: Sequence[Result]) -> str:
-    """Return the run for people."""
-    lines = [f"{'case':44} {'ours us':>10} {'theirs us':>10} {'ratio':>7} {'min':>6} {'max':>6}"]
-    for one in results:
-        times = f"{one.ours_us:10.1f} {one.theirs_us:10.1f}"
-        ratios = f"{one.ratio:7.3f} {one.ratio_min:6.3f} {one.ratio_max:6.3f}"
-        lines.append(f"{one.name + f' x{one.at_once}':44} {times} {ratios}")
-    return "\n".join(lines)
+    return {"machine": machine() | dict(facts), "figures": [asdict(one) for one in figures]}
