@@ -3,45 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from typing import Any, Final, TypeVar
 
 import click
-from attrs import frozen
 
 from osdisco._records import encode
 from osdisco.discovery import ExtensionInfo, ExtensionStatus
-from osdisco.discovery.versions import Specifier, specifier
+from osdisco.discovery._filter import Filter
 from osdisco.errors import DiscoveryError
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 COLUMNS: Final = ("id", "name", "version", "address", "status", "capabilities", "metadata")
-
-
-@frozen
-class Filter:
-    """Which extensions are meant: those that are all of what is not None."""
-
-    name: str | None
-    version: Specifier | None
-    status: ExtensionStatus | None
-    capability: str | None
-    metadata: Mapping[str, str]
-
-    def __call__(self, extension: ExtensionInfo) -> bool:
-        """Whether it is meant."""
-        return (
-            self.name in (None, extension.name)
-            and self.status in (None, extension.status)
-            and (self.capability is None or self.capability in extension.capabilities)
-            and self.metadata.items() <= extension.metadata.items()
-            and (self.version is None or self.version.matches(extension.version))
-        )
-
-    def of(self, extensions: Iterable[ExtensionInfo]) -> dict[str, ExtensionInfo]:
-        """Return those that are meant, by id, in order."""
-        return {one.id: one for one in sorted(extensions, key=lambda one: one.id) if self(one)}
 
 
 _OPTIONS: Final = (
@@ -71,12 +45,14 @@ def filter_of(
     zone: str | None,
 ) -> Filter:
     """Return the filter that options make. Raises UsageError."""
+    given = dict(pair("--metadata", text) for text in metadata)
+    meant = None if status is None else ExtensionStatus(status)
     try:
-        versions = None if version is None else specifier(version)
+        return Filter.of_extensions(
+            name=name, version=version, status=meant, capability=capability, metadata=given, zone=zone
+        )
     except DiscoveryError as exc:
         raise click.UsageError(str(exc)) from None
-    wanted = dict(pair("--metadata", text) for text in metadata) | ({} if zone is None else {"zone": zone})
-    return Filter(name, versions, None if status is None else ExtensionStatus(status), capability, wanted)
 
 
 def pair(option: str, text: str) -> tuple[str, str]:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from osdisco.cli._extensions import COLUMNS, Filter, extension_document, filter_of, filter_options, row
+from osdisco.cli._extensions import COLUMNS, extension_document, filter_of, filter_options, row
 from osdisco.cli._output import at_terminal, document, fields, note, table
 from osdisco.cli._running import Interrupts, run_with_client
 from osdisco.cli._settings import Command, Settings
@@ -17,6 +17,7 @@ from osdisco.cli._stdout import while_read
 from osdisco.cli._text import rough, visible
 from osdisco.client import Client
 from osdisco.discovery import DiscoveryService, ExtensionInfo
+from osdisco.discovery._filter import Filter
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -51,7 +52,7 @@ def ls(settings: Settings, /, live: bool, **wanted: Any) -> None:
         discovery = DiscoveryService(client)
         found = await discovery.discover_extensions()
         if not live:
-            _print(meant.of(found), settings)
+            _print(_by_id(meant, found), settings)
             return
         async with discovery:
             await discovery.wait_known()
@@ -59,6 +60,10 @@ def ls(settings: Settings, /, live: bool, **wanted: Any) -> None:
             await while_read(_draw(client, discovery, meant) if drawn else _follow(client, discovery, meant, settings))
 
     run_with_client(settings, work)
+
+
+def _by_id(meant: Filter, extensions: Iterable[ExtensionInfo]) -> Found:
+    return {one.id: one for one in sorted(filter(meant, extensions), key=lambda one: one.id)}
 
 
 def _print(found: Found, settings: Settings) -> None:
@@ -85,7 +90,7 @@ async def _follow(client: Client, discovery: DiscoveryService, meant: Filter, se
     while True:
         await changed.wait()
         changed.clear()
-        now = meant.of(discovery.extensions.values())
+        now = _by_id(meant, discovery.extensions.values())
         for id_ in sorted(before.keys() - now.keys()):
             _tell_gone(id_, settings)
         for id_, extension in now.items():
@@ -130,7 +135,7 @@ def _picture(client: Client, discovery: DiscoveryService, meant: Filter) -> Rend
     from rich.text import Text
 
     view = discovery.extensions
-    found = meant.of(view.values())
+    found = _by_id(meant, view.values())
     title = Text(visible(str(client.url)), "bold")
     title.append(f"  {datetime.fromtimestamp(client.runtime.clock.wall()).astimezone():%H:%M:%S}", "dim not bold")
     parts: list[RenderableType] = [title]

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from osdisco.cli._extensions import Filter, address, extension_document, filter_of, filter_options
+from osdisco.cli._extensions import address, extension_document, filter_of, filter_options
 from osdisco.cli._output import document, line, note
 from osdisco.cli._running import Interrupts, run_with_client
 from osdisco.cli._settings import Command, Settings
@@ -24,6 +24,7 @@ from osdisco.discovery import (
     ViewProtectionOver,
     ViewStale,
 )
+from osdisco.discovery._filter import Filter
 
 
 @click.command(name="watch-events", cls=Command)

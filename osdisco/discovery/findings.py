@@ -183,6 +183,14 @@ class Findings(Mapping[str, tuple[Finding, ...]]):
         touched.add(id_)
         return False
 
+    @classmethod
+    async def _once(cls, client: Client, extension_id: str) -> tuple[Finding, ...]:
+        """Return what the store has of one extension now, without following any."""
+        findings = cls(client)
+        snapshot = await client._connection.scan(client._keys.join(PLACE, FOUND, extension_id) + "/")
+        findings._take(Change(snapshot.items, {}, snapshot.revision), True)
+        return findings.get(extension_id, ())
+
     def _extension_in(self, key: str) -> str:
         """Return the extension that the key of a finding tells of; a text that no id is for other keys."""
         kind, _, rest = key[len(self._root) :].partition("/")

@@ -37,7 +37,7 @@ class Kind(Generic[R]):
 
 
 @define(eq=False)  # not frozen: that takes five times as long to make, and there are many
-class _Standing(Generic[R]):
+class Standing(Generic[R]):
     """A record as it stands in the store under one process's key, with its mark."""
 
     key: str
@@ -46,8 +46,14 @@ class _Standing(Generic[R]):
     created: int
 
     @property
+    def incarnation(self) -> int:
+        """Of its process; never 0."""
+        return incarnation_of(self.mark, self.created)
+
+    @property
     def rank(self) -> tuple[int, int]:
-        return incarnation_of(self.mark, self.created), self.created
+        """The highest one counts."""
+        return self.incarnation, self.created
 
 
 class Folded(Mapping[str, R]):
@@ -60,8 +66,8 @@ class Folded(Mapping[str, R]):
         self.target: Final = keys.join(*place) + "/"
         self._kind = kind
         self._keys = keys
-        self._best: dict[str, _Standing[R]] = {}
-        self._rest: dict[str, dict[str, _Standing[R]]] = {}  # of ids that several processes have; by key
+        self._best: dict[str, Standing[R]] = {}
+        self._rest: dict[str, dict[str, Standing[R]]] = {}  # of ids that several processes have; by key
         self._skipped: dict[str, str] = {}
 
     def __getitem__(self, id_: str) -> R:
@@ -82,6 +88,10 @@ class Folded(Mapping[str, R]):
         """Return the other processes with this id."""
         others = (one for one in self._standing(id_) if process_of(one.key) != process)
         return Rivals.among((one.mark, one.created) for one in others)
+
+    def standing(self, id_: str) -> list[Standing[R]]:
+        """Return all records of an id, the one that counts first."""
+        return sorted(self._standing(id_), key=lambda one: one.rank, reverse=True)
 
     def apply(self, change: Change) -> list[tuple[R | None, R | None]]:
         """Take a change of the records; returns what was and what is, for each id for which that differs, in order."""
@@ -126,11 +136,11 @@ class Folded(Mapping[str, R]):
         before.setdefault(id_, best.record)
         self._settle(id_, [one for one in self._standing(id_) if one.key != key])
 
-    def _standing(self, id_: str) -> Collection[_Standing[R]]:
+    def _standing(self, id_: str) -> Collection[Standing[R]]:
         best = self._best.get(id_)
         return () if best is None else (best, *self._rest.get(id_, {}).values())
 
-    def _settle(self, id_: str, standing: Collection[_Standing[R]]) -> None:
+    def _settle(self, id_: str, standing: Collection[Standing[R]]) -> None:
         """Let these be all records of an id."""
         self._rest.pop(id_, None)
         if not standing:
@@ -141,7 +151,7 @@ class Folded(Mapping[str, R]):
         if len(standing) > 1:
             self._rest[id_] = {one.key: one for one in standing if one is not best}
 
-    def _read(self, item: Item) -> tuple[str, _Standing[R]]:
+    def _read(self, item: Item) -> tuple[str, Standing[R]]:
         key = item.key
         plain = _PLAIN.fullmatch(key, len(self.target))  # as nearly all are: nothing in it is escaped
         if plain is None and self._keys.name(key) is None:
@@ -150,7 +160,7 @@ class Folded(Mapping[str, R]):
         id_ = self._kind.id_of(record)
         if (id_ if plain is not None else escape(id_)) != place_of(key, self.target):
             raise RecordError("the id in it is not the one in its key")
-        return id_, _Standing(key, record, mark, item.created)
+        return id_, Standing(key, record, mark, item.created)
 
     def _name(self, key: str) -> str:
         return self._keys.name(key) or key
@@ -159,7 +169,7 @@ class Folded(Mapping[str, R]):
 _PLAIN: Final = re.compile(r"(?!\.{1,2}/)[A-Za-z0-9_.-]{1,255}/(?!\.{1,2}\Z)[A-Za-z0-9_.-]{1,255}")
 
 
-def _differ(old: R | None, best: _Standing[R] | None) -> bool:
+def _differ(old: R | None, best: Standing[R] | None) -> bool:
     """Return whether that is not the same; a record is not asked whether it is None."""
     return best is not old if old is None or best is None else old != best.record
 

@@ -11,9 +11,10 @@ from collections.abc import Iterable, Iterator, Mapping
 from ipaddress import ip_address
 from typing import Any, Final, Self
 
-from attrs import frozen
+from attrs import field, frozen
 
 from osdisco.discovery import EndpointInfo, ExtensionInfo, ExtensionStatus
+from osdisco.discovery._filter import Filter
 from osdisco.errors import ConfigError, nearest
 
 PREFIX: Final = "__meta_osdisco_"
@@ -27,9 +28,7 @@ _HOST: Final = re.compile(r"(?=.{1,253}\Z)[A-Za-z0-9_](?:[A-Za-z0-9_.-]*[A-Za-z0
 class Query:
     """What a request asks for. An extension has all the capabilities, one of the names and one of the statuses."""
 
-    capabilities: frozenset[str] = frozenset()
-    names: frozenset[str] = frozenset()
-    statuses: frozenset[ExtensionStatus] = frozenset()
+    meant: Filter = field(factory=Filter)
     endpoint: str | None = None
 
     @classmethod
@@ -44,21 +43,16 @@ class Query:
         endpoints = given.get("endpoint", [None])
         if len(endpoints) > 1:
             raise ConfigError("one endpoint at most: each target is one address")
-        return cls(
-            frozenset(given.get("capability", ())),
-            frozenset(given.get("name", ())),
-            frozenset(map(_status, given.get("status", ()))),
-            endpoints[0],
+        meant = Filter(
+            names=frozenset(given.get("name", ())),
+            statuses=frozenset(map(_status, given.get("status", ()))),
+            capabilities=frozenset(given.get("capability", ())),
         )
+        return cls(meant, endpoints[0])
 
     def fits(self, extension: ExtensionInfo) -> bool:
         """Return whether an extension is asked for."""
-        return (
-            self.capabilities.issubset(extension.capabilities)
-            and (not self.names or extension.name in self.names)
-            and (not self.statuses or extension.status in self.statuses)
-            and (self.endpoint is None or self.endpoint in extension.endpoints)
-        )
+        return self.meant(extension) and (self.endpoint is None or self.endpoint in extension.endpoints)
 
 
 def _status(text: str) -> ExtensionStatus:

@@ -19,10 +19,12 @@ import pytest
 from cli_processes import COMMAND, Invoke, Running, meanwhile, read_until
 
 import osdisco
+from osdisco.backend import Snapshot
 from osdisco.client import Client
 from osdisco.discovery import DiscoveryService, EndpointInfo, ExtensionInfo, ExtensionStatus, Probing
 from osdisco.testing._api import free_port
 from osdisco.testing.servers import Servers
+from osdisco_memory import MemoryBackend
 
 Start = Callable[..., Running]
 REAL = pytest.mark.osdisco("etcd", "consul")
@@ -223,9 +225,33 @@ def test_all_that_is_known_of_one(osdisco_url: str, invoke: Invoke) -> None:
     assert told["left"] is None if osdisco_url.startswith("consul") else 5 < told["left"] <= 15
     assert "others" not in told
     assert (rows["address"], rows["endpoint rest"]) == ("[::1]:9700", "http://[::1]:9701/geo")
-    assert (rows["status"], rows["metadata zone"], rows["process"]) == ("starting", "a", "the host")
+    assert (rows["status"], rows["metadata zone"]) == ("starting", "a")
+    assert rows["process"] == f"the host, {told['process']}"
+    assert told["process"] == told["key"].split("/")[2].split(".")[0]
+    if osdisco_url.startswith("consul"):
+        assert (told["renewed"], "heard" in rows) == (None, False)
+    else:
+        assert 0 <= told["renewed"] < 10
+        assert re.fullmatch(r"\d+ s ago", rows["heard"])
     assert (rows["capabilities"], rows["incarnation"]) == ("geo.search geo.index", str(told["incarnation"]))
     assert re.fullmatch(rf"{told['lease']}, (15 s at a time|\d+ s of 15 s left)", rows["lease"])
+
+
+def test_one_is_read_without_following_all(memory_url: str, invoke: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[str] = []
+    scan = MemoryBackend.scan
+
+    async def scanning(self: MemoryBackend, prefix: str, *, timeout: float) -> Snapshot:
+        read.append(prefix)
+        return await scan(self, prefix, timeout=timeout)
+
+    with registered(memory_url, GEO, SQL):
+        monkeypatch.setattr(MemoryBackend, "watch", None)
+        monkeypatch.setattr(MemoryBackend, "scan", scanning)
+        assert invoke("--url", memory_url, "describe", "geo-1").code == 0
+        monkeypatch.undo()
+    one = {"osdisco/ext/geo-1/", "osdisco/probe/found/geo-1/"}
+    assert one <= set(read) <= {*one, "osdisco/sess/"}
 
 
 @pytest.mark.osdisco("etcd")
