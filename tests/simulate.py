@@ -1,4 +1,4 @@
-"""Runs every scenario of keys, recipes and discovery by many seeds and keeps what was seen in docs: `make simulate`."""
+"""Runs every scenario of the tests by many seeds and keeps what was seen in docs: `make simulate`."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from osdisco.testing.simulation import Scenario
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"
-PARTS = ("core", "coordination", "discovery")
+PARTS = ("core", "coordination", "discovery", "registry")
 PASS = 250
 """Seeds of each scenario before the next one's turn: what was seen is kept after every pass, if it is broken off."""
 BEGIN, END = "<!-- figures -->\n", "<!-- end of figures -->\n"
 STRUCK = ("lost answers", "late", "delayed", "refused", "partitioned", "slow renewal, then silence", "watch cut")
 STRUCK += ("resync", "paused", "suspended", "clock jumped", "clock drifts", "killed", "lease ended", "key removed")
-STRUCK += ("false renewals", "revoked", "record deleted")
+STRUCK += ("false renewals", "revoked", "record deleted", "leases ended", "records deleted")
 
 
 def scenarios() -> list[Scenario]:
