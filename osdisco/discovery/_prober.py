@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterable, Mapping
-from typing import Final
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Final, Generic, TypeVar
 
 from attrs import evolve, frozen
 
@@ -18,10 +18,13 @@ from osdisco.discovery._lookups import Lookups
 from osdisco.discovery._target import RefusedError, Target
 from osdisco.discovery._watching import CheckState, Watching
 from osdisco.discovery.checks import REASON_MAX
+from osdisco.discovery.events import Difference, Single
 from osdisco.discovery.extension import ExtensionInfo, ExtensionStatus
-from osdisco.discovery.findings import FOUND, MEMBER, PLACE, Finding, Findings, FindingState, ProberMember
+from osdisco.discovery.findings import FOUND, MEMBER, Finding, Findings, FindingState, ProberMember
 from osdisco.discovery.probing import HttpProbe, Probing, chosen, probe_of, target_of
-from osdisco.errors import ConfigError
+from osdisco.errors import ConfigError, OsdiscoError
+
+S = TypeVar("S")
 
 log = logging.getLogger("osdisco")
 
@@ -43,6 +46,22 @@ class _Membership(Keeper[ProberMember]):
 
 
 @frozen
+class Probed(Generic[S]):
+    """What is probed.
+
+    Args:
+        target_of: returns what is asked of a record, None for nothing; raises RefusedError.
+        named: returns what it is called where it is refused.
+    """
+
+    target_of: Callable[[S, Probing], Target | None]
+    named: Callable[[S, Probing], str]
+
+
+EXTENSIONS: Final = Probed[ExtensionInfo](target_of, lambda one, probing: f"{probing.scheme}://{one.host}:{one.port}")
+
+
+@frozen
 class _Wanted:
     """What is to be done about an endpoint: it is asked, or it is told why it is not."""
 
@@ -51,19 +70,20 @@ class _Wanted:
     refusal: str = ""
 
 
-class Prober:
-    """Probes its share of `extensions`, while it is registered among the probers.
+class Prober(Generic[S]):
+    """Probes its share of `records`, while it is registered among the probers. It is to hear what happens to them.
 
     Args:
-        own_id: the extension of this process, which it does not probe.
         findings: the view of all probers and what they found; it is told there what changes.
+        own_id: the record of this process, which it does not probe.
     """
 
     def __init__(
         self,
         client: Client,
         probing: Probing,
-        extensions: Mapping[str, ExtensionInfo],
+        records: Mapping[str, S],
+        probed: Probed[S],
         findings: Findings,
         own_id: str = "",
     ) -> None:
@@ -72,9 +92,10 @@ class Prober:
         self.changed: Final = Signal()
         self._client = client
         self._probing = probing
-        self._extensions = extensions
+        self._records = records
+        self._probed = probed
         self._findings = findings
-        self._member = _Membership(client, findings._follower, self.changed, PLACE, MEMBER)
+        self._member = _Membership(client, findings._follower, self.changed, *findings._place, MEMBER)
         self._member.desired = ProberMember(self._member.process, client.runtime.name, own_id)
         self._lookups = Lookups(client._connection.supervisor)
         self._endpoints: dict[str, _Endpoint] = {}
@@ -90,13 +111,14 @@ class Prober:
 
     @property
     def endpoints(self) -> Iterable[str]:
-        """The extensions that are this process's to probe."""
+        """The ids that are this process's to probe."""
         return self._endpoints.keys()
 
     def start(self) -> None:
         """Join the probers; does not wait for the store."""
         self._findings._on_change = self._on_findings
         self._findings._follower.start()
+        self._due.update(dict.fromkeys(self._records))
         self._member.start()
         self._task = self._client._connection.supervisor.spawn(self._run(), "share out what is probed")
 
@@ -110,14 +132,18 @@ class Prober:
         self._endpoints.clear()
         await self._member.abandon()
 
-    def look(self, ids: Iterable[str]) -> None:
-        """Learn that extensions came, went or changed."""
-        self._due.update(dict.fromkeys(ids))
-        self.changed.fire()
+    def put(self, told: Sequence[Difference[S]] | Single) -> None:
+        """Learn that records came, went or changed; what is told of the view makes no difference."""
+        if not isinstance(told, Single):
+            self._due.update(dict.fromkeys(event.id for event in told))
+            self.changed.fire()
+
+    def end(self, error: OsdiscoError) -> None:
+        """Learn that the client was closed, or that its permission is lost: its place among the probers goes, too."""
 
     def _on_findings(self, ids: set[str], members: bool) -> None:
         if members:
-            self._due.update(dict.fromkeys(self._extensions))
+            self._due.update(dict.fromkeys(self._records))
         for id_ in ids & self._endpoints.keys():
             self._endpoints[id_].changed.fire()
         self.changed.fire()
@@ -127,15 +153,14 @@ class Prober:
             await self.changed.wait_for(lambda: self._due or self._member.registered is not self._takes_part)
             if self._member.registered is not self._takes_part:
                 self._takes_part = self._member.registered
-                self._due.update(dict.fromkeys([*self._endpoints, *self._extensions]))
+                self._due.update(dict.fromkeys([*self._endpoints, *self._records]))
             await self._settle_due()
 
     async def _settle_due(self) -> None:
-        members = self._findings._by_id
         for _ in range(min(len(self._due), _AT_ONCE)):
             id_ = next(iter(self._due))
             del self._due[id_]
-            await self._settle(id_, members)
+            await self._settle(id_, self._findings._by_id)  # they may change while one before is ended
         await asyncio.sleep(0)
 
     async def _settle(self, id_: str, members: Mapping[str, ProberMember]) -> None:
@@ -160,15 +185,15 @@ class Prober:
         await self._endpoints.pop(id_).aclose()
 
     def _wanted(self, id_: str, members: Mapping[str, ProberMember]) -> _Wanted | None:
-        extension = self._extensions.get(id_)
-        if not self._takes_part or extension is None or extension.status is ExtensionStatus.STOPPING:
+        record: Any = self._records.get(id_)
+        if not self._takes_part or record is None or record.status is ExtensionStatus.STOPPING:
             return None
         if self.id not in chosen(id_, members):
             return None
         try:
-            target = target_of(extension, self._probing)
+            target = self._probed.target_of(record, self._probing)
         except RefusedError as exc:
-            place = f"{self._probing.scheme}://{extension.host}:{extension.port}"
+            place = self._probed.named(record, self._probing)
             return _Wanted(place[:REASON_MAX], refusal=str(exc)[:REASON_MAX])
         return None if target is None else _Wanted(str(target), target)
 
@@ -188,7 +213,7 @@ class Prober:
 
 
 class _Endpoint:
-    """One extension's endpoint, probed until it is closed. What is found is published when it changes."""
+    """One endpoint, probed until it is closed. What is found is published when it changes."""
 
     def __init__(
         self,
@@ -203,7 +228,7 @@ class _Endpoint:
         self.wanted: Final = wanted
         self._client = client
         self._blank = blank
-        self._kept = _Kept(client, findings._follower, self.changed, PLACE, FOUND, blank.extension_id)
+        self._kept = _Kept(client, findings._follower, self.changed, *findings._place, FOUND, blank.extension_id)
         self._publishes = False
         self._watching: Watching | None = None
         if wanted.target is None:

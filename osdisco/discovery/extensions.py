@@ -95,6 +95,10 @@ class Extensions(LiveView[ExtensionInfo]):
         """Tell somebody of all extensions from now on: most who use the view never ask for more than their own."""
         self._hearers[hearer] = None
 
+    def _unhear(self, hearer: Hearer) -> None:
+        """Tell somebody no more."""
+        self._hearers.pop(hearer, None)
+
     def _attend(self, user: Hearer) -> None:
         """Begin to follow with the first who uses it; who comes later, and hears, is told what is there."""
         if not self._users:
@@ -106,7 +110,7 @@ class Extensions(LiveView[ExtensionInfo]):
 
     async def _forgo(self, user: Hearer) -> None:
         """Tell somebody no more; with the last the view ends, and shows what it last knew."""
-        self._hearers.pop(user, None)
+        self._unhear(user)
         self._users -= 1
         if not self._users:
             await self._unfollow()

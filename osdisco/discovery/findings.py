@@ -1,6 +1,7 @@
 """What probers found, as all can read it, under `probe/found/<id>/<process>.<n>`, and who they are, `probe/member/…`.
 
 A finding is beside an extension's own record and changes nothing about it. It goes with the session of who found it.
+What probers of a service found stands in the same way under `svcprobe/<service>/`.
 """
 
 from __future__ import annotations
@@ -66,15 +67,18 @@ class ProberMember:
 class Findings(Mapping[str, tuple[Finding, ...]]):
     """The live view of what probers say: by extension, what each of them found. Extensions that nobody has judged lack.
 
-    It shows what the store said last when that is away, `stale` and with its `age`.
+    It shows what the store said last when that is away, `stale` and with its `age`. Of a service it tells by the ids of
+    endpoints.
     """
 
-    def __init__(self, client: Client) -> None:
+    def __init__(self, client: Client, *place: str) -> None:
+        self._place: Final = place or (PLACE,)
         self._keys = client._keys
-        self._root = self._keys.join(PLACE) + "/"
+        self._root = self._keys.join(*self._place) + "/"
         self._follower: Final = client._follow(self._root, self._take)
         self._found: dict[str, dict[str, tuple[int, Finding]]] = {}
         self._members: dict[str, ProberMember] = {}
+        self._by_id: Mapping[str, ProberMember] = {}
         self._skipped: dict[str, str] = {}
         self._on_change: Callable[[set[str], bool], None] = lambda ids, members: None
 
@@ -91,16 +95,13 @@ class Findings(Mapping[str, tuple[Finding, ...]]):
         return len(self._found)
 
     def __repr__(self) -> str:
-        return f"<Findings of {len(self.probers)} probers on {len(self)} extensions>"
+        what = "extensions" if self._place == (PLACE,) else "endpoints"
+        return f"<Findings of {len(self.probers)} probers on {len(self)} {what}>"
 
     @property
     def probers(self) -> tuple[str, ...]:
         """The names of the processes that probe."""
         return tuple(sorted(member.name for member in self._by_id.values()))
-
-    @property
-    def _by_id(self) -> Mapping[str, ProberMember]:
-        return {member.id: member for member in self._members.values()}
 
     @property
     def stale(self) -> bool:
@@ -144,6 +145,7 @@ class Findings(Mapping[str, tuple[Finding, ...]]):
         if first:
             self._found.clear()
             self._members.clear()
+            self._by_id = {}
             self._skipped.clear()
         touched, members = set[str](), False
         for key in [*change.deletes, *change.puts]:
@@ -155,6 +157,8 @@ class Findings(Mapping[str, tuple[Finding, ...]]):
             except RecordError as exc:
                 self._skipped[item.key] = str(exc)
                 log.warning("skipped what a prober is said to have found at %r: %s", item.key, exc)
+        if members:
+            self._by_id = {member.id: member for member in self._members.values()}
         self._on_change(touched, members)
 
     def _remove(self, key: str) -> set[str]:

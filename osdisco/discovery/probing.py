@@ -48,9 +48,10 @@ def _gate(allow: Iterable[Any]) -> Gate:
 
 @frozen
 class Probing:
-    """How this process probes others' extensions. Needs aiohttp.
+    """How this process probes others' extensions, or the endpoints of a service. Needs aiohttp.
 
-    What is asked is `scheme://host:port/path`, host and port out of the extension's record. Its address must lie in
+    What is asked is `scheme://host:port/path`, host and port out of the extension's record, or out of the
+    `health_check_url` of an endpoint, which is refused when scheme or path are others there. The address must lie in
     `allow`; link-local, metadata, multicast, unspecified and broadcast addresses, and IPv6 forms of IPv4 addresses, are
     refused even there. A name is resolved once, all its addresses must be allowed, and one of those is connected to.
     Redirects are not followed; 4 KiB of a body and `timeout` seconds in all are what an answer gets.
@@ -145,9 +146,13 @@ def target_of(extension: ExtensionInfo, probing: Probing) -> Target | None:
         if probing.endpoint not in extension.endpoints:
             return None
         port = extension.endpoints[probing.endpoint].port
-    target = Target(probing.scheme, extension.host, port, probing.path)
-    if not any(port in ports for ports in probing.ports):
-        raise RefusedError(f"port {port} is none of those that may be probed")
+    return admitted(Target(probing.scheme, extension.host, port, probing.path), probing)
+
+
+def admitted(target: Target, probing: Probing) -> Target:
+    """Return a target. Raises RefusedError when its port, or its address, may not be asked."""
+    if not any(target.port in ports for ports in probing.ports):
+        raise RefusedError(f"port {target.port} is none of those that may be probed")
     if is_address(target.host):
         probing._gate.admit([target.host])
     return target

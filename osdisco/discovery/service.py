@@ -15,7 +15,7 @@ from osdisco._signal import Signal
 from osdisco.client import Client
 from osdisco.discovery._gauges import gauges
 from osdisco.discovery._iterating import Events
-from osdisco.discovery._prober import Prober
+from osdisco.discovery._prober import EXTENSIONS, Prober
 from osdisco.discovery._telling import Audience, Backlog, Listener
 from osdisco.discovery.checks import Check
 from osdisco.discovery.events import ExtensionEvent, Single, Superseded
@@ -80,10 +80,10 @@ class DiscoveryService:
             raise DiscoveryError("checks are of the own extension; give an ExtensionInfo, too")
         self._looking = _Looking(self._audience)
         self._findings = Findings(client)
-        self._prober: Prober | None = None
+        self._prober: Prober[ExtensionInfo] | None = None
         if probing is not None:
             own_id = "" if extension is None else extension.id
-            self._prober = self._looking.prober = Prober(client, probing, self._extensions, self._findings, own_id)
+            self._prober = Prober(client, probing, self._extensions, EXTENSIONS, self._findings, own_id)
         self._leaving = Leaving(
             self._registrar, self._changed, client.runtime.clock, timeout=client.options.timeout, drain=drain
         )
@@ -159,8 +159,10 @@ class DiscoveryService:
             raise ClosedError("a DiscoveryService is started once; make a new one")
         if not self._started:
             self._started = True
-            if self._audience.needed or self._prober is not None:
+            if self._audience.needed:
                 self._extensions._hear(self._looking)
+            if self._prober is not None:
+                self._extensions._hear(self._prober)
             self._extensions._attend(self._looking)
             self._view.attend(self._own_id, self._look)
             namespace = self._client._keys.root.rstrip("/")
@@ -198,6 +200,7 @@ class DiscoveryService:
             ending.push_async_callback(self._findings._follower.aclose)
             if self._prober is not None:
                 ending.push_async_callback(self._prober.aclose)
+                ending.callback(self._extensions._unhear, self._prober)
             ending.push_async_callback(self._monitor.aclose)
             ending.push_async_callback(self._publishers.stop)
             await self._leaving.leave()
@@ -338,14 +341,11 @@ class _Looking:
     """What a service does with what its view tells."""
 
     def __init__(self, audience: Audience[ExtensionEvent]) -> None:
-        self.prober: Prober | None = None
         self._audience = audience
 
     def put(self, told: Sequence[ExtensionEvent] | Single) -> None:
         """Take changes that came at once, or one event of the view."""
         self._audience.put(told)
-        if self.prober is not None and not isinstance(told, Single):
-            self.prober.look(event.id for event in told)
 
     def end(self, error: OsdiscoError) -> None:
         """Let nobody wait for what never comes, when the client was closed. A loss of permission is bridged."""

@@ -10,6 +10,7 @@ from osdisco.client import Client
 from osdisco.discovery.checks import Check
 from osdisco.discovery.extension import ExtensionStatus
 from osdisco.discovery.leaving import Drain
+from osdisco.discovery.probing import Probing
 from osdisco.registry.definition import ServiceDefinition, ServiceEndpoint
 from osdisco.registry.record import fold, table_of
 from osdisco.registry.registration import Registration
@@ -75,9 +76,18 @@ class ServiceRegistry:
         return fold(table, await connection.scan(table.target, timeout))
 
     def view(
-        self, service: str, *, protection: float | None = None, protection_window: float | None = None
+        self,
+        service: str,
+        *,
+        protection: float | None = None,
+        protection_window: float | None = None,
+        probing: Probing | None = None,
     ) -> ServiceView:
         """Return a live Mapping of a service's endpoints; enter or await it. However many share one watch.
+
+        Args:
+            probing: how this process asks endpoints at their `health_check_url`, if it is to; of all processes that do
+                two ask each. It changes nothing about what is shown: `view.findings()` says what came of it.
 
         Raises:
             InvalidNameError: the name cannot be one. ConfigError: a share or a window out of range.
@@ -85,7 +95,7 @@ class ServiceRegistry:
         share = self._share if protection is None else checked_share(protection)
         ttl = self._client.options.ttl
         window = self._window if protection_window is None else checked_window(protection_window, ttl)
-        return ServiceView(self._client, service, share, window)
+        return ServiceView(self._client, service, share, window, probing)
 
     def watch(
         self, service: str, *, protection: float | None = None, protection_window: float | None = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Mapping
+from contextlib import AsyncExitStack
 from functools import partial
 from types import TracebackType
 from typing import Final, Self
@@ -12,11 +13,15 @@ from osdisco._signal import Signal
 from osdisco.client import Client
 from osdisco.discovery._filter import Filter
 from osdisco.discovery._live import LiveView
+from osdisco.discovery._prober import Prober
 from osdisco.discovery._roster import Roster
 from osdisco.discovery._telling import Audience, Backlog, Listener
 from osdisco.discovery.extension import ExtensionStatus
+from osdisco.discovery.findings import Findings
+from osdisco.discovery.probing import Probing
 from osdisco.errors import ClosedError, OsdiscoError, TimedOutError
 from osdisco.registry._gauges import gauges
+from osdisco.registry._probed import PLACE, PROBED
 from osdisco.registry.definition import ServiceEndpoint
 from osdisco.registry.events import ServiceEvent
 from osdisco.registry.listeners import MANNERS
@@ -39,7 +44,9 @@ class ServiceView(LiveView[ServiceEndpoint]):
     said so, too many at once, some are shown on, and it is `protecting`.
     """
 
-    def __init__(self, client: Client, service: str, share: float, window: float) -> None:
+    def __init__(
+        self, client: Client, service: str, share: float, window: float, probing: Probing | None = None
+    ) -> None:
         roster: Roster[ServiceEndpoint] = roster_of(client, service)
         super().__init__(client, roster, TRAITS, ServiceEvent, share, window)
         self._client = client
@@ -49,6 +56,11 @@ class ServiceView(LiveView[ServiceEndpoint]):
         self._ended: ClosedError | None = None
         self._audience = Audience(client._connection.supervisor, MANNERS)
         self._hearers[self._audience] = None
+        self._findings = Findings(client, PLACE, service)
+        self._prober: Prober[ServiceEndpoint] | None = None
+        if probing is not None:
+            self._prober = Prober(client, probing, self, PROBED, self._findings)
+            self._hearers[self._prober] = None
         self._uncount: Callable[[], None] = lambda: None
 
     def __repr__(self) -> str:
@@ -91,6 +103,19 @@ class ServiceView(LiveView[ServiceEndpoint]):
             namespace = self._client._keys.root.rstrip("/")
             self._uncount = self._client.runtime.metrics.follow(partial(gauges, namespace, self._service, self))
             self._follow()
+            if self._prober is not None:
+                self._prober.start()
+
+    async def findings(self) -> Findings:
+        """Return the live view of what those who probe endpoints of this service found. It ends with this view.
+
+        Raises:
+            TimedOutError: the store was not seen within `timeout`. ClosedError: it is not open.
+        """
+        if not self._following:
+            raise ClosedError(f"{self!r} is not open: enter, await or start it")
+        await self._findings._wait_known(self._client.options.timeout)
+        return self._findings
 
     def __await__(self) -> Generator[object, None, Self]:
         return self._open().__await__()
@@ -116,8 +141,12 @@ class ServiceView(LiveView[ServiceEndpoint]):
     async def aclose(self) -> None:
         """Stop following. What was shown stays readable, and stale. May be called twice."""
         self._end(ClosedError("the view was closed"))
-        await self._audience.aclose()
-        await self._unfollow()
+        async with AsyncExitStack() as ending:  # each has its end, whatever becomes of those before
+            ending.push_async_callback(self._unfollow)
+            ending.push_async_callback(self._findings._follower.aclose)
+            if self._prober is not None:
+                ending.push_async_callback(self._prober.aclose)
+            await self._audience.aclose()
 
     async def until(
         self, predicate: Callable[[Mapping[str, ServiceEndpoint]], object], timeout: float | None = None

@@ -18,7 +18,7 @@ async def world(osdisco_clock: VirtualClock) -> AsyncGenerator[World, None]:
     world = World()
     yield world
     await world.aclose()
-    left = [key for prefix in ("ext/", "probe/", "x/") for key in world.keys(prefix)]
+    left = [key for prefix in ("ext/", "probe/", "svc/", "svcprobe/", "x/") for key in world.keys(prefix)]
     assert not left, f"left behind: {left}"
 
 
