@@ -4,23 +4,23 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from functools import partial
 from typing import Any, ClassVar, Final
 
 import grpc
 import grpc.aio
-from aetcd.rpc import kv_pb2, rpc_pb2, rpc_pb2_grpc
-from attrs import frozen
+from aetcd.rpc import kv_pb2, rpc_pb2
 
 from osdisco.backend import EndpointStatus, Item
 from osdisco.errors import ClosedError, OsdiscoError
 from osdisco.runtime import Clock, Secret
+from osdisco_etcd._channels import Line, Node, opener
 from osdisco_etcd._errors import Failure, Refused
 from osdisco_etcd._options import Settings
 from osdisco_etcd._tls import context_of, pin, system_roots
 from osdisco_etcd._wire import Compare, Event, Response, Stream, Wire, Write, decoded, raw, text
 
 _LEADER: Final = ("hasleader", "true")  # a member without a leader refuses at once instead of holding the request
+_OUT_OF_TIME: Final = "Deadline Exceeded"
 _NEVER_SENT: Final = ("failed to connect to all addresses", "errors resolving ", "DNS resolution failed")
 
 _FIELDS: Final[Mapping[str, tuple[int, str]]] = {
@@ -28,15 +28,6 @@ _FIELDS: Final[Mapping[str, tuple[int, str]]] = {
     "MOD": (rpc_pb2.Compare.MOD, "mod_revision"),
     "LEASE": (rpc_pb2.Compare.LEASE, "lease"),
 }
-
-
-@frozen
-class Node:
-    """The channels to one endpoint: a burst of requests delays neither keepalives nor watches."""
-
-    methods: Mapping[str, Any]
-    watch: Any
-    channels: tuple[grpc.aio.Channel, ...]
 
 
 class GrpcWire(Wire):
@@ -55,6 +46,7 @@ class GrpcWire(Wire):
         self._nodes: list[Node | None] = [None] * len(settings.endpoints)
         self._replaced: list[Node] = []
         self._renewals: set[asyncio.Task[Any]] = set()
+        self._closing: set[asyncio.Task[None]] = set()
         self._context = context_of(settings.options) if settings.tls else None
 
     async def get(self, key: str, timeout: float) -> Item | None:
@@ -146,15 +138,10 @@ class GrpcWire(Wire):
         return grpc.ssl_channel_credentials(roots, key, chain), name
 
     def _open(self, endpoint: int, credentials: grpc.ChannelCredentials | None, name: str | None) -> Node:
-        target = "dns:///" + self.settings.endpoints[endpoint]
-        options = _channel_options(self.settings.options.connect_timeout, name)
-        requests, leases, watches = (
-            grpc.aio.secure_channel(target, credentials, options)
-            if credentials
-            else grpc.aio.insecure_channel(target, options)
-            for _ in range(3)
+        settings = self.settings
+        return Node(
+            opener(settings.endpoints[endpoint], credentials, name, settings.options.connect_timeout), self._keep_alive
         )
-        return _node(requests, leases, watches, self._keep_alive)
 
     async def _keep_alive(self, open_stream: Any, request: Any, *, timeout: float, metadata: Any) -> Any:
         """Renew by a task, because closing a channel overlooks a call that is still waiting for its connection."""
@@ -166,13 +153,37 @@ class GrpcWire(Wire):
         finally:
             call.cancel()  # here, because a task that is cancelled before its first step runs no `finally` of its own
             self._renewals.discard(renewal)
+            del call, renewal  # else task and traceback hold each other, and the call its connection
 
     async def _send(self, endpoint: int, method: str, request: Any, timeout: float, carried: object) -> Any:
         node = self._nodes[endpoint] or await self.node(endpoint)
-        answer = await node.methods[method](request, timeout=timeout, metadata=carried)
+        line = node.lines[method]
+        answers = line.answers
+        line.users += 1
+        try:
+            answer = await line.methods[method](request, timeout=timeout, metadata=carried)
+            line.answers += 1
+        except grpc.aio.AioRpcError as exc:
+            if _OUT_OF_TIME in (exc.details() or "") and line.answers == answers:
+                self.leave(node, line)
+            raise
+        finally:
+            self.done_with(node, line)
         if answer is None:
             raise Refused(Failure("the answer is not one of etcd"))
         return answer
+
+    def leave(self, node: Node, line: Line) -> None:
+        """Nothing came back on a line in time: it may be dead."""
+        if not self.closed:
+            node.leave(line)
+
+    def done_with(self, node: Node, line: Line) -> None:
+        """Let one user of a line go; the last one closes it if it was left."""
+        if (channel := node.done_with(line)) is not None:
+            closing = asyncio.get_running_loop().create_task(channel.close())
+            self._closing.add(closing)
+            closing.add_done_callback(self._closing.discard)
 
     async def _login(self, username: str, password: Secret) -> object:
         endpoint = self.endpoint
@@ -192,6 +203,8 @@ class GrpcWire(Wire):
         for node in nodes:
             for channel in node.channels if node else ():
                 await channel.close()
+        while self._closing:
+            await asyncio.wait(self._closing)
 
 
 class GrpcStream(Stream):
@@ -204,11 +217,16 @@ class GrpcStream(Stream):
         self._wire = wire
         self._create = create
         self._call: Any = None
+        self._node: Node | None = None
+        self._line: Line | None = None
 
     async def _next(self) -> Response:
         if self._call is None:
             node = await self._wire.node(self.endpoint)
-            self._call = node.watch(metadata=self.carried)
+            self._line = node.lines["Watch"]
+            self._line.users += 1
+            self._node = node
+            self._call = self._line.methods["Watch"](metadata=self.carried)
             await self._call.write(self._create)
         message = await self._call.read()
         if message is grpc.aio.EOF:
@@ -219,45 +237,16 @@ class GrpcStream(Stream):
         async with asyncio.timeout(1.0):
             await self._call.write(rpc_pb2.WatchRequest(progress_request=rpc_pb2.WatchProgressRequest()))
 
+    def give_up(self) -> None:
+        if self._node is not None and self._line is not None:
+            self._wire.leave(self._node, self._line)
+
     def _hang_up(self) -> None:
         if self._call is not None:
             self._call.cancel()
-
-
-def _channel_options(connect_timeout: float, name: str | None) -> list[tuple[str, Any]]:
-    options: list[tuple[str, Any]] = [
-        ("grpc.enable_retries", 0),  # grpc's own resend would make "sent once" untrue
-        ("grpc.enable_http_proxy", 0),
-        ("grpc.service_config_disable_resolution", 1),
-        ("grpc.use_local_subchannel_pool", 1),  # else channels to one address share one connection
-        ("grpc.max_send_message_length", -1),
-        ("grpc.max_receive_message_length", -1),
-        ("grpc.min_reconnect_backoff_ms", int(connect_timeout * 1000)),  # in fact the time that one attempt gets
-        ("grpc.initial_reconnect_backoff_ms", 100),
-        ("grpc.max_reconnect_backoff_ms", 1000),
-        ("grpc.keepalive_time_ms", 10_000),  # etcd hangs up on clients that ping more often than every 5 s
-        ("grpc.keepalive_timeout_ms", 5_000),
-    ]
-    if name is not None:
-        options.append(("grpc.ssl_target_name_override", name))
-    return options
-
-
-def _node(requests: grpc.aio.Channel, leases: grpc.aio.Channel, watches: grpc.aio.Channel, keep_alive: Any) -> Node:
-    kv, auth = rpc_pb2_grpc.KVStub(requests), rpc_pb2_grpc.AuthStub(requests)
-    lease = rpc_pb2_grpc.LeaseStub(leases)
-    methods = {
-        "Range": kv.Range,
-        "Put": kv.Put,
-        "Txn": kv.Txn,
-        "Authenticate": auth.Authenticate,
-        "Status": rpc_pb2_grpc.MaintenanceStub(leases).Status,
-        "LeaseGrant": lease.LeaseGrant,
-        "LeaseRevoke": lease.LeaseRevoke,
-        "LeaseTimeToLive": lease.LeaseTimeToLive,
-        "LeaseKeepAlive": partial(keep_alive, lease.LeaseKeepAlive),
-    }
-    return Node(methods, rpc_pb2_grpc.WatchStub(watches).Watch, (requests, leases, watches))
+        if self._node is not None and self._line is not None:
+            self._wire.done_with(self._node, self._line)
+            self._line = None
 
 
 async def _exchange(call: Any, request: Any) -> Any:

@@ -92,6 +92,7 @@ class Watch:
 
     async def _silence(self, stream: Stream) -> Sequence[Frame]:
         if self._asked:
+            stream.give_up()
             raise Refused(Failure("silent, also when asked"))
         self._asked = True
         self._overlap = stream.answers_probes  # what comes twice is dropped

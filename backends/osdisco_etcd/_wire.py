@@ -108,6 +108,9 @@ class Stream(ABC):
         """Ask the server for its progress; only where `answers_probes`, and after it was `heard`."""
         raise NotImplementedError
 
+    def give_up(self) -> None:  # noqa: B027 - over HTTP a watch has a connection of its own, which ends with it
+        """Let nobody else use the connection on which the server was silent, also when it was asked."""
+
     def cut(self) -> asyncio.Task[Response] | None:
         """End the stream at once; returns the read that was under way, to be waited for."""
         self._hang_up()

@@ -1,0 +1,118 @@
+"""The channels to an endpoint of etcd. A line whose other end is silent is left: its connection may be dead.
+
+gRPC itself would notice after its keepalive, at best 15 s later, and until then send everything after what was lost.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any, Final
+
+import grpc
+import grpc.aio
+from aetcd.rpc import rpc_pb2_grpc
+from attrs import define, field
+
+Methods = Mapping[str, Any]
+
+
+def _requests(channel: grpc.aio.Channel, keep_alive: Any) -> Methods:
+    kv, auth = rpc_pb2_grpc.KVStub(channel), rpc_pb2_grpc.AuthStub(channel)
+    return {"Range": kv.Range, "Put": kv.Put, "Txn": kv.Txn, "Authenticate": auth.Authenticate}
+
+
+def _leases(channel: grpc.aio.Channel, keep_alive: Any) -> Methods:
+    lease = rpc_pb2_grpc.LeaseStub(channel)
+    return {
+        "Status": rpc_pb2_grpc.MaintenanceStub(channel).Status,
+        "LeaseGrant": lease.LeaseGrant,
+        "LeaseRevoke": lease.LeaseRevoke,
+        "LeaseTimeToLive": lease.LeaseTimeToLive,
+        "LeaseKeepAlive": partial(keep_alive, lease.LeaseKeepAlive),
+    }
+
+
+def _watches(channel: grpc.aio.Channel, keep_alive: Any) -> Methods:
+    return {"Watch": rpc_pb2_grpc.WatchStub(channel).Watch}
+
+
+_LANES: Final[tuple[Callable[[grpc.aio.Channel, Any], Methods], ...]] = (_requests, _leases, _watches)
+
+
+@define(eq=False)
+class Line:
+    """One channel. `answers` counts what came back, `users` who still waits on it."""
+
+    channel: grpc.aio.Channel
+    methods: Methods
+    lane: int
+    answers: int = 0
+    users: int = 0
+
+
+@define(eq=False)
+class Node:
+    """The lines to one endpoint: a burst of requests delays neither keepalives nor watches."""
+
+    _open: Callable[[], grpc.aio.Channel]
+    _keep_alive: Any
+    lines: dict[str, Line] = field(init=False, factory=dict)
+    left: set[Line] = field(init=False, factory=set)
+
+    def __attrs_post_init__(self) -> None:
+        for lane in range(len(_LANES)):
+            self._join(lane)
+
+    def leave(self, line: Line) -> None:
+        """Use another connection from now on for what went by a line. Who still waits on that may go on to do so."""
+        if line in self.lines.values():
+            self.left.add(line)
+            self._join(line.lane)
+
+    def done_with(self, line: Line) -> grpc.aio.Channel | None:
+        """Let one user of a line go; returns the channel to be closed when that was the last one of a line left."""
+        line.users -= 1
+        if line.users or line not in self.left:
+            return None
+        self.left.discard(line)
+        return line.channel
+
+    @property
+    def channels(self) -> set[grpc.aio.Channel]:
+        """All that are not closed."""
+        return {line.channel for line in (*self.lines.values(), *self.left)}
+
+    def _join(self, lane: int) -> None:
+        channel = self._open()
+        line = Line(channel, _LANES[lane](channel, self._keep_alive), lane)
+        self.lines |= dict.fromkeys(line.methods, line)
+
+
+def opener(
+    endpoint: str, credentials: grpc.ChannelCredentials | None, name: str | None, connect_timeout: float
+) -> Callable[[], grpc.aio.Channel]:
+    """Return a function that opens a channel."""
+    target, options = "dns:///" + endpoint, _channel_options(connect_timeout, name)
+    if credentials:
+        return lambda: grpc.aio.secure_channel(target, credentials, options)
+    return lambda: grpc.aio.insecure_channel(target, options)
+
+
+def _channel_options(connect_timeout: float, name: str | None) -> list[tuple[str, Any]]:
+    options: list[tuple[str, Any]] = [
+        ("grpc.enable_retries", 0),  # grpc's own resend would make "sent once" untrue
+        ("grpc.enable_http_proxy", 0),
+        ("grpc.service_config_disable_resolution", 1),
+        ("grpc.use_local_subchannel_pool", 1),  # else channels to one address share one connection
+        ("grpc.max_send_message_length", -1),
+        ("grpc.max_receive_message_length", -1),
+        ("grpc.min_reconnect_backoff_ms", int(connect_timeout * 1000)),  # in fact the time that one attempt gets
+        ("grpc.initial_reconnect_backoff_ms", 100),
+        ("grpc.max_reconnect_backoff_ms", 1000),
+        ("grpc.keepalive_time_ms", 10_000),  # etcd hangs up on clients that ping more often than every 5 s
+        ("grpc.keepalive_timeout_ms", 5_000),
+    ]
+    if name is not None:
+        options.append(("grpc.ssl_target_name_override", name))
+    return options
