@@ -22,7 +22,9 @@ from osdisco.testing._api import Api, wait_for
 from osdisco.testing.certs import Certificates, make_certificates
 
 USER: Final = "osdisco"
-"""The user of etcd whom the URLs name. May read and write every key, and administer nothing."""
+"""The user of etcd whom the URLs name, where auth is on. It has the least role that osdisco needs."""
+NAMESPACE: Final = "osdisco"
+"""Where auth or ACLs are on, the namespace in the URLs, outside of which their user or token may do nothing."""
 
 START_SECONDS: Final = 60.0
 TIMEOUT: Final = 10.0
@@ -66,13 +68,14 @@ class Access(ABC):
         path.write_text(value)
         return path
 
-    def _url(self, scheme: str, addresses: Sequence[str], user: str | None, options: dict[str, str]) -> str:
+    def _url(self, scheme: str, addresses: Sequence[str], options: dict[str, str], *, user: str, namespace: str) -> str:
         if self.certificates is not None:
             options["tls_ca"] = str(self.certificates.ca)
         if self.certificates is not None and self.mtls:
             options |= {"tls_cert": str(self.certificates.client), "tls_key": str(self.certificates.client_key)}
         query = urlencode(options, quote_via=quote, safe="/")
-        return f"{scheme}://{user + '@' if user else ''}{','.join(addresses)}{'?' + query if query else ''}"
+        there = f"{','.join(addresses)}{'/' if namespace else ''}{namespace}"
+        return f"{scheme}://{user}{'@' if user else ''}{there}{'?' if query else ''}{query}"
 
 
 class EtcdAccess(Access):
@@ -93,7 +96,8 @@ class EtcdAccess(Access):
             (True, True): "etcd+https",
         }
         options = {"password_file": str(self.password_file)} if self.password_file else {}
-        return self._url(scheme[gateway, self.tls], addresses, USER if self.auth else None, options)
+        user, namespace = (USER, NAMESPACE) if self.auth else ("", "")
+        return self._url(scheme[gateway, self.tls], addresses, options, user=user, namespace=namespace)
 
     @property
     def environment(self) -> dict[str, str]:
@@ -115,8 +119,8 @@ class EtcdAccess(Access):
         api("POST", "/v3/kv/deleterange", {"key": key})
         if not self.auth or self.secured:
             return
-        every = "AA=="  # a range from the byte 0 to the byte 0 is everything
-        for name, permission in ("root", None), (USER, {"permType": "READWRITE", "key": every, "range_end": every}):
+        first, end = (base64.b64encode(f"{NAMESPACE}{mark}".encode()).decode() for mark in "/0")  # all that begins so
+        for name, permission in ("root", None), (USER, {"permType": "READWRITE", "key": first, "range_end": end}):
             api("POST", "/v3/auth/user/add", {"name": name, "password": self.password})
             api("POST", "/v3/auth/role/add", {"name": name})
             if permission:
@@ -127,10 +131,9 @@ class EtcdAccess(Access):
 
 
 class ConsulAccess(Access):
-    """Consul: a token by a file, which may use keys and sessions and no more; the management token for the operator."""
+    """Consul: a token by a file, with the least policy that osdisco needs; the management token for the operator."""
 
-    _RULES = """key_prefix "" { policy = "write" } session_prefix "" { policy = "write" }
-                node_prefix "" { policy = "write" } agent_prefix "" { policy = "read" }"""
+    RULES = f"""key_prefix "{NAMESPACE}/" {{ policy = "write" }} session_prefix "" {{ policy = "write" }}"""
 
     def __init__(self, *, tls: bool = False, acl: bool = False, names: Sequence[str] = ()) -> None:
         super().__init__(tls=tls, names=names)
@@ -142,7 +145,8 @@ class ConsulAccess(Access):
     def url(self, addresses: Sequence[str]) -> str:
         """Return the URL for clients."""
         options = {"token_file": str(self.token_file)} if self.token_file else {}
-        return self._url("consul+https" if self.tls else "consul", addresses, None, options)
+        scheme, namespace = "consul+https" if self.tls else "consul", NAMESPACE if self.acl else ""
+        return self._url(scheme, addresses, options, user="", namespace=namespace)
 
     @property
     def environment(self) -> dict[str, str]:
@@ -162,7 +166,7 @@ class ConsulAccess(Access):
             self._management = api("PUT", "/v1/acl/bootstrap")["SecretID"]
             api.headers["X-Consul-Token"] = self._management
         if self.acl and not self.secured:
-            api("PUT", "/v1/acl/policy", {"Name": USER, "Rules": self._RULES})
+            api("PUT", "/v1/acl/policy", {"Name": USER, "Rules": self.RULES})
             self.token = api("PUT", "/v1/acl/token", {"Policies": [{"Name": USER}]})["SecretID"]
             self.token_file = self.secret_file("token", self.token)
             self.secured = True

@@ -40,9 +40,9 @@ def https(agent: FakeAgent, *options: str, host: str = "127.0.0.1") -> str:
 async def test_all_of_it_works_over_tls(secured_consul_server: ConsulServer, open_backend: Open) -> None:
     backend = open_backend(secured_consul_server.url)
     lease = await backend.grant(15, timeout=5)
-    await backend.commit([Put("tls/k", b"1")], {}, timeout=5)
-    frame = await anext(watch := backend.watch("tls/"))
-    assert set(frame.items) == {"tls/k"}  # type: ignore[union-attr]
+    await backend.commit([Put("osdisco/tls/k", b"1")], {}, timeout=5)
+    frame = await anext(watch := backend.watch("osdisco/tls/"))
+    assert set(frame.items) == {"osdisco/tls/k"}  # type: ignore[union-attr]
     await watch.aclose()
     await backend.revoke(lease, timeout=5)
     (status,) = await backend.inspect(timeout=5)

@@ -1,4 +1,7 @@
-"""The role and the policy that the page on operating prints are enough, and allow nothing else. On secured servers."""
+"""The role and the policy that the page on operating prints are enough, and allow nothing else. On secured servers.
+
+They are those of all other tests on secured servers, too, such as the conformance suites, but for the namespace.
+"""
 
 from __future__ import annotations
 
@@ -20,6 +23,7 @@ from osdisco.discovery import DiscoveryService, ExtensionInfo, ExtensionStatus
 from osdisco.errors import DeniedError
 from osdisco.registry import ServiceDefinition, ServiceRegistry
 from osdisco.runtime import Credentials
+from osdisco.testing._stores import NAMESPACE as TEST_NAMESPACE, USER
 from osdisco.testing.servers import ConsulServer, EtcdServer, Servers
 from osdisco_consul import ConsulCatalog
 
@@ -38,13 +42,19 @@ def blocks(kind: str) -> list[str]:
 
 
 @pytest.fixture
-def etcd(osdisco_servers: Servers) -> Iterator[Connect]:
+def scheme(request: pytest.FixtureRequest) -> str:
+    """Return that of etcd, as the test's parameter says."""
+    return str(request.node.callspec.params["connect"])
+
+
+@pytest.fixture
+def etcd(osdisco_servers: Servers, scheme: str) -> Iterator[Connect]:
     """Do as the page says; return a function that connects as the user in it, to a namespace."""
     server = osdisco_servers.etcd(secured=True)
     role, prefix, user = _etcd_role()
     _grant(server, role, prefix, user)
     yield lambda namespace: osdisco.connect(
-        f"etcds://{server.address}/{namespace}?tls_ca={_ca(server)}",
+        f"{scheme}://{server.address}/{namespace}?tls_ca={_ca(server)}",
         credentials=lambda: Credentials(user, server.access.password),  # type: ignore[arg-type]
     )
     server.admin("POST", "/v3/auth/user/delete", {"name": user})
@@ -63,12 +73,15 @@ def _etcd_role() -> tuple[str, str, str]:
 
 def _grant(server: EtcdServer, role: str, prefix: str, user: str) -> None:
     end = prefix[:-1] + chr(ord(prefix[-1]) + 1)
-    key, range_end = (b64encode(text.encode()).decode() for text in (prefix, end))
     server.admin("POST", "/v3/auth/role/add", {"name": role})
-    permission = {"permType": "READWRITE", "key": key, "range_end": range_end}
+    permission = {"permType": "READWRITE"} | _range(prefix, end)
     server.admin("POST", "/v3/auth/role/grant", {"name": role, "perm": permission})
     server.admin("POST", "/v3/auth/user/add", {"name": user, "password": server.access.password})
     server.admin("POST", "/v3/auth/user/grant", {"user": user, "role": role})
+
+
+def _range(key: str, end: str) -> dict[str, str]:
+    return {name: b64encode(text.encode()).decode() for name, text in (("key", key), ("range_end", end))}
 
 
 # Consul
@@ -108,9 +121,9 @@ def _ca(server: EtcdServer | ConsulServer) -> Path:
 # both
 
 
-@pytest.fixture(params=["etcd", "consul"])
+@pytest.fixture(params=["etcds", "etcd+https", "consul"])
 def connect(request: pytest.FixtureRequest) -> Connect:
-    found: Connect = request.getfixturevalue(request.param)
+    found: Connect = request.getfixturevalue("consul" if request.param == "consul" else "etcd")
     return found
 
 
@@ -118,6 +131,17 @@ def me(name: str = "geo") -> ExtensionInfo:
     return ExtensionInfo(
         id=f"{name}-1", name=name, version="1", host="10.0.0.7", port=9700, status=ExtensionStatus.HEALTHY
     )
+
+
+def test_secured_servers_have_no_other(osdisco_servers: Servers) -> None:
+    """What all suites on secured servers may do is what the page says, with their namespace in place of the page's."""
+    (rules,) = (block for block in blocks("hcl") if "session_prefix" in block)
+    ours = osdisco_servers.consul(secured=True).access.RULES.replace(TEST_NAMESPACE, NAMESPACE)
+    assert re.sub(r"\s+", " ", rules).strip() == re.sub(r"\s+", " ", ours).strip()
+    _, prefix, _ = _etcd_role()
+    found = osdisco_servers.etcd(secured=True).admin("POST", "/v3/auth/role/get", {"role": USER})["perm"]
+    key, end = (prefix.replace(NAMESPACE, TEST_NAMESPACE), prefix.replace(f"{NAMESPACE}/", f"{TEST_NAMESPACE}0"))
+    assert found == [{"permType": "READWRITE"} | _range(key, end)]
 
 
 async def test_they_are_enough_for_discovery_and_the_registry(connect: Connect) -> None:

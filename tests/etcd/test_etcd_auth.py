@@ -57,9 +57,9 @@ async def test_a_token_that_expired_is_renewed_once_for_all_who_wait(forgetful: 
     logins = count_logins(backend)
     lease = await backend.grant(30, timeout=5)
     await asyncio.sleep(2.6)
-    puts = [backend.commit([Put(f"auth/{n}", b"x")], {}, timeout=5) for n in range(20)]
-    await asyncio.gather(*puts, backend.renew(lease, timeout=5), backend.scan("auth/", timeout=5))
-    assert len((await backend.scan("auth/", timeout=5)).items) == 20
+    puts = [backend.commit([Put(f"osdisco/auth/{n}", b"x")], {}, timeout=5) for n in range(20)]
+    await asyncio.gather(*puts, backend.renew(lease, timeout=5), backend.scan("osdisco/auth/", timeout=5))
+    assert len((await backend.scan("osdisco/auth/", timeout=5)).items) == 20
     assert len(logins) == 2
     await backend.revoke(lease, timeout=5)
 
@@ -67,9 +67,9 @@ async def test_a_token_that_expired_is_renewed_once_for_all_who_wait(forgetful: 
 @pytest.mark.fault("F20")
 async def test_a_watch_opens_with_an_expired_token(forgetful: EtcdServer, open_backend: Open) -> None:
     backend = open_backend(forgetful)
-    revision = (await backend.commit([Put("aw/k", b"1")], {}, timeout=5))["aw/k"]
+    revision = (await backend.commit([Put("osdisco/aw/k", b"1")], {}, timeout=5))["osdisco/aw/k"]
     await asyncio.sleep(2.6)
-    watch = backend.watch("aw/", after=revision - 1)
+    watch = backend.watch("osdisco/aw/", after=revision - 1)
     assert (await next_change(watch)).puts
     await watch.aclose()
 
@@ -79,20 +79,20 @@ async def test_a_changed_auth_revision_is_answered_by_one_login(strict: EtcdServ
     backend = open_backend(strict)
     logins = count_logins(backend)
     lease = await backend.grant(30, timeout=5)
-    watch = backend.watch("ar/")
+    watch = backend.watch("osdisco/ar/")
     await anext(watch)
     strict.admin("POST", "/v3/auth/role/add", {"name": f"role-{backend._runtime.unique()}"})
     await asyncio.gather(
-        backend.commit([Put("ar/k", b"1", lease.id)], {"ar/k": ABSENT}, timeout=5),
-        backend.get("ar/k", timeout=5),
+        backend.commit([Put("osdisco/ar/k", b"1", lease.id)], {"osdisco/ar/k": ABSENT}, timeout=5),
+        backend.get("osdisco/ar/k", timeout=5),
         backend.renew(lease, timeout=5),
     )
     assert len(logins) == 2
     strict.admin("POST", "/v3/auth/role/add", {"name": f"role-{backend._runtime.unique()}"})
-    again = backend.watch("ar/", after=1)
+    again = backend.watch("osdisco/ar/", after=1)
     assert isinstance(await anext(again), Batch)
     await backend.revoke(lease, timeout=5)
-    while "ar/k" not in (await next_change(watch)).deletes:
+    while "osdisco/ar/k" not in (await next_change(watch)).deletes:
         pass
     await watch.aclose()
     await again.aclose()
@@ -131,11 +131,11 @@ async def test_a_function_for_credentials_may_be_async_and_may_fail(forgetful: E
 
     backend = open_backend(forgetful, runtime=Runtime(credentials=ask))
     with pytest.raises(UnavailableError, match="credentials") as caught:
-        await backend.get("a", timeout=5)
+        await backend.get("osdisco/a", timeout=5)
     assert "the vault is down" not in "".join(traceback.format_exception(caught.value))  # it could hold a secret
     with pytest.raises(ConfigError, match="password"):
-        await backend.get("a", timeout=5)
-    assert await backend.get("a", timeout=5) is None
+        await backend.get("osdisco/a", timeout=5)
+    assert await backend.get("osdisco/a", timeout=5) is None
 
 
 async def test_a_token_is_not_shown(
@@ -143,7 +143,7 @@ async def test_a_token_is_not_shown(
 ) -> None:
     caplog.set_level(logging.DEBUG)
     backend: Any = open_backend(forgetful)
-    await backend.get("a", timeout=5)
+    await backend.get("osdisco/a", timeout=5)
     carried = backend._wire.auth.carried
     token = next(str(value) for name, value in _pairs(carried) if name.lower() in ("token", "authorization"))
     assert len(token) > 10
@@ -199,8 +199,8 @@ async def test_a_password_for_a_server_without_users_does_no_harm(etcd: EtcdServ
 
 async def test_a_login_that_is_cancelled_takes_nobody_with_it(forgetful: EtcdServer, open_backend: Open) -> None:
     backend = open_backend(forgetful)
-    first = asyncio.create_task(backend.get("a", timeout=5))
-    second = asyncio.create_task(backend.get("a", timeout=5))
+    first = asyncio.create_task(backend.get("osdisco/a", timeout=5))
+    second = asyncio.create_task(backend.get("osdisco/a", timeout=5))
     await asyncio.sleep(0)
     first.cancel()
     assert await second is None
