@@ -70,9 +70,17 @@ class Entry:
         return self._unaccounted > 0
 
     async def create(
-        self, value: bytes, *, instead_of: Sequence[Entry] = (), within: float = inf, look: bool = False
+        self,
+        value: bytes,
+        *,
+        instead_of: Sequence[Entry] = (),
+        without: Sequence[str] = (),
+        within: float = inf,
+        look: bool = False,
     ) -> None:
         """Put the entry into the store, in one commit with the removal of the entries `instead_of`, for good.
+
+        The keys `without`, which are others', are deleted in it as well.
 
         The mutation runs in a task of the client, so that cancelling the caller never cuts it on the wire; whoever is
         cancelled or fails leaves the removal behind as a task that the session waits for. While the outcome is unknown
@@ -91,6 +99,7 @@ class Entry:
             last, held = entry._last_words()
             ops += (evolve(op, lease=self.session.id) if isinstance(op, Put) else op for op in last)
             expect |= held
+        ops += map(Delete, without)
         deadline = self._connection.runtime.clock.now() + within
         work = self._create(ops, expect, deadline, self._queue if look else "")
         self._creating = Errand(work, self._connection.finishing.spawn, f"create {self.key}")

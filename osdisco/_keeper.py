@@ -10,12 +10,10 @@ import asyncio
 import logging
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext, suppress
 from itertools import count
-from typing import Final, Generic, Self, TypeVar
-
-from attrs import frozen
+from typing import Final, Generic, NamedTuple, Self, TypeVar
 
 from osdisco._connection import backoff
 from osdisco._entries import Entry
@@ -36,28 +34,24 @@ log = logging.getLogger("osdisco")
 SEEN: Final = 1.0
 """Seconds that leaving waits at most until it sees itself as it says that it leaves."""
 
+OLDER_MAX: Final = 8
+"""Older processes' records that are removed in one commit."""
+
 UNDECIDED_MAX: Final = 8
 """Records that may still come in sessions that were lost; what is left of older sessions is over by then."""
 
 
-@frozen
-class Rivals:
-    """The other processes that have a record at a place.
+class Rival(NamedTuple):
+    """Another process's record at a place. It is `confirmed` when that process has outlived its first one."""
 
-    Args:
-        newest: their highest incarnation; 0: there is none.
-        confirmed: the highest of those that have confirmed theirs, see `is_confirmed`.
-    """
-
-    newest: int = 0
-    confirmed: int = 0
+    key: str
+    incarnation: int
+    confirmed: bool
 
     @classmethod
-    def among(cls, records: Iterable[tuple[int, int]]) -> Self:
-        """Return them, given the mark and the creation of each of their records."""
-        found = [(incarnation_of(mark, created), is_confirmed(mark)) for mark, created in records]
-        newest = max((incarnation for incarnation, _ in found), default=0)
-        return cls(newest, max((incarnation for incarnation, confirmed in found if confirmed), default=0))
+    def of(cls, key: str, mark: int, created: int) -> Self:
+        """Return it by its key in the store, its mark and its creation."""
+        return cls(key, incarnation_of(mark, created), is_confirmed(mark))
 
 
 class Keeper(ABC, Generic[T]):
@@ -78,7 +72,7 @@ class Keeper(ABC, Generic[T]):
         self.on_superseded: Callable[[], None] = lambda: None
         self.error: OsdiscoError | None = None
         self.incarnation = 0
-        self._rivals = Rivals()
+        self._rivals: Sequence[Rival] = ()
         self._confirmed = False
         self._epoch = 0
         self.process: Final = client.runtime.unique()
@@ -113,12 +107,17 @@ class Keeper(ABC, Generic[T]):
 
     @property
     def _up_to_date(self) -> bool:
-        """Whether nothing is left to write: the record is registered, and who else has the place can tell that we live.
+        """Whether nothing is left to write: the record is registered, and older processes can tell that we live.
 
         A first record may have been sent by a process that was killed meanwhile, or in an attempt that was given up. So
-        nobody withdraws for one, and who meets others says once more that he is there.
+        nobody withdraws for one, and who meets older ones says once more that he is there.
         """
-        return self.registered and (self._confirmed or not self._rivals.newest)
+        return self.registered and (self._confirmed or not self._older)
+
+    @property
+    def _older(self) -> list[str]:
+        """The keys of older processes' records."""
+        return [rival.key for rival in self._rivals if rival.incarnation < self.incarnation]
 
     @property
     def session(self) -> Session | None:
@@ -146,14 +145,15 @@ class Keeper(ABC, Generic[T]):
         """Whether nothing is left to publish: the place is lost for good, or we said that we go."""
         return self.superseded or self.session_is_lost or (self._leaving and (self.registered or not self._stands))
 
-    def meet(self, rivals: Rivals) -> None:
-        """Withdraw if one of the other processes at this place is newer and has confirmed it.
+    def meet(self, rivals: Sequence[Rival]) -> None:
+        """Withdraw if one of the other processes at this place is newer, and confirmed.
 
         While our incarnation is unknown they are remembered: the view may show them before the store's answer tells us
         ours.
         """
         self._rivals = rivals
-        if 0 < self.incarnation < rivals.confirmed and not self.superseded:
+        newest = max((rival.incarnation for rival in rivals if rival.confirmed), default=0)
+        if 0 < self.incarnation < newest and not self.superseded:
             self.superseded = True
             self.on_superseded()
 
@@ -283,9 +283,12 @@ class Keeper(ABC, Generic[T]):
         self._forget = session.lost.call(lambda _: self._changed.fire())
 
     async def _replace(self, before: Sequence[Entry], entry: Entry, record: bytes) -> None:
-        """Create an entry, and let none of those before come or stay: the store may keep lost sessions' for long."""
+        """Create an entry, and let none of those before come or stay: the store may keep lost sessions' for long.
+
+        Nor do records of older processes stay, most of which are dead: they would be shown again when this one leaves.
+        """
         try:
-            await entry.create(record, instead_of=before)
+            await entry.create(record, instead_of=before, without=self._older[:OLDER_MAX])
         except OsdiscoError:
             if entry.may_still_come:
                 self._undecided.append(entry)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, Self
 from attrs import evolve, field, frozen
 
 from osdisco._feed import Change
-from osdisco._keeper import Keeper, Rivals, incarnation_of, process_of
+from osdisco._keeper import Keeper, Rival, incarnation_of, process_of
 from osdisco._records import decode, encode, encode_readable
 from osdisco._signal import Signal
 from osdisco.backend import Item
@@ -69,6 +69,7 @@ class _Record:
 class _Standing:
     """A record as it stands in the store, with its mark."""
 
+    key: str
     member: Member
     mark: int
     created: int
@@ -98,10 +99,10 @@ class MemberTable:
         ids = sorted(old.keys() | self.members.keys())
         return [MemberEvent(old.get(i), self.members.get(i)) for i in ids if old.get(i) != self.members.get(i)]
 
-    def rivals(self, id_: str, process: str) -> Rivals:
-        """Return the other processes with this id."""
-        others = ((name, one) for name, one in self._records.items() if one.member.id == id_)
-        return Rivals.among((one.mark, one.created) for name, one in others if process_of(name) != process)
+    def rivals(self, id_: str, process: str) -> list[Rival]:
+        """Return the records of other processes with this id."""
+        others = (one for one in self._records.values() if one.member.id == id_)
+        return [Rival.of(one.key, one.mark, one.created) for one in others if process_of(one.key) != process]
 
     @property
     def read(self) -> Collection[str]:
@@ -121,7 +122,7 @@ class MemberTable:
         except (RecordError, ConfigError) as exc:
             log.warning("skipped the member at %r: %s", name, exc)
             raise RecordError(str(exc)) from None
-        return _Standing(record.member, record.incarnation, item.created)
+        return _Standing(item.key, record.member, record.incarnation, item.created)
 
 
 class Members(Mapping[str, Member]):
@@ -350,7 +351,9 @@ class Membership:
         return Partitioning(self, count, released)
 
     def _on_change(self) -> None:
-        self._place.meet(self.members._table.rivals(self.member.id, self._place.process))
+        key = self._client._keys.key  # a view tells names
+        rivals = self.members._table.rivals(self.member.id, self._place.process)
+        self._place.meet([rival._replace(key=key(rival.key)) for rival in rivals])
         self._changed.fire()
 
     def __await__(self) -> Generator[object, None, Self]:

@@ -10,7 +10,7 @@ from typing import Final, Generic, TypeVar
 from attrs import define, frozen
 
 from osdisco._feed import Change
-from osdisco._keeper import Rivals, incarnation_of, process_of
+from osdisco._keeper import Rival, incarnation_of, process_of
 from osdisco._keys import Keyspace
 from osdisco.backend import Item
 from osdisco.errors import InvalidNameError, RecordError
@@ -84,10 +84,10 @@ class Folded(Mapping[str, R]):
         """The names of the keys that hold no good record now, and why."""
         return {self._name(key): why for key, why in self._skipped.items()}
 
-    def rivals(self, id_: str, process: str) -> Rivals:
-        """Return the other processes with this id."""
+    def rivals(self, id_: str, process: str) -> list[Rival]:
+        """Return the records of other processes with this id."""
         others = (one for one in self._standing(id_) if process_of(one.key) != process)
-        return Rivals.among((one.mark, one.created) for one in others)
+        return [Rival.of(one.key, one.mark, one.created) for one in others]
 
     def standing(self, id_: str) -> list[Standing[R]]:
         """Return all records of an id, the one that counts first."""

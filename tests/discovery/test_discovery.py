@@ -145,12 +145,27 @@ async def test_a_restarted_process_counts_at_once(world: World) -> None:
     world.kill(dead)
     await registered(world.process(), port=2)
     await until(lambda: seer.extensions["geo"].port == 2, 0.1)
-    assert len(world.keys("ext/")) == 2
+    await until(lambda: len(world.keys("ext/")) == 1, 0.1)
     diary = Diary(seer)
     await asyncio.sleep(2 * world.ttl)
     assert len(world.keys("ext/")) == 1
     assert seer.extensions["geo"].port == 2
     assert diary.lines == ["+geo starting"]
+
+
+async def test_a_dead_predecessor_is_not_shown_again_when_its_successor_leaves(world: World) -> None:
+    seer = await observer(world.process())
+    dead = world.process()
+    await registered(dead, port=1)
+    seen = watched_ports(seer)
+    world.kill(dead)
+    successor = await registered(world.process(), port=2)
+    await asyncio.sleep(0.5)
+    await successor.stop()
+    await asyncio.sleep(2 * world.ttl)
+    assert set(seen[: seen.index(2)]) == {1}
+    assert set(seen[seen.index(2) : -1]) == {2}
+    assert seen[-1] is None
 
 
 async def test_an_old_process_that_returns_after_an_outage_never_wins_back(world: World) -> None:
@@ -203,9 +218,12 @@ async def test_an_old_process_that_cannot_see_the_newer_one_does_not_win_back_ei
 
 
 async def test_of_two_processes_with_one_id_the_later_wins_and_the_earlier_withdraws(world: World) -> None:
+    seen = watched_ports(await observer(world.process()))
     first = await registered(world.process(), port=1)
     second = await registered(world.process(), port=2)
     await until(lambda: first.superseded, 1)
+    assert seen == sorted(seen)
+    assert seen[-1] == 2
     await until(lambda: len(world.keys("ext/")) == 1)
     assert second.registered
     await first.stop()

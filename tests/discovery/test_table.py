@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 from osdisco._feed import Change
-from osdisco._keeper import Rivals
+from osdisco._keeper import Rival
 from osdisco._keys import Keyspace
 from osdisco.backend import Item, Limits
 from osdisco.discovery.table import Folded, Kind
@@ -60,15 +60,16 @@ def test_a_change_that_touches_several_keys_of_an_id_is_told_as_one() -> None:
     assert table.apply(change(put("geo/p.3", "5 geo second", 7), put("geo/p.2", "", 6))) == []
 
 
-def test_rivals_are_the_newest_other_process_of_an_id_and_the_newest_that_has_confirmed() -> None:
+def test_rivals_are_the_records_of_other_processes_which_are_confirmed_when_they_tell_their_incarnation() -> None:
     table = folded()
     table.apply(change(put("geo/p.1", "0 geo x", 5) | put("geo/q.1", "0 geo x", 7) | put("geo/r.1", "3 geo x", 8)))
-    assert table.rivals("geo", "p") == Rivals(7, 3)
-    assert table.rivals("geo", "q") == Rivals(5, 3)
-    assert table.rivals("geo", "r") == Rivals(7, 0)
-    table.apply(change(put("geo/q.2", "7 geo x", 9), put("geo/q.1", "", 7)))
-    assert table.rivals("geo", "p") == Rivals(7, 7)
-    assert table.rivals("none", "p") == Rivals()
+    p, q, r = (
+        Rival(f"ns/svc/a=2Fb/geo/{one}.1", *said) for one, *said in (("p", 5, False), ("q", 7, False), ("r", 3, True))
+    )
+    assert sorted(table.rivals("geo", "p")) == [q, r]
+    assert sorted(table.rivals("geo", "q")) == [p, r]
+    assert sorted(table.rivals("geo", "s")) == [p, q, r]
+    assert not table.rivals("none", "p")
 
 
 @pytest.mark.parametrize(
