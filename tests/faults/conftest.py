@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 from hashlib import blake2b
 
 import pytest
@@ -42,3 +43,9 @@ def is_chosen(node: str, seed: int) -> bool:
     """Return whether a test is in the third that a seed chooses. Three seeds in a row choose all."""
     number = int.from_bytes(blake2b(node.encode(), digest_size=4).digest(), "big")
     return number % PARTS == seed % PARTS
+
+
+@pytest.fixture
+def seed() -> int:
+    """Return a seed; who uses it shows it when it fails."""
+    return random.randrange(2**32)

@@ -1,0 +1,30 @@
+"""Trouble with the endpoint in use, over every transport: requests, a watch and a session, each by its own client.
+
+Either there is another endpoint, and all go on by that, or there is none, and nobody is told what is not so.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from network import FAULTS, STORES, Case, Fault, impatient, marked, undisturbed, ways
+
+from osdisco.testing import Servers
+
+
+@pytest.mark.parametrize("fault", marked(FAULTS))
+async def test_trouble_with_the_endpoint_in_use(
+    fault: Fault, osdisco_servers: Servers, seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All stores, with and without another endpoint, at the same time: all that any of them does is wait."""
+
+    async def run(store: str, alone: bool) -> list[str]:
+        async with ways(store, osdisco_servers.url(store), seed=seed, alone=alone) as there:
+            return await undisturbed(lambda: Case(there, fault, seed), there)
+
+    impatient(monkeypatch)
+    cases = [(store, alone) for store in STORES for alone in ((False,) if fault.harmless else (False, True))]
+    found = await asyncio.gather(*(run(*case) for case in cases))
+    wrong = {case: problems for case, problems in zip(cases, found, strict=True) if problems}
+    assert not wrong, f"seed {seed}: {wrong}"
