@@ -9,13 +9,13 @@ from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 
-from benchmarks import churn, discovery, kv, memory, quiet, registry, startup, views
+from benchmarks import churn, discovery, endpoint, kv, memory, quiet, registry, startup, views
 from benchmarks.coordination import QUICK, Effort, figures
 from benchmarks.figures import Figure, shown
 from benchmarks.harness import document, load
 from benchmarks.stores import address_of, servers, version_of
 
-PARTS = ("startup", "kv", "memory", "views", "quiet", "coordination", "discovery", "churn", "registry")
+PARTS = ("startup", "kv", "memory", "views", "quiet", "coordination", "discovery", "churn", "registry", "failover")
 
 
 def _note(figures: Iterable[Figure], found: list[Figure]) -> None:
@@ -100,6 +100,10 @@ def _registry(urls: Mapping[str, str], quick: bool, rounds: int) -> Iterable[Fig
     return asyncio.run(registry.measure(3 if quick else 9, 20_000))
 
 
+def _failover(urls: Mapping[str, str], quick: bool, rounds: int) -> Iterable[Figure]:
+    return endpoint.figures(2 if quick else 6) if urls else ()
+
+
 _PARTS = {
     "startup": _startup,
     "kv": _kv,
@@ -110,6 +114,7 @@ _PARTS = {
     "discovery": _discovery,
     "churn": _churn,
     "registry": _registry,
+    "failover": _failover,
 }
 
 main()

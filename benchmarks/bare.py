@@ -133,12 +133,18 @@ class BareGateway(Bare):
         answer = await self._post("range", {"key": _b64(prefix), "range_end": _b64(_end(prefix))})
         return {base64.b64decode(kv["key"]).decode(): base64.b64decode(kv["value"]) for kv in answer["kvs"]}
 
+    async def put(self, values: Mapping[str, bytes]) -> None:
+        pairs = [{"key": _b64(key), "value": base64.b64encode(value).decode()} for key, value in values.items()]
+        await self._post("txn", {"success": [{"request_put": pair} for pair in pairs]})
+
     async def wait_gone(self, key: str) -> None:
         raise NotImplementedError("the server is the same as over gRPC: watch there")
 
     async def _post(self, call: str, body: object) -> Any:
         async with self._http.post(f"{self._base}/v3/kv/{call}", json=body) as answer:
-            return json.loads(await answer.read())
+            document = json.loads(await answer.read())
+            assert answer.status == 200
+            return document
 
 
 class BareConsul(Bare):

@@ -103,20 +103,32 @@ class Node(ServerContainer):
 
     def heal(self) -> None:
         """Undo what was done to its network."""
-        if packets_problem() is None:
-            self._filter().clear()
-        self._connect()
+        self._mend()
+        self.rejoin()
 
     def restore(self) -> None:
         """Undo whatever was done to it."""
+        self.revive()
+        self.rejoin()
+
+    def revive(self) -> None:
+        """Undo whatever was done to it, and let it find the others by itself."""
         self.unpause()
         if self._status() != "running":
             self.start()
-        self.heal()
+        self._mend()
+
+    def rejoin(self) -> None:
+        """Look for the other nodes at once, if it would not by itself."""
 
     @abstractmethod
     def leads(self) -> bool:
         """Return whether it takes itself for the leader. Raises ApiError or OSError when it does not answer."""
+
+    def _mend(self) -> None:
+        if packets_problem() is None:
+            self._filter().clear()
+        self._connect()
 
     def _connect(self) -> None:
         """Connect to what it is not connected to; Docker remembers it over a kill and a start."""
@@ -152,12 +164,12 @@ class EtcdNode(Node, EtcdContainer):
 class ConsulNode(Node, ConsulContainer):
     """One Consul server of a cluster."""
 
-    def heal(self) -> None:
-        """Undo what was done to its network, and join again at once: Consul itself tries every 30 s."""
-        super().heal()
+    def rejoin(self) -> None:
+        """Join again at once: Consul itself tries every 30 s."""
+        api = self.access.api(self.address, timeout=_PATIENCE)
         for address in self.place.others:
             with suppress(ApiError, OSError):  # that one may be down
-                self.admin("PUT", f"/v1/agent/join/{address}")
+                api("PUT", f"/v1/agent/join/{address}")
 
     def leads(self) -> bool:
         """Ask for the leader's address, which needs no token."""
@@ -232,8 +244,10 @@ class Cluster(ABC, Generic[N]):
 
     def restore(self) -> None:
         """Undo whatever was done to the nodes; returns when the cluster is healthy."""
+        for node in self.nodes:  # all of them before any looks for the others, which takes 10 s for one that is away
+            node.revive()
         for node in self.nodes:
-            node.restore()
+            node.rejoin()
         self.wait_healthy()
 
     def __enter__(self) -> Self:

@@ -12,7 +12,7 @@ from osdisco.testing import FaultyBackend, Servers
 
 PAGE = (DOCS / "testing.md").read_text()
 FILES = dict(re.findall(r"```python\n# (test_\w+)\.py\n(.*?)```", PAGE, re.DOTALL))
-EXPECTED = {"test_leading": 3, "test_registering": 4, "test_outage": 1, "test_lost_answer": 4}
+EXPECTED = {"test_leading": 3, "test_registering": 4, "test_outage": 1, "test_lost_answer": 4, "test_my_store": 3}
 PLAIN = ("-p", "no:cacheprovider", "-p", "no:hypothesispytest", "-p", "no:anyio", "-p", "no:asyncio")
 
 

@@ -34,9 +34,13 @@ def project(folder: Path, **patches: str) -> Path:
     return Path(shutil.copy(RUNNER, mutants))
 
 
-def run(runner: Path, *names: str) -> subprocess.CompletedProcess[str]:
+def run(runner: Path, *names: str, ci: str = "") -> subprocess.CompletedProcess[str]:
     """Run the mutants, or those named."""
-    environ = {**os.environ, "PYTEST_ADDOPTS": "-p no:hypothesispytest"}  # its import takes longer than all else here
+    environ = {
+        **os.environ,
+        "CI": ci,
+        "PYTEST_ADDOPTS": "-p no:hypothesispytest",
+    }  # its import takes longer than all else here
     return subprocess.run([sys.executable, str(runner), *names], env=environ, capture_output=True, text=True)
 
 
@@ -91,3 +95,13 @@ def test_the_seeds_that_a_simulation_needs_are_told(tmp_path: Path) -> None:
     done = run(runner)
     assert done.returncode == 0, done.stdout + done.stderr
     assert re.search(r"seen: noticed, in simulation after [67] seeds", done.stdout)
+
+
+def test_in_ci_one_of_those_is_tried_that_take_clusters(tmp_path: Path) -> None:
+    slow = "Test: tests/test_answer.py::test_careful\nTier: cluster"
+    runner = project(tmp_path, quick=slow.partition("\n")[0], slow=slow, slower=slow)
+    assert "3 mutants, 0 not noticed" in run(runner).stdout
+    done = run(runner, ci="true")
+    assert "of 2 that take clusters only slow" in done.stdout
+    assert "quick: noticed" in done.stdout
+    assert "2 mutants, 0 not noticed" in done.stdout
