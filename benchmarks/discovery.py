@@ -14,6 +14,7 @@ from contextlib import asynccontextmanager
 
 import osdisco
 from benchmarks.figures import Figure
+from benchmarks.harness import microseconds
 from benchmarks.stores import address_of
 from osdisco._records import encode
 from osdisco.backend import Put
@@ -124,22 +125,12 @@ def _found(kind: str, seer: DiscoveryService, rounds: int) -> Figure:
     everything = dict(seer.extensions)
     answer = seer.find_by_capability("geo.search.7")
     assert len(answer) == EXTENSIONS / 100
-    indexed = _us(lambda: seer.find_by_capability("geo.search.7"), rounds, 2000)
-    size = _us(lambda: list(answer), rounds, 2000)
-    scan = _us(lambda: [one for one in everything.values() if "geo.search.7" in one.capabilities], rounds, 5)
+    indexed = microseconds(lambda: seer.find_by_capability("geo.search.7"), rounds, 2000)
+    size = microseconds(lambda: list(answer), rounds, 2000)
+    scan = microseconds(lambda: [one for one in everything.values() if "geo.search.7" in one.capabilities], rounds, 5)
     detail = {"the whole call": indexed, "a list of the answer": size, "scan of a dict": scan}
     name = f"{kind}: `find_by_capability` beyond the size of the answer"
     return Figure(GROUP, name, indexed - size, "us", "scan of a dict", most=FIND_MOST_US, detail=detail)
-
-
-def _us(call: Callable[[], object], rounds: int, calls: int) -> float:
-    times = []
-    for _ in range(rounds):
-        start = time.perf_counter()
-        for _ in range(calls):
-            call()
-        times.append((time.perf_counter() - start) / calls)
-    return min(times) * 1e6  # other processes only add to it
 
 
 @asynccontextmanager

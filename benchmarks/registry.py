@@ -8,11 +8,11 @@ import statistics
 import sys
 import time
 import tracemalloc
-from collections.abc import Callable
 from itertools import count
 
 import osdisco
 from benchmarks.figures import Figure
+from benchmarks.harness import microseconds
 from osdisco.backend import Item, Put
 from osdisco.discovery import ExtensionStatus
 from osdisco.registry import ServiceDefinition, ServiceEndpoint, ServiceRegistry, ServiceView
@@ -53,10 +53,10 @@ def _put(endpoint: ServiceEndpoint) -> Put:
 def _asked(view: ServiceView, rounds: int, calls: int) -> list[Figure]:
     """Against what one would do without: go through a dict of all instances of all services."""
     everything = {id_: ("geo", endpoint) for id_, endpoint in view.items()}
-    ask = _us(lambda: view.endpoints, rounds, calls)
-    scan = _us(lambda: [endpoint for service, endpoint in everything.values() if service == "geo"], rounds, 10)
-    copy = _us(lambda: list(view.endpoints), rounds, calls // 100)
-    bare = _us(lambda: list(everything), rounds, calls // 100)
+    ask = microseconds(lambda: view.endpoints, rounds, calls)
+    scan = microseconds(lambda: [endpoint for service, endpoint in everything.values() if service == "geo"], rounds, 10)
+    copy = microseconds(lambda: list(view.endpoints), rounds, calls // 100)
+    bare = microseconds(lambda: list(everything), rounds, calls // 100)
     detail = {"scan of a dict, us": scan, "times faster": scan / ask}
     whole = {"endpoints copied into a list, us": copy, "a bare list of that size, us": bare}
     return [
@@ -79,8 +79,8 @@ def _followed(view: ServiceView, rounds: int) -> Figure:
             osdisco.Batch((Item(item.key, value, item.created, 10**9 + number, item.lease),), (), 10**9 + number)
         )
 
-    alone = _us(change, rounds, 200)
-    asked = _us(lambda: (change(), view.endpoints), rounds, 200)
+    alone = microseconds(change, rounds, 200)
+    asked = microseconds(lambda: (change(), view.endpoints), rounds, 200)
     return Figure(
         GROUP, "a change that is followed", alone, "us", detail={"and all endpoints asked for after it, us": asked}
     )
@@ -119,14 +119,3 @@ async def _memory(client: osdisco.Client) -> Figure:
         return Figure(
             GROUP, "memory of each instance", (grown + kept) / len(view), "bytes", most=BYTES_MOST, detail=detail
         )
-
-
-def _us(call: Callable[[], object], rounds: int, calls: int) -> float:
-    """Return microseconds of a call: the median over rounds."""
-    times = []
-    for _ in range(rounds):
-        start = time.perf_counter()
-        for _ in range(calls):
-            call()
-        times.append((time.perf_counter() - start) / calls)
-    return statistics.median(times) * 1e6

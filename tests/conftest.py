@@ -5,12 +5,14 @@ from __future__ import annotations
 import logging
 import os
 import random
-from collections.abc import Iterator
+from collections.abc import AsyncGenerator, Iterator
 from pathlib import Path
 
 import pytest
 import reliability
+from worlds import World
 
+from osdisco.testing import VirtualClock
 from osdisco.testing.servers import ConsulServer, EtcdServer, Servers
 
 collect_ignore = ["example_backend"]  # a package of its own; tests/testing/test_example_backend.py runs its tests
@@ -52,6 +54,15 @@ def log_level_as_found() -> Iterator[None]:
     level = logging.getLogger().level
     yield
     logging.getLogger().setLevel(level)
+
+
+@pytest.fixture
+async def world(osdisco_clock: VirtualClock) -> AsyncGenerator[World, None]:
+    """A store with processes, in virtual time. Nothing may be left in it once they are closed."""
+    world = World()
+    yield world
+    await world.aclose()
+    assert not world.left(), f"left behind: {world.left()}"
 
 
 @pytest.fixture(scope="session")

@@ -87,13 +87,20 @@ class World:
         return [key for key in keys if not key.startswith("sess/")]
 
     def left(self) -> list[str]:
-        """What recipes should have taken away, when all their users are gone. A semaphore's limit stays."""
-        prefixes = ("lock/", "rw/", "sem/", "revoke/", "election/", "x/")
+        """What should have been taken away, when all its users are gone. A semaphore's limit stays."""
+        prefixes = ("lock/", "rw/", "sem/", "revoke/", "election/", "ext/", "probe/", "svc/", "svcprobe/", "x/")
         return [key for key in self.keys() if key.startswith(prefixes) and not key.endswith("/limit")]
 
     async def aclose(self) -> None:
         for client in self.clients:
             await client.aclose()
+
+
+async def until(condition: Callable[[], object], seconds: float = 5.0) -> None:
+    """Wait until something holds; raises TimeoutError."""
+    async with asyncio.timeout(seconds):
+        while not condition():
+            await asyncio.sleep(0.02)
 
 
 async def lease_of(client: Client) -> str:

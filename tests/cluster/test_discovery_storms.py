@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 from conftest import EVERYWHERE, TIMEOUT, Store
+from worlds import until
 
 import osdisco
 from osdisco.backend import WATCH_SILENCE
@@ -76,12 +77,6 @@ class Pair:
 
     def _heard(self, extensions: Any) -> bool:
         return self.way in extensions and extensions[self.way].metadata.get("said") == str(self.said)
-
-
-async def until(condition: Callable[[], object], seconds: float) -> None:
-    async with asyncio.timeout(seconds):
-        while not condition():
-            await asyncio.sleep(0.02)
 
 
 class Storm:

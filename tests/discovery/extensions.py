@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from worlds import World
@@ -34,13 +33,6 @@ async def observer(client: Client) -> DiscoveryService:
     service = await DiscoveryService(client).start()
     await service.wait_known(5)
     return service
-
-
-async def until(condition: Callable[[], object], seconds: float = 5.0) -> None:
-    """Wait until something holds; raises TimeoutError."""
-    async with asyncio.timeout(seconds):
-        while not condition():
-            await asyncio.sleep(0.02)
 
 
 class Diary:

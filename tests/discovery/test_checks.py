@@ -8,9 +8,8 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from extensions import until
 from patients import Patient, monitored
-from worlds import World
+from worlds import World, until
 
 from osdisco.discovery import (
     Check,

@@ -8,8 +8,8 @@ import weakref
 from typing import Any
 
 import pytest
-from extensions import Diary, info, observer, registered, until
-from worlds import World, lease_of
+from extensions import Diary, info, observer, registered
+from worlds import World, lease_of, until
 
 from osdisco.backend import Delete, Put
 from osdisco.discovery import DiscoveryService, EndpointInfo, ExtensionStatus, Superseded

@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from itertools import count
 
 import pytest
-from extensions import Diary, History, info, observer, registered, until
-from worlds import Suspensions, World, lease_of
+from extensions import Diary, History, info, observer, registered
+from worlds import Suspensions, World, lease_of, until
 
 from osdisco._entries import Entry
 from osdisco.backend import Condition, Delete, Op, Put

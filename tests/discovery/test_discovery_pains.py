@@ -13,8 +13,8 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
-from extensions import Diary, History, info, observer, registered, until
-from worlds import World, connect, process_of
+from extensions import Diary, History, info, observer, registered
+from worlds import World, connect, process_of, until
 
 from osdisco.backend import WATCH_SILENCE, Delete, Lease, Put
 from osdisco.client import Client

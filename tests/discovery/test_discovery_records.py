@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from extensions import REGISTRATION, info, observer, registered, until
-from worlds import World
+from extensions import REGISTRATION, info, observer, registered
+from worlds import World, until
 
 from osdisco._records import encode
 from osdisco.backend import Delete, Put

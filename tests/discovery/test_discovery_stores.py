@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from extensions import Diary, info, observer, registered, until
-from worlds import connect, process_of
+from extensions import Diary, info, observer, registered
+from worlds import connect, process_of, until
 
 from osdisco.backend import Lease, Put
 from osdisco.discovery import DiscoveryService, EndpointInfo, ExtensionStatus

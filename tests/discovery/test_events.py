@@ -7,8 +7,8 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
-from extensions import info, observer, registered, until
-from worlds import World
+from extensions import info, observer, registered
+from worlds import World, until
 
 from osdisco.discovery import (
     DiscoveryService,

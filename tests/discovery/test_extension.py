@@ -10,9 +10,9 @@ from typing import Any
 
 import attrs
 import pytest
-from extensions import info, observer, registered, until
+from extensions import info, observer, registered
 from hypothesis import given, settings, strategies as st
-from worlds import World
+from worlds import World, until
 
 from osdisco._records import decode, encode
 from osdisco.discovery import EndpointInfo, ExtensionInfo, ExtensionStatus

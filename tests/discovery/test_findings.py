@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from extensions import info, observer, registered, until
+from extensions import info, observer, registered
 from probers import FAILING, PASSING, REFUSED, Net, extensions, prober, probing, states
-from worlds import World, lease_of
+from worlds import World, lease_of, until
 
 from osdisco.backend import Delete, Put
 from osdisco.discovery import (

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from contextlib import AsyncExitStack
 
 import pytest
-from extensions import observer, until
-from worlds import connect, process_of
+from extensions import observer
+from worlds import connect, process_of, until
 
 from osdisco.discovery import DiscoveryListener, ExtensionInfo
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from extensions import Diary, info, observer, until
+from extensions import Diary, info, observer
 from patients import Patient
-from worlds import World, lease_of
+from worlds import World, lease_of, until
 
 from osdisco.discovery import (
     CheckState,

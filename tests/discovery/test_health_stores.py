@@ -7,9 +7,9 @@ from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 
 import pytest
-from extensions import Diary, info, observer, until
+from extensions import Diary, info, observer
 from sockets import OK, serving
-from worlds import connect
+from worlds import connect, until
 
 from osdisco.discovery import DiscoveryService, ExtensionStatus, FindingState, HttpCheck, Probing, TtlCheck, _http
 from osdisco.testing import VirtualLoop

@@ -9,8 +9,8 @@ import json
 import random
 
 import pytest
-from extensions import Diary, info, observer, registered, until
-from worlds import World, connect
+from extensions import Diary, info, observer, registered
+from worlds import World, connect, until
 
 from osdisco._records import RECORD_MAX, decode, encode
 from osdisco.backend import Delete, Put

@@ -10,8 +10,8 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
-from extensions import Diary, info, observer, registered, until
-from worlds import World, connect, lease_of
+from extensions import Diary, info, observer, registered
+from worlds import World, connect, lease_of, until
 
 from osdisco.client import Client
 from osdisco.discovery import DiscoveryService, Drain, ExtensionStatus, LeavingPhase

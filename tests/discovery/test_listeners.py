@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 import pytest
-from extensions import Diary, info, observer, registered, until
-from worlds import World
+from extensions import Diary, info, observer, registered
+from worlds import World, until
 
 from osdisco.discovery import DiscoveryListener, ExtensionEvent, ExtensionInfo, ExtensionStatus, _telling
 from osdisco.errors import ConfigError

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from extensions import until
+from worlds import until
 
 import osdisco
 from osdisco.backend import Put

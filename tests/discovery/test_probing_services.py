@@ -7,9 +7,8 @@ from collections import Counter
 from typing import Any
 
 import pytest
-from extensions import until
 from probers import FAILING, PASSING, REFUSED, Net, probing
-from worlds import World
+from worlds import World, until
 
 from osdisco.discovery import ExtensionStatus
 from osdisco.errors import ClosedError, ConfigError

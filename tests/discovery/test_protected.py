@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from extensions import Diary, registered, until
-from worlds import World, lease_of
+from extensions import Diary, registered
+from worlds import World, lease_of, until
 
 from osdisco.discovery import DiscoveryService, ExtensionStatus
 from osdisco.errors import ConfigError

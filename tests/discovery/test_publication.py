@@ -8,8 +8,8 @@ from collections.abc import Callable
 
 import pytest
 from attrs import evolve
-from extensions import info, until
-from worlds import World, lease_of
+from extensions import info
+from worlds import World, lease_of, until
 
 from osdisco.discovery import DiscoveryService, Drain, ExtensionInfo, ExtensionStatus
 from osdisco.errors import DiscoveryError

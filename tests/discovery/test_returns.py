@@ -6,8 +6,8 @@ import asyncio
 from typing import Any
 
 import pytest
-from extensions import info, registered, until
-from worlds import World, lease_of
+from extensions import info, registered
+from worlds import World, lease_of, until
 
 from osdisco._returns import FIRST, Returns
 from osdisco.client import Client

@@ -59,13 +59,6 @@ async def test_a_wrong_example_fails(world: World, text: str) -> None:
         await COORDINATION.run(example, world.process(), world.process())
 
 
-@pytest.fixture
-async def world(osdisco_clock: object) -> Any:
-    world = World()
-    yield world
-    await world.aclose()
-
-
 # Nothing lacks an example
 
 INTERNAL = {("DistributedLock", "hold"), ("DistributedLock", "try_hold")}

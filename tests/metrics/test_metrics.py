@@ -118,6 +118,7 @@ async def test_the_view_is_shown_by_status_and_age(world: World, counted: Counte
         assert now['osdisco_view_age_seconds{namespace="ns"}'] < 10
         assert now['osdisco_view_skipped_records{namespace="ns"}'] == 1
     assert not [name for name in counted.read() if name.startswith("osdisco_view")], "a stopped service is not shown"
+    world.store.commit([osdisco.Delete("ns/ext/bad/0.1")], {})
 
 
 async def test_registrations_first_changed_and_after_a_loss(world: World, counted: Counted) -> None:

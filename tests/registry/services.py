@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable
 from typing import Any
 
 from worlds import World
@@ -42,13 +40,6 @@ async def registered(client: Client, number: int = 7, **changes: Any) -> Registr
 async def viewed(client: Client, service: str = "geo", **options: Any) -> ServiceView:
     """Follow a service, until the client ends."""
     return await ServiceRegistry(client).view(service, **options)
-
-
-async def until(condition: Callable[[], object], seconds: float = 5.0) -> None:
-    """Wait until something holds; raises TimeoutError."""
-    async with asyncio.timeout(seconds):
-        while not condition():
-            await asyncio.sleep(0.02)
 
 
 def delete_records(world: World) -> None:

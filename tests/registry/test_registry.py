@@ -8,8 +8,8 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
-from services import Diary, definition, delete_records, found, registered, until, viewed
-from worlds import World, lease_of
+from services import Diary, definition, delete_records, found, registered, viewed
+from worlds import World, lease_of, until
 
 from osdisco._keeper import SEEN
 from osdisco.discovery import Drain, ExtensionStatus, TtlCheck, ViewFresh, ViewStale

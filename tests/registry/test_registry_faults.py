@@ -9,8 +9,8 @@ from itertools import count
 from typing import Any
 
 import pytest
-from services import Diary, definition, found, registered, shown, until, viewed
-from worlds import Suspensions, World, lease_of
+from services import Diary, definition, found, registered, shown, viewed
+from worlds import Suspensions, World, lease_of, until
 
 from osdisco._records import encode
 from osdisco.backend import Delete, Put

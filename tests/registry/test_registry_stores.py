@@ -6,8 +6,8 @@ import asyncio
 from contextlib import AsyncExitStack
 
 import pytest
-from services import Diary, definition, found, registered, until, viewed
-from worlds import connect
+from services import Diary, definition, found, registered, viewed
+from worlds import connect, until
 
 from osdisco.backend import Lease, Put
 from osdisco.client import Client
