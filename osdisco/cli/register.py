@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import signal
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -18,7 +18,7 @@ from osdisco.cli._extensions import extension_document, pair
 from osdisco.cli._files import read
 from osdisco.cli._hold import Job, held_for, job_options
 from osdisco.cli._output import document, line, note, warn
-from osdisco.cli._registration import assemble
+from osdisco.cli._registration import Registration, assemble
 from osdisco.cli._running import Interrupts, run_with_client
 from osdisco.cli._settings import CommandBehindDashes, Settings
 from osdisco.client import Client
@@ -87,12 +87,7 @@ def register(
     ID or on other trouble. Without CMD: 4 and 1.
     """
     job = Job(command, shell, pass_stdin, grace)
-    checks: list[PolledCheck] = [HttpCheck(url, interval=interval) for url in http_check]
-    checks += [TcpCheck(address, interval=interval) for address in tcp_check]
-    try:
-        what = assemble(read(file) if file else None, _given(given), checks)
-    except DiscoveryError as exc:
-        raise click.UsageError(str(exc)) from None
+    what = _read(file, given, http_check, tcp_check, interval)
     drain = Drain(propagation, AS_LONG_AS_IT_RUNS)
 
     async def work(client: Client, interrupts: Interrupts) -> int:
@@ -105,6 +100,18 @@ def register(
     with held_for(job, f"the registration of {what.extension.id!a}"):
         code = run_with_client(settings, work)
     click.get_current_context().exit(code)
+
+
+def _read(
+    file: Path | None, given: Mapping[str, Any], http: Sequence[str], tcp: Sequence[str], interval: float
+) -> Registration:
+    """Return what is registered. Raises UsageError for what no extension or no check can be."""
+    try:
+        checks: list[PolledCheck] = [HttpCheck(url, interval=interval) for url in http]
+        checks += [TcpCheck(address, interval=interval) for address in tcp]
+        return assemble(read(file) if file else None, _given(given), checks)
+    except DiscoveryError as exc:
+        raise click.UsageError(str(exc)) from None
 
 
 def _given(options: Mapping[str, Any]) -> dict[str, Any]:
