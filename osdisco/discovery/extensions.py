@@ -34,7 +34,7 @@ class Extensions(LiveView[ExtensionInfo]):
     def __init__(self, client: Client, share: float, window: float) -> None:
         super().__init__(client, Roster.of(client, kind, PREFIX), TRAITS, ExtensionEvent, share, window)
         self._index: Final = Index()
-        self._users = 0
+        self._users: Final[set[Hearer]] = set()
 
     @classmethod
     def _of(cls, client: Client, share: float, window: float) -> Extensions:
@@ -106,12 +106,12 @@ class Extensions(LiveView[ExtensionInfo]):
         elif user in self._hearers:
             for told in self._present():
                 user.put(told)
-        self._users += 1
+        self._users.add(user)
 
     async def _forgo(self, user: Hearer) -> None:
         """Tell somebody no more; with the last the view ends, and shows what it last knew."""
         self._unhear(user)
-        self._users -= 1
+        self._users.discard(user)
         if not self._users:
             await self._unfollow()
 

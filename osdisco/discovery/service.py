@@ -213,7 +213,8 @@ class DiscoveryService:
         """Take a change at the own id, or of all that is known."""
         if self._registrar is not None:
             self._registrar.look()
-        self._changed.fire()
+        else:
+            self._changed.fire()
 
     def _on_superseded(self) -> None:
         self._audience.put(Superseded(self._view.table[self._own.desired.id]))

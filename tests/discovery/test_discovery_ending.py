@@ -40,6 +40,20 @@ async def test_who_waits_without_end_is_told_that_the_client_was_closed(world: W
         await asyncio.wait_for(waiting, 1)
 
 
+async def test_a_start_that_failed_leaves_the_view_to_those_who_have_it(world: World) -> None:
+    client = world.process()
+    first = await DiscoveryService(client).start()
+    view = first.extensions
+    await first.stop()
+    await client.aclose()
+    failed = DiscoveryService(client)
+    assert failed.extensions is view
+    with pytest.raises(ClosedError):
+        await failed.start()
+    await failed.stop()
+    assert (view._users, view._roster.users, view.stale) == (set(), 0, True)
+
+
 async def test_who_looks_again_after_an_outage_in_which_nobody_looked_is_told_of_none(world: World) -> None:
     client = world.process()
     first = await registered(client)
