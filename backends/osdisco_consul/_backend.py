@@ -79,7 +79,7 @@ class ConsulBackend(Backend):
         return items[0] if items else None
 
     async def scan(self, prefix: str, *, timeout: float) -> Snapshot:
-        """Read a prefix. An empty one costs a second request: a denied list looks empty."""
+        """Read a prefix. An empty one costs two more requests: a denied list looks empty."""
         index, items = await self._wire.send(self._api.read(prefix), timeout=timeout)
         return _snapshot(index, items)
 

@@ -14,7 +14,7 @@ from enum import IntEnum
 from typing import Any
 from urllib.parse import urlencode
 
-from attrs import define
+from attrs import define, evolve
 from consul import base
 
 from osdisco.backend import Absent, Condition, Delete, Item, LeaseStatus, Op, Put, Revision
@@ -26,6 +26,8 @@ PROBE = "_probe"
 """A name under a prefix that nobody writes: reading it tells whether the prefix may be read."""
 
 Headers = Mapping[str, str]
+
+_LIST = "recurse=1&consistent=1"
 
 
 class Lane(IntEnum):
@@ -53,7 +55,8 @@ class Call:
     """A request, the parser of its answer, and how to treat it.
 
     `write`: a missing answer leaves the outcome unknown. `missing`: a 404 that carries an index is an answer.
-    `probe` is sent after such a 404, and must not be denied for the 404 to be believed.
+    `probe` is sent after such a 404, and must not be denied for a 404 to be believed, which is that of another read:
+    rights that came back before the probe would otherwise make an empty list of the denied one.
     """
 
     method: str
@@ -65,6 +68,10 @@ class Call:
     write: bool = False
     missing: bool = False
     probe: Call | None = None
+
+    def again(self) -> Call:
+        """Return the call to be sent after its probe: what is there now, without waiting for news."""
+        return evolve(self, query=_LIST, probe=None)
 
 
 class _Builder(base.HTTPClient):  # type: ignore[misc]
@@ -111,7 +118,7 @@ class Api(base.Consul):  # type: ignore[misc]
         path = "/v1/kv/" + target
         if target and not target.endswith("/"):
             return Call("GET", path, "consistent=1", "", _items, missing=True)
-        return Call("GET", path, "recurse=1&consistent=1", "", _items, missing=True, probe=self.read(target + PROBE))
+        return Call("GET", path, _LIST, "", _items, missing=True, probe=self.read(target + PROBE))
 
     def probe(self) -> Call:
         """Read what is not there, to learn whether the server takes our parameters."""

@@ -116,8 +116,12 @@ class Wire:
             self._turn_away(attempt.endpoint)
             raise
         if answer.code == 404 and attempt.call.probe is not None:
-            await self._answered(evolve(attempt, call=attempt.call.probe, left=attempt.deadline - self._now()))
+            await self._answered(self._next(attempt, attempt.call.probe))
+            return await self._answered(self._next(attempt, attempt.call.again()))
         return parsed
+
+    def _next(self, attempt: _Attempt, call: Call) -> _Attempt:
+        return evolve(attempt, call=call, left=attempt.deadline - self._now())
 
     def _turn_away(self, endpoint: int) -> None:
         """Go on with the next endpoint, unless another call has done so already, and take the polls along.

@@ -132,6 +132,7 @@ async def test_permission_lost_in_mid_watch_is_no_delete(target: str, grant: Gra
         assert set((await anext(again)).items) == {"own/live/a"}  # type: ignore[union-attr]
 
 
+@pytest.mark.fault("F20")
 async def test_a_view_keeps_what_it_knows_when_permission_is_lost(grant: Grant) -> None:
     policy = grant(OWN + SESSIONS)
     async with osdisco.connect(f"{policy.url}/own", credentials=policy.credentials) as client:
@@ -158,6 +159,7 @@ async def test_an_empty_prefix_that_may_be_read_is_empty(grant: Grant, open_back
     await denied(backend.scan("own/", timeout=5))
 
 
+@pytest.mark.fault("F20")
 @pytest.mark.parametrize("source", ["file", "callable"])
 async def test_a_token_that_was_replaced_is_asked_for_again(
     source: str, grant: Grant, open_backend: Open, tmp_path: Path

@@ -61,21 +61,26 @@ async def test_a_watch_of_one_key_reads_that_key_only(fake: Fake, open_backend: 
 
 async def test_it_cannot_resume_and_does_not_pretend_to(fake: Fake, open_backend: Open) -> None:
     """Case 16: with an old index, a delete whose tombstone is reaped would stay unseen."""
-    agent = await scripted(fake, missing(166))
+    agent = await scripted(fake, missing(166), missing(166))
     async with aclosing(open_backend(agent.url).watch("ns/", after=168)) as watch:
         assert await frames(watch, 1) == [([], 166)]
-    assert polls(agent) == [None]
+    assert polls(agent) == [None, None], "an empty list is read twice"
 
 
 async def test_an_index_that_goes_backwards_starts_over_at_once(fake: Fake, open_backend: Open) -> None:
     """Case 15. What came with the lower index is not believed: it may be from an agent that lags."""
     agent = await scripted(
-        fake, kv("ns/a", index=170), missing(166), kv("ns/a", "ns/b", index=166), kv("ns/a", "ns/b", index=167)
+        fake,
+        kv("ns/a", index=170),
+        missing(166),
+        missing(166),
+        kv("ns/a", "ns/b", index=166),
+        kv("ns/a", "ns/b", index=167),
     )
     async with aclosing(open_backend(agent.url).watch("ns/")) as watch:
         assert await frames(watch, 3) == [(["ns/a"], 170), (["ns/a", "ns/b"], 166), (["ns/a", "ns/b"], 167)]
-    assert polls(agent) == [None, "170", None, "166"]
-    assert "consistent" in agent.requests[2].query
+    assert polls(agent) == [None, "170", None, None, "166"]
+    assert all("consistent" in agent.requests[number].query for number in (3, 4))
 
 
 @pytest.mark.parametrize("header", [{"X_Consul_Index": 0}, {}])
@@ -99,7 +104,7 @@ async def test_polls_of_a_missing_prefix_are_bounded(fake: Fake, open_backend: O
         assert loop.time() - started < 0.3, "five at once"
         await frames(watch, 10)
     assert 0.95 <= loop.time() - started < 1.6, "then ten a second"
-    assert len(agent.requests) == 16, "one probe, at the first frame: later ones cannot lose anything"
+    assert len(agent.requests) == 17, "one probe and one more look, at the first frame: later ones cannot lose anything"
 
 
 async def test_losing_permission_is_no_delete(fake: Fake, open_backend: Open) -> None:
@@ -121,10 +126,20 @@ async def test_starting_without_permission_is_no_empty_prefix(fake: Fake, open_b
 
 
 async def test_a_prefix_that_became_empty_is(fake: Fake, open_backend: Open) -> None:
-    agent = await scripted(fake, kv("ns/a", index=5), missing(6), missing(7))
+    agent = await scripted(fake, kv("ns/a", index=5), missing(6), missing(6), missing(7))
     async with aclosing(open_backend(agent.url).watch("ns/")) as watch:
         assert await frames(watch, 3) == [(["ns/a"], 5), ([], 6), ([], 7)]
     assert [request.path for request in agent.requests].count("/v1/kv/ns/_probe") == 1
+
+
+async def test_rights_that_come_back_before_the_probe_are_no_delete(fake: Fake, open_backend: Open) -> None:
+    """The list was denied, the probe no more: only a list that was read after it tells what is there."""
+    polls_of_watch = kv("ns/a", index=5), missing(6), kv("ns/a", index=6), kv("ns/a", index=7)
+    agent = await scripted(fake, *polls_of_watch, missing(8), kv("ns/a", index=8))
+    backend = open_backend(agent.url)
+    async with aclosing(backend.watch("ns/")) as watch:
+        assert await frames(watch, 3) == [(["ns/a"], 5), (["ns/a"], 6), (["ns/a"], 7)]
+    assert sorted((await backend.scan("ns/", timeout=2)).items) == ["ns/a"]
 
 
 async def test_with_a_new_token_the_list_is_read_again(fake: Fake, open_backend: Open) -> None:

@@ -16,6 +16,7 @@ from attrs import define, field, frozen
 import osdisco
 from osdisco.client import Client
 from osdisco.errors import IndeterminateError, OsdiscoError
+from osdisco.runtime import CredentialProvider
 from osdisco.session import Session, SessionState
 from osdisco.testing import ChaosProxy
 from osdisco.testing.histories import Outcome
@@ -132,27 +133,53 @@ class Ways:
     bad: ChaosProxy
     good: ChaosProxy | None
     clean: Client
-    _rest: str
+    _url: Callable[[list[str]], str]
+    _credentials: CredentialProvider | None
     _stack: AsyncExitStack
 
     async def client(self) -> Client:
         """Return a client of its own, used once so that it has found its way."""
         addresses = [self.bad.address] + ([self.good.address] if self.good else [])
-        url = f"{self.store}://{','.join(addresses)}/{self._rest}?ttl={TTL:g}s&timeout={TIMEOUT:g}s"
-        client = await self._stack.enter_async_context(osdisco.connect(url))
+        url = with_options(self._url(addresses), ttl=TTL, timeout=TIMEOUT)
+        client = await self._stack.enter_async_context(osdisco.connect(url, credentials=self._credentials))
         await client.get("warm", timeout=10)
         return client
 
 
 @asynccontextmanager
-async def ways(store: str, url: str, *, seed: int, alone: bool) -> AsyncIterator[Ways]:
-    """Open the ways to a store."""
-    address, _, rest = url.partition("://")[2].partition("/")
+async def ways(
+    store: str,
+    url: str | tuple[str, Callable[[list[str]], str]],
+    *,
+    seed: int,
+    alone: bool,
+    credentials: CredentialProvider | None = None,
+) -> AsyncIterator[Ways]:
+    """Open the ways to a store.
+
+    Args:
+        store: its scheme.
+        url: its URL, or its address and what makes URLs of addresses.
+        seed: of the proxies.
+        alone: whether there is no second endpoint.
+        credentials: of all clients but the clean one.
+    """
+    if isinstance(url, str):
+        address, _, rest = url.partition("://")[2].partition("/")
+        there = address, lambda addresses: f"{store}://{','.join(addresses)}/{rest}"
+    else:
+        there = url
+    address, url_of = there
     async with AsyncExitStack() as stack:
         bad = await stack.enter_async_context(ChaosProxy(address, seed=seed))
         good = None if alone else await stack.enter_async_context(ChaosProxy(address, seed=seed))
-        clean = await stack.enter_async_context(osdisco.connect(f"{url}?timeout=5s"))
-        yield Ways(store, bad, good, clean, rest, stack)
+        clean = await stack.enter_async_context(osdisco.connect(with_options(url_of([address]), timeout=5)))
+        yield Ways(store, bad, good, clean, url_of, credentials, stack)
+
+
+def with_options(url: str, **seconds: float) -> str:
+    """Return a URL with more options."""
+    return url + ("&" if "?" in url else "?") + "&".join(f"{name}={value:g}s" for name, value in seconds.items())
 
 
 @define
@@ -171,6 +198,7 @@ class Case:
     late: float = field(init=False, default=0.0)
     mine: str = field(init=False, default="")
     reachable: bool = field(init=False, default=True)
+    goes_on: bool = field(init=False, default=False)
 
     @property
     def now(self) -> float:
@@ -178,15 +206,17 @@ class Case:
         return self.ways.clean.runtime.clock.now()
 
     async def run(
-        self, strike: Callable[[], object], heal: Callable[[], object], *, reachable: bool = True
+        self, strike: Callable[[], object], heal: Callable[[], object], *, reachable: bool = True, goes_on: bool = False
     ) -> list[str]:
         """Let it go well, break something, mend it, and return what was wrong.
 
         Args:
             strike, heal: begin and end the trouble.
             reachable: whether the store itself stays well, so that the clean client can look all the time.
+            goes_on: whether all must go on though there is no other endpoint.
         """
         self.reachable = reachable
+        self.goes_on = goes_on or self.ways.good is not None
         number = next(_NUMBERS)
         self.mine = f"mine/{number}"
         self.traffic = Traffic(random.Random(self.seed), prefix=f"{number}/", keys=3, pause=self.fault.pause)
@@ -238,7 +268,7 @@ class Case:
         for task in (seeing, losing):
             task.cancel()
         seen, lost = await asyncio.gather(seeing, losing, return_exceptions=True)
-        if self.ways.good is not None:
+        if self.goes_on:
             if not (self.fault.trickles or (isinstance(seen, float) and seen < SILENCE + 1)):
                 self.wrong.append(f"what was written in the trouble was seen after {seen} s, not {SILENCE}")
             if isinstance(lost, float):
@@ -266,7 +296,7 @@ class Case:
         lost, deadline = self.now, self.session.deadline
         if lost > deadline + LATE:
             self.wrong.append(f"the session was lost {lost - deadline:.2f} s after its own deadline")
-        if self.reachable and lost > self.struck + OWN_DEADLINE + LATE and self.ways.good is None:
+        if self.reachable and lost > self.struck + OWN_DEADLINE + LATE and not self.goes_on:
             self.wrong.append(f"the session was lost {lost - self.struck:.2f} s after the last renewal could be sent")
         return lost - self.struck
 
@@ -294,7 +324,7 @@ class Case:
                 self.wrong.append(f"took longer than its timeout: {one}")
             in_trouble = self.struck + TIMEOUT + LATE < one.begin < self.healed
             done += one.who != "w0" and in_trouble and one.outcome is Outcome.DONE
-        if self.ways.good is not None and done < 1:
+        if self.goes_on and done < 1:
             self.wrong.append("no request was done by the other endpoint")
 
 
