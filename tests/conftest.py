@@ -8,6 +8,7 @@ import random
 from collections.abc import AsyncGenerator, Iterator
 from pathlib import Path
 
+import canaries
 import pytest
 import reliability
 from worlds import World
@@ -26,7 +27,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Choose the third of tests/faults that is run, one for all processes of the run; count outcomes if asked to."""
+    """Choose the third of tests/faults that is run, one for all processes of the run; count outcomes if asked to.
+
+    And let all that is said be searched for secrets.
+    """
+    config.pluginmanager.register(canaries.Plugin())
     config.addinivalue_line("markers", "fault(*classes, on=None): holds these classes of docs/reliability.md")
     os.environ.setdefault("OSDISCO_TEST_FAULTS_SEED", str(random.randrange(2**32)))
     if (file := config.getoption("--reliability")) and not hasattr(config, "workerinput"):

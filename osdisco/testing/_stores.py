@@ -16,6 +16,7 @@ from tempfile import mkdtemp
 from types import TracebackType
 from typing import Any, Final, Self
 from urllib.parse import quote, urlencode
+from uuid import uuid4
 from weakref import finalize
 
 from osdisco.testing._api import Api, wait_for
@@ -25,6 +26,9 @@ USER: Final = "osdisco"
 """The user of etcd whom the URLs name, where auth is on. It has the least role that osdisco needs."""
 NAMESPACE: Final = "osdisco"
 """Where auth or ACLs are on, the namespace in the URLs, outside of which their user or token may do nothing."""
+
+CANARIES: Final = ("c4n4ry", "ca4a47ca4a47")
+"""One of them is in every password and token of a secured server, so that logs can be searched for all of them."""
 
 START_SECONDS: Final = 60.0
 TIMEOUT: Final = 10.0
@@ -84,7 +88,7 @@ class EtcdAccess(Access):
     def __init__(self, *, tls: bool = False, auth: bool = False, mtls: bool = False, names: Sequence[str] = ()) -> None:
         super().__init__(tls=tls, mtls=mtls, names=names)
         self.auth = auth
-        self.password = secrets.token_hex(8)
+        self.password = f"{CANARIES[0]}-{secrets.token_hex(8)}"
         self.password_file = self.secret_file("password", self.password) if auth else None
 
     def url(self, addresses: Sequence[str], *, gateway: bool = False) -> str:
@@ -167,7 +171,8 @@ class ConsulAccess(Access):
             api.headers["X-Consul-Token"] = self._management
         if self.acl and not self.secured:
             api("PUT", "/v1/acl/policy", {"Name": USER, "Rules": self.RULES})
-            self.token = api("PUT", "/v1/acl/token", {"Policies": [{"Name": USER}]})["SecretID"]
+            self.token = f"{uuid4()}"[:-12] + CANARIES[1]
+            api("PUT", "/v1/acl/token", {"SecretID": self.token, "Policies": [{"Name": USER}]})
             self.token_file = self.secret_file("token", self.token)
             self.secured = True
         if self.acl:  # without it the agent may not register its own node

@@ -115,7 +115,7 @@ def test_the_report_for_people_has_all_of_it(invoke: Invoke, memory_url: str, st
         ("etcd://127.0.0.1,localhost,[::1]", "ok", ""),
         ("etcds://10.0.0.1", "ok", ""),
         ("etcds://10.0.0.1?tls_verify=false", "warn", "tls_ca="),
-        ("etcds://u:p@10.0.0.1", "warn", "password_file="),
+        ("etcds://u:hunter2@10.0.0.1", "warn", "password_file="),
     ],
 )
 def test_the_way_to_the_store(url: str, level: str, word: str) -> None:

@@ -70,9 +70,11 @@ async def test_calls_that_are_refused_together_renew_the_token_once(fake: Fake, 
         nonlocal asked
         asked += 1
         await asyncio.sleep(0.01)
-        return Credentials(token=f"t{asked}")  # type: ignore[arg-type]
+        return Credentials(token=f"hunter2-{asked}")  # type: ignore[arg-type]
 
-    agent = await fake(lambda r: kv("ns/k") if r.headers["x-consul-token"] == "t2" else http(403, "ACL not found"))
+    agent = await fake(
+        lambda r: kv("ns/k") if r.headers["x-consul-token"] == "hunter2-2" else http(403, "ACL not found")
+    )
     backend = open_backend(agent.url, credentials=credentials)
     await asyncio.gather(*(get(backend) for _ in range(8)))
     assert asked == 2

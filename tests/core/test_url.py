@@ -32,7 +32,7 @@ def test_user_and_password_are_decoded() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "password"), [("etcd://u@h", None), ("etcd://u:@h", None), ("etcd://u:p@h", Secret("p"))]
+    ("text", "password"), [("etcd://u@h", None), ("etcd://u:@h", None), ("etcd://u:hunter2@h", Secret("hunter2"))]
 )
 def test_an_empty_password_is_none(text: str, password: Secret | None) -> None:
     assert parse(text).password == password
@@ -90,7 +90,7 @@ def test_only_what_surely_stays_on_this_machine_is_loopback(name: str, loopback:
 
 
 def test_str_and_repr_show_where_it_leads_and_nothing_else() -> None:
-    url = parse("etcds://user:pass@h1:1,[::1],h2/ns?tls_server_name=x")
+    url = parse("etcds://user:hunter2@h1:1,[::1],h2/ns?tls_server_name=x")
     assert str(url) == repr(url) == f"{url}" == "etcds://h1:1,[::1],h2/ns"
     assert str(parse("memory://")) == "memory:///osdisco"
 
@@ -108,11 +108,11 @@ WRONG = [
     ("etcd://h/a\nb", "no spaces or control characters"),
     ("etcd://h/\x7f", "no spaces or control characters"),
     ("etcd://h/\ud800", "lone surrogate"),
-    ("etcd://u:\ud800@h/", "lone surrogate"),
+    ("etcd://u:hunter2\ud800@h/", "lone surrogate"),
     ("etcd://h/?dc=\ud800", "lone surrogate"),
-    ("etcd://u:p@h/a@b", "'@' stands behind the host"),
-    ("etcd://u:p/q@h", "write '/' as %2F"),
-    ("etcd://u:p?q@h", "'[?]' as %3F"),
+    ("etcd://u:hunter2@h/a@b", "'@' stands behind the host"),
+    ("etcd://u:hunter2/q@h", "write '/' as %2F"),
+    ("etcd://u:hunter2?q@h", "'[?]' as %3F"),
     ("etcd://h1,,h2", "host 2 .* is not a host name"),
     ("etcd://h1,", "host 2 .* is not a host name"),
     ("etcd://,", "host 1 .* is not a host name"),
@@ -149,8 +149,8 @@ WRONG = [
     ("etcd://h/" + "a" * 256, "namespace .* 255 are allowed"),
     ("etcd://u%@h", "user name .* two hex digits"),
     ("etcd://%FF@h", "user name .* not UTF-8"),
-    ("etcd://u:%@h", "password .* two hex digits"),
-    ("etcd://u:%FF@h", "password .* not UTF-8"),
+    ("etcd://u:hunter2%@h", "password .* two hex digits"),
+    ("etcd://u:hunter2%FF@h", "password .* not UTF-8"),
     ("etcd://h?ttl", "name=value pairs"),
     ("etcd://h?=1", "name=value pairs"),
     ("etcd://h?ttl=1&&timeout=2", "name=value pairs"),

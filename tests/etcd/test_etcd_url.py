@@ -62,7 +62,7 @@ async def test_then_from_the_environment() -> None:
 
 async def test_a_function_of_the_caller_wins() -> None:
     runtime = Runtime(credentials=lambda: Credentials("its", "own"))
-    assert await given(settings("etcd://me:pw@127.0.0.1", runtime)) == Credentials("its", "own")
+    assert await given(settings("etcd://me:hunter2@127.0.0.1", runtime)) == Credentials("its", "own")
 
 
 @pytest.mark.parametrize("url", ["etcd://me@127.0.0.1", "etcd://127.0.0.1?password_file=/nowhere/p"])
