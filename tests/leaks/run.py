@@ -51,6 +51,7 @@ async def transport_of(transport: str, servers: Servers, cycles: int, seed: int)
     figures = {
         "cycles": cycles,
         "cancelled": run.counts.cut,
+        "failed": run.counts.failed,
         "seconds": round(seconds),
         "left_when_closed": dict(+at_once.counts),
         "left_after_expiry": dict(+later.counts),
