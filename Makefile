@@ -2,6 +2,7 @@
 
 PYTHON ?= python3
 BIN := .venv/bin
+export PYTHONDONTWRITEBYTECODE := # tests start many processes, which would compile everything each time
 
 .PHONY: demo test lint types suites unit cluster faults mutants simulate soak leaks fuzz bench docs pictures lock sbom clean
 

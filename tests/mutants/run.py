@@ -37,7 +37,7 @@ def main(names: list[str]) -> int:
     patches = [HERE / f"{name}.patch" for name in names] or chosen(sorted(HERE.glob("*.patch")))
     mutants = {patch: named_test(patch) for patch in patches}
     with tempfile.TemporaryDirectory(prefix="mutants-") as folder:
-        whole = run_tests(copied(folder, "whole"), *dict.fromkeys(mutants.values()), seeds=WHOLE, timeout=300)
+        whole = run_tests(copied(ROOT, folder, "whole"), *dict.fromkeys(mutants.values()), seeds=WHOLE, timeout=300)
         if whole.returncode != 0:
             print(whole.stdout, "the tests fail without any mutant")
             return 1
@@ -75,7 +75,7 @@ def head_line(patch: Path, name: str) -> str | None:
 
 def noticed(patch: Path, test: str, folder: str) -> bool:
     """Return whether the test fails on a copy with the mistake."""
-    tree = copied(folder, patch.stem)
+    tree = copied(Path(folder, "whole"), folder, patch.stem)  # with what was compiled there
     alone = {**os.environ, "GIT_CEILING_DIRECTORIES": folder}  # no repository around the copy is the one to patch
     applied = subprocess.run(["git", "apply", str(patch)], cwd=tree, env=alone).returncode == 0
     done = run_tests(tree, test) if applied else None
@@ -97,15 +97,20 @@ def told_seeds(done: subprocess.CompletedProcess[str] | None, seeds: int) -> str
     return f", in simulation not in {seeds} seeds" if "= simulated =" in output else ""
 
 
-def copied(folder: str, name: str) -> Path:
-    """Return a copy of the tree."""
-    return shutil.copytree(ROOT, Path(folder, name), ignore=LEFT_OUT)
+def copied(tree: Path, folder: str, name: str) -> Path:
+    """Return a copy of a tree."""
+    return shutil.copytree(tree, Path(folder, name), ignore=LEFT_OUT if tree == ROOT else None)
 
 
 def run_tests(tree: Path, *tests: str, seeds: int = SEEDS, timeout: int = 60) -> subprocess.CompletedProcess[str]:
     """Run tests of a tree on the code of that tree, as pytest ended. Its output shows unless they fail, or simulate."""
     path = os.pathsep.join([str(tree), str(tree / "backends")])
-    environ = {"PYTHONPATH": path, "OSDISCO_TEST_SEEDS": str(seeds), "OSDISCO_TEST_FIRST_SEED": "0"}
+    environ = {
+        "PYTHONDONTWRITEBYTECODE": "",
+        "PYTHONPATH": path,
+        "OSDISCO_TEST_SEEDS": str(seeds),
+        "OSDISCO_TEST_FIRST_SEED": "0",
+    }
     command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "-o", f"timeout={timeout}", *tests]
     done = subprocess.run(command, cwd=tree, env={**os.environ, **environ}, capture_output=True, text=True)
     if done.returncode != NOTICED and not told_seeds(done, seeds):
