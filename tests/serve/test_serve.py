@@ -26,6 +26,7 @@ from osdisco.serve import Serving, _connections, serve
 from osdisco.serve._listen import names_loopback
 from osdisco.serve._site import listed
 from osdisco.serve._targets import Query, target_groups
+from osdisco.testing import ChaosProxy
 
 ANY_PORT = "127.0.0.1:0"
 GEO = ExtensionInfo(
@@ -239,6 +240,28 @@ async def test_losing_the_store_takes_no_target_away(client: Client, server: Ser
         assert (await get(server, "/healthz")).status == 200
         outage.end()
         await until(lambda: seen(server))
+
+
+@pytest.mark.osdisco("etcd", "etcd+http", "consul")
+async def test_losing_a_real_store_takes_no_target_away_either(osdisco_url: str) -> None:
+    store = osdisco.StoreURL.parse(osdisco_url).hosts[0].address(0)
+    async with AsyncExitStack() as stack:
+        proxy = await stack.enter_async_context(ChaosProxy(store))
+        client = await stack.enter_async_context(osdisco.connect(osdisco_url.replace(store, proxy.address)))
+        server = await stack.enter_async_context(serve(client, ANY_PORT))
+        other = await stack.enter_async_context(osdisco.connect(osdisco_url))
+        async with DiscoveryService(other, GEO) as discovery:
+            await discovery.wait_registered(10)
+            await until(lambda: shows(server, ["geo-1"]))
+            proxy.refuse()
+            proxy.cut()
+            await until(lambda: stale(server), 20)
+            assert await ids(server) == ["geo-1"]
+            assert (await get(server, "/readyz")).json["ready"] is False
+        assert await ids(server) == ["geo-1"], "it left, and nobody can know"
+        proxy.heal()
+        await until(lambda: shows(server, []), 20)
+        assert (await get(server, "/readyz")).status == 200
 
 
 async def stale(server: Serving) -> bool:
