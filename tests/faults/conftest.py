@@ -7,6 +7,9 @@ import random
 from hashlib import blake2b
 
 import pytest
+from network import STORES
+
+from osdisco.testing import Servers
 
 HERE = "tests/faults/"
 PARTS = 3
@@ -43,6 +46,12 @@ def is_chosen(node: str, seed: int) -> bool:
     """Return whether a test is in the third that a seed chooses. Three seeds in a row choose all."""
     number = int.from_bytes(blake2b(node.encode(), digest_size=4).digest(), "big")
     return number % PARTS == seed % PARTS
+
+
+@pytest.fixture
+def urls(osdisco_servers: Servers) -> dict[str, str]:
+    """Return a URL of each store. (A server that starts would stop the event loop of who uses another one.)"""
+    return {store: osdisco_servers.url(store) for store in STORES}
 
 
 @pytest.fixture

@@ -10,17 +10,15 @@ import asyncio
 import pytest
 from network import FAULTS, STORES, Case, Fault, impatient, marked, undisturbed, ways
 
-from osdisco.testing import Servers
-
 
 @pytest.mark.parametrize("fault", marked(FAULTS))
 async def test_trouble_with_the_endpoint_in_use(
-    fault: Fault, osdisco_servers: Servers, seed: int, monkeypatch: pytest.MonkeyPatch
+    fault: Fault, urls: dict[str, str], seed: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """All stores, with and without another endpoint, at the same time: all that any of them does is wait."""
 
     async def run(store: str, alone: bool) -> list[str]:
-        async with ways(store, osdisco_servers.url(store), seed=seed, alone=alone) as there:
+        async with ways(store, urls[store], seed=seed, alone=alone) as there:
             return await undisturbed(lambda: Case(there, fault, seed), there)
 
     impatient(monkeypatch)
