@@ -7,7 +7,7 @@ from functools import lru_cache
 
 from osdisco.backend import Item, Limits, check_key
 from osdisco.errors import InvalidCommitError, InvalidNameError
-from osdisco.names import escape, escape_key, escape_prefix, unescape_key
+from osdisco.names import are_plain, escape, escape_key, escape_prefix, unescape_key
 
 
 class Keyspace:
@@ -45,21 +45,27 @@ class Keyspace:
         except InvalidNameError:
             return None
 
-    def item(self, item: Item) -> Item | None:
-        """Return the item under its name; None for a foreign writer's."""
-        name = self.name(item.key)
-        if name is None:
-            return None
-        return Item(name, item.value, item.created, item.revision, item.lease)
+    def names(self, keys: Iterable[str]) -> list[str | None]:
+        """Return the names of many keys, in order; None as above."""
+        start = len(self.root)
+        keys = list(keys)
+        rests = [key[start:] for key in keys]
+        return list(rests) if are_plain(rests) else [self.name(key) for key in keys]
 
     def items(self, items: Iterable[Item]) -> dict[str, Item]:
-        """Return items by name, foreign writers' left out."""
-        named = (self.item(item) for item in items)
-        return {item.key: item for item in named if item is not None}
+        """Return items by name and under it, foreign writers' left out."""
+        items = list(items)
+        names = self.names([item.key for item in items])
+        return {name: renamed(item, name) for name, item in zip(names, items, strict=True) if name is not None}
 
     def deeper(self, name: str) -> Keyspace:
         """Return the key space below a name of any segments. Raises InvalidNameError."""
         return Keyspace(self.key(name) + "/", self.limits)
+
+
+def renamed(item: Item, name: str) -> Item:
+    """Return an item under its name."""
+    return Item(name, item.value, item.created, item.revision, item.lease)
 
 
 @lru_cache(1024)

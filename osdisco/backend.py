@@ -152,7 +152,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, Mapping, Sequence
-from typing import TYPE_CHECKING, Final, Self
+from typing import TYPE_CHECKING, Final, NamedTuple, Self
 
 from attrs import field, frozen
 
@@ -167,15 +167,24 @@ WATCH_SILENCE: Final = 15.0
 """Seconds within which a watch yields a frame or raises (S6.4)."""
 
 
-@frozen
-class Item:
-    """A key as the store has it. `lease` is the lease it hangs on, if any."""
+class Item(NamedTuple):
+    """A key as the store has it. `lease` is the lease it hangs on, if any.
+
+    A tuple, because a large view makes thousands of them at once, and that is the quickest kind.
+    """
 
     key: str
-    value: bytes = field(repr=lambda value: f"<{len(value)} bytes>")  # values may be secrets; logs are not their place
+    value: bytes
     created: int
     revision: int
     lease: str | None = None
+
+    def __repr__(self) -> str:
+        """Leave the value out: it may be a secret, and logs are not its place."""
+        told = (
+            f"key={self.key!r}, value=<{len(self.value)} bytes>, created={self.created!r}, revision={self.revision!r}"
+        )
+        return f"Item({told}, lease={self.lease!r})"
 
     @property
     def unchanged(self) -> Revision:

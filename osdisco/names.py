@@ -8,6 +8,7 @@ step out of its place: `..`, `/`, `%2F`, spaces and letters of any script are on
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 
 from osdisco.errors import InvalidNameError
 
@@ -17,8 +18,9 @@ SEGMENT_MAX = 255
 _PLAIN = re.compile(r"(?!\.{1,2}\Z)[A-Za-z0-9_.-]{1,255}\Z")
 _PLAIN_KEY = re.compile(r"(?:(?!\.{1,2}(?:/|\Z))[A-Za-z0-9_.-]{1,255}/)*(?!\.{1,2}\Z)[A-Za-z0-9_.-]{1,255}\Z")
 _ESCAPED = re.compile(r"(?:[A-Za-z0-9_.-]|=[0-9A-F]{2})+\Z")
+_PLAIN_BYTES = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_.-"
 _ENCODED = {byte: f"={byte:02X}" for byte in range(256)}
-_ENCODED |= {byte: chr(byte) for byte in b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_.-"}
+_ENCODED |= {byte: chr(byte) for byte in _PLAIN_BYTES}
 
 
 def escape(segment: str) -> str:
@@ -84,6 +86,20 @@ def unescape_key(escaped: str) -> str:
     if _PLAIN_KEY.match(escaped):
         return escaped
     return "/".join([unescape(segment) for segment in escaped.split("/")])
+
+
+def are_plain(keys: Collection[str]) -> bool:
+    """Return whether all these escaped keys are their own names; at a small part of what asking for each would cost.
+
+    False says nothing: one of them may be another writer's, escaped, or merely long.
+    """
+    whole = f"/{'/'.join(keys)}/"
+    return (
+        whole.isascii()
+        and not whole.encode().translate(None, _PLAIN_BYTES + b"/")
+        and not ("//" in whole or "/./" in whole or "/../" in whole)
+        and len(max(keys, key=len)) <= SEGMENT_MAX
+    )
 
 
 def escape_prefix(prefix: str) -> str:

@@ -14,7 +14,7 @@ from types import TracebackType
 from osdisco._connection import Connection
 from osdisco._feed import Change, Feed, Feeds, merge
 from osdisco._follower import Follower
-from osdisco._keys import Keyspace
+from osdisco._keys import Keyspace, renamed
 from osdisco.backend import Item
 from osdisco.errors import ClosedError, DeniedError, OsdiscoError
 
@@ -30,11 +30,14 @@ class View(Follower, Mapping[str, Item]):
     def __init__(self, feeds: Feeds, connection: Connection, keys: Keyspace, target: str) -> None:
         super().__init__(feeds, connection, target, self._show)
         self._keys = keys
-        self._items: dict[str, Item] = {}
+        self._items: dict[str, Item] = {}  # under their names, as the store has them until somebody looks at them
         self._listeners: dict[object, Callable[[Change], None]] = {}
 
     def __getitem__(self, name: str) -> Item:
-        return self._items[name]
+        item = self._items[name]
+        if item.key != name:
+            item = self._items[name] = renamed(item, name)
+        return item
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._items)
@@ -64,12 +67,14 @@ class View(Follower, Mapping[str, Item]):
         return lambda: self._listeners.pop(token, None) and None
 
     def _show(self, change: Change, first: bool) -> None:
-        named = _named(change, self._keys)
         if first:  # what a view showed before it was closed is over
             self._items.clear()
-        for name in named.deletes:
-            self._items.pop(name, None)
-        self._items.update(named.puts)
+        for gone in self._keys.names(change.deletes):
+            if gone is not None:
+                self._items.pop(gone, None)
+        names = self._keys.names(change.puts)
+        self._items.update((n, item) for n, item in zip(names, change.puts.values(), strict=True) if n is not None)
+        named = _named(change, self._keys) if self._listeners else change
         for listener in list(self._listeners.values()):
             try:
                 listener(named)

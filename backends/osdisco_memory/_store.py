@@ -13,7 +13,7 @@ from math import ceil
 from threading import RLock
 from typing import TYPE_CHECKING, ClassVar, Final, Self
 
-from attrs import define, evolve, field
+from attrs import define, field
 
 from osdisco.backend import (
     ABSENT,
@@ -183,7 +183,7 @@ class MemoryStore:
             lease = old.lease
         revision = self.revision + 1
         new = Item(op.key, bytes(op.value), revision if old is None else old.created, revision, lease)
-        if old is not None and self.faults.noop_identical and evolve(new, revision=old.revision) == old:
+        if old is not None and self.faults.noop_identical and new._replace(revision=old.revision) == old:
             return old
         return new
 

@@ -14,8 +14,6 @@ from bisect import bisect_left, bisect_right
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-from attrs import evolve
-
 from osdisco.backend import Batch, Item, Snapshot
 
 Frame = Snapshot | Batch
@@ -117,7 +115,7 @@ def unprefixed(frames: Iterable[Frame], prefix: str) -> list[Frame]:
 
 def _unprefixed(frame: Frame, prefix: str) -> Frame:
     def named(item: Item) -> Item:
-        return evolve(item, key=item.key.removeprefix(prefix))
+        return item._replace(key=item.key.removeprefix(prefix))
 
     if isinstance(frame, Snapshot):
         return Snapshot({key.removeprefix(prefix): named(item) for key, item in frame.items.items()}, frame.revision)

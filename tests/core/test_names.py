@@ -11,6 +11,7 @@ from osdisco.backend import Limits
 from osdisco.errors import InvalidNameError
 from osdisco.names import (
     SEGMENT_MAX,
+    are_plain,
     escape,
     escape_key,
     escape_prefix,
@@ -72,6 +73,33 @@ def test_a_key_comes_back_from_its_escaped_form_with_its_segments(name: str) -> 
     escaped = escape_key(name)
     assert unescape_key(escaped) == name
     assert escaped.count("/") == name.count("/")
+
+
+@given(st.lists(names | st.sampled_from(["a/./b", "a/../b", "a//b", "/a", "a/", "", "a/\n", "a\udcff"]), max_size=4))
+def test_keys_that_are_plain_together_are_their_own_names(keys: list[str]) -> None:
+    if are_plain(keys):
+        assert [unescape_key(key) for key in keys] == keys
+
+
+def test_what_is_plain_is_found_to_be_so() -> None:
+    assert are_plain(["a", "b/c-d_E.9", "...", "a/..b/.c"])
+    assert are_plain(["x" * SEGMENT_MAX])
+    for other in [
+        ".",
+        "..",
+        "a/..",
+        "../a",
+        "a/./b",
+        "a//b",
+        "/a",
+        "a/",
+        "",
+        "a b",
+        "a=20b",
+        "ü",
+        "x" * (SEGMENT_MAX + 1),
+    ]:
+        assert not are_plain(["a", other, "b"])
 
 
 @given(names, names)
@@ -256,5 +284,6 @@ def test_keys_of_foreign_writers_have_no_name() -> None:
     keys = Keyspace("root/", Limits(ttl_min=1, ttl_max=10, expiry_factor=1))
     ours, foreign = Item("root/a=20b", b"1", 1, 1), Item("root/a b", b"2", 2, 2)
     assert keys.items([ours, foreign, Item("root/\udcff", b"", 3, 3)]) == {"a b": Item("a b", b"1", 1, 1)}
-    assert keys.item(foreign) is None
+    assert keys.names([foreign.key, ours.key, "root/a"]) == [None, "a b", "a"]
+    assert keys.names([]) == []
     assert keys.deeper("x y").key("z") == "root/x=20y/z"

@@ -43,7 +43,7 @@ class LeavesKeys(MemoryStore):
         lease = self._leases.get(lease_id)
         if lease is not None:
             for key in list(lease.keys):
-                self._set(key, evolve(self._items[key], lease=None))
+                self._set(key, self._items[key]._replace(lease=None))
         return super()._end(lease_id)
 
 
@@ -94,7 +94,7 @@ class HidesLeases(MemoryStore):
 
     def get(self, key: str) -> Item | None:
         item = super().get(key)
-        return item and evolve(item, lease=None)
+        return item and item._replace(lease=None)
 
 
 class GrantsInSilence(MemoryStore):

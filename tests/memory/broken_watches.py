@@ -190,7 +190,7 @@ class RemembersCreation(MemoryStore):
 
     def _after(self, op: Op) -> Item | None:
         after = super()._after(op)
-        return after and evolve(after, created=self._first.setdefault(op.key, after.created))
+        return after and after._replace(created=self._first.setdefault(op.key, after.created))
 
 
 class ClosesTogether(MemoryBackend):
