@@ -35,6 +35,8 @@ OPERATIONS = 5_000
 RATE = 50
 """Operations a second before the first fault."""
 CALM = 3.0
+STRIKES = {"etcd": 3, "consul": 2}
+"""Faults by chance in a run of all suites."""
 WORKERS = 12
 WATCHERS = 3
 SETTLED = 60.0
@@ -86,7 +88,7 @@ class Way:
         await self.traffic.settle(client, SETTLED)
         assert self._view is not None
         final = (await client.scan("traffic/")).items
-        await self._view.until(lambda items: items == final, 10)
+        await self._view.until(lambda items: items == final, SETTLED)
         found = self.traffic.problems(await self._log(client) if log else None)
         await self.stop()
         return found
@@ -135,6 +137,11 @@ class Storm:
         self._chance = chance
         self._now = asyncio.get_running_loop().time
 
+    def plan(self, chance: random.Random, all_faults: bool) -> list[tuple[Fault, bool]]:
+        """Return all faults, or some by chance."""
+        number = STRIKES["etcd" if self.etcd else "consul"]
+        return plan(chance, etcd=self.etcd, number=None if all_faults else number)
+
     async def rage(self, faults: Sequence[tuple[Fault, bool]]) -> list[str]:
         """Strike with one fault after the other; returns what cannot have been."""
         for way in self.ways:
@@ -144,7 +151,10 @@ class Storm:
             await self._strike(fault, leads)
         while min((await self._done()).values()) < OPERATIONS:
             await asyncio.sleep(0.2)
-        return [f"{way.name}: {problem}" for way in self.ways for problem in await way.end(log=self.etcd)]
+        found = await asyncio.gather(*(way.end(log=self.etcd) for way in self.ways))
+        return [
+            f"{way.name}: {problem}" for way, problems in zip(self.ways, found, strict=True) for problem in problems
+        ]
 
     async def _warm_up(self) -> None:
         """Begin when enough is done, so that faults meet it."""
@@ -195,10 +205,7 @@ async def test_what_clients_saw_in_a_storm_is_what_one_store_can_show(
     print(f"OSDISCO_TEST_CLUSTER_SEED={seed}")
     async with AsyncExitStack() as stack:
         storms = [Storm(store, random.Random(seed), stack) for store in (etcds, consuls)]
-        plans = [
-            plan(random.Random(seed), etcd=storm.etcd, number=None if all_faults else storm.store.strikes)
-            for storm in storms
-        ]
+        plans = [storm.plan(random.Random(seed), all_faults) for storm in storms]
         try:
             found = await asyncio.gather(*(storm.rage(faults) for storm, faults in zip(storms, plans, strict=True)))
         finally:
