@@ -4,11 +4,11 @@
     async with asyncio.TaskGroup() as group:
         for number in range(12):
             group.create_task(traffic.work(clients[number], f"worker {number}"))
-        watcher = traffic.watcher(client)
-        group.create_task(watcher.watch())
+        watching = group.create_task(traffic.watcher(client).watch())
         ...                                  # break something
         traffic.over = True
         await traffic.settle(client, seconds=30)
+        watching.cancel()
     assert not traffic.problems()
 
 A key is used for as many operations as can be searched, then the next one takes its place; so it is with one on which

@@ -86,6 +86,7 @@ class Way:
         self.traffic.over = True
         client = await self.connect()
         await self.traffic.settle(client, SETTLED)
+        await self.done()
         assert self._view is not None
         final = (await client.scan("traffic/")).items
         await self._view.until(lambda items: items == final, SETTLED)
