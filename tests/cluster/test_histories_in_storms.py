@@ -55,6 +55,7 @@ class Way:
         self._tasks: list[asyncio.Task[None]] = []
         self._view: View | None = None
         self._begin = 0
+        self._log: Log | None = None
 
     async def connect(self) -> Client:
         """Return a client that prefers any of the nodes."""
@@ -81,8 +82,8 @@ class Way:
         counts = self.traffic.history.counts()
         return counts[Outcome.DONE.value] + counts[Outcome.REFUSED.value]
 
-    async def end(self, *, log: bool) -> list[str]:
-        """Stop, wait until all have seen everything, and return what cannot have been."""
+    async def end(self, *, log: bool) -> None:
+        """Stop, and wait until all have seen everything; with `log`, read all changes."""
         self.traffic.over = True
         client = await self.connect()
         await self.traffic.settle(client, SETTLED)
@@ -90,9 +91,13 @@ class Way:
         assert self._view is not None
         final = (await client.scan("traffic/")).items
         await self._view.until(lambda items: items == final, SETTLED)
-        found = self.traffic.problems(await self._log(client) if log else None)
+        if log:
+            self._log = await self._read(client)
         await self.stop()
-        return found
+
+    def problems(self) -> list[str]:
+        """Return what cannot have been. It may take seconds, so nobody may wait for an answer meanwhile."""
+        return [f"{self.name}: {problem}" for problem in self.traffic.problems(self._log)]
 
     async def stop(self) -> None:
         """End all tasks."""
@@ -100,7 +105,7 @@ class Way:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    async def _log(self, client: Client) -> Log:
+    async def _read(self, client: Client) -> Log:
         """Read all changes since the beginning from a cluster that is well again."""
         watcher = Watcher(client, "traffic/", self._chance)
         reading = asyncio.ensure_future(watcher.watch(self._begin))
@@ -143,8 +148,8 @@ class Storm:
         number = STRIKES["etcd" if self.etcd else "consul"]
         return plan(chance, etcd=self.etcd, number=None if all_faults else number)
 
-    async def rage(self, faults: Sequence[tuple[Fault, bool]]) -> list[str]:
-        """Strike with one fault after the other; returns what cannot have been."""
+    async def rage(self, faults: Sequence[tuple[Fault, bool]]) -> None:
+        """Strike with one fault after the other."""
         for way in self.ways:
             await way.start()
         await self._warm_up()
@@ -152,10 +157,7 @@ class Storm:
             await self._strike(fault, leads)
         while min((await self._done()).values()) < OPERATIONS:
             await asyncio.sleep(0.2)
-        found = await asyncio.gather(*(way.end(log=self.etcd) for way in self.ways))
-        return [
-            f"{way.name}: {problem}" for way, problems in zip(self.ways, found, strict=True) for problem in problems
-        ]
+        await asyncio.gather(*(way.end(log=self.etcd) for way in self.ways))
 
     async def _warm_up(self) -> None:
         """Begin when enough is done, so that faults meet it."""
@@ -208,10 +210,11 @@ async def test_what_clients_saw_in_a_storm_is_what_one_store_can_show(
         storms = [Storm(store, random.Random(seed), stack) for store in (etcds, consuls)]
         plans = [storm.plan(random.Random(seed), all_faults) for storm in storms]
         try:
-            found = await asyncio.gather(*(storm.rage(faults) for storm, faults in zip(storms, plans, strict=True)))
+            await asyncio.gather(*(storm.rage(faults) for storm, faults in zip(storms, plans, strict=True)))
         finally:
             for storm in storms:
                 await storm.stop()
-    assert not any(found), "\n".join(problem for problems in found for problem in problems)
+    found = [problem for storm in storms for way in storm.ways for problem in way.problems()]
+    assert not found, "\n".join(found)
     for storm in storms:
         storm.touched()
