@@ -60,9 +60,6 @@ CANNOT = {(name, "memory"): _ONE_STORE for name in ("F3", "F5", "F6", "F7", "F9"
 CANNOT["F20", "memory"] = "it has no users; refusals are simulated in the tests of each recipe"
 """What cannot happen, and why."""
 
-OPEN = {(f"F{number}", store) for number in range(1, 21) for store in ("etcd", "etcd+http", "consul")}
-"""What can happen and has no test yet."""
-
 
 @frozen
 class Row:
