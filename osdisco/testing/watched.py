@@ -163,9 +163,12 @@ def _complete(frames: Sequence[Frame], log: Log) -> Iterator[str]:
             if dict(frame.items) != log.state(frame.revision):
                 yield f"{_named(frame)} is not what was there"
         elif frame.puts or frame.deletes:
-            if place < len(log.batches) and not _same(frame, log.batches[place]):
+            if place == len(log.batches):
+                yield f"{_named(frame)} is not in the log"
+                continue
+            if not _same(frame, log.batches[place]):
                 yield f"{_named(frame)} where {_named(log.batches[place])} comes next"
-                place = log.place(frame.revision) - 1
+                place = max(0, log.place(frame.revision) - 1)
             place += 1
         elif log.place(frame.revision) > place:
             yield f"a bookmark of {frame.revision} before {_named(log.batches[place])} was shown"

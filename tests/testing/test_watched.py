@@ -57,6 +57,7 @@ def test_what_a_watch_may_show(frames: list[Frame]) -> None:
         ([*LOG[:3], Batch((item("a", 4, 2),), (), 4), Batch((item("c", 4),), (), 4), *LOG[4:]], "comes next"),
         ([*LOG[:4], Batch((), ("a",), 5), *LOG[4:]], "comes next"),
         ([*LOG[:4], *LOG[5:]], "comes next"),
+        ([*LOG, Batch((item("b", 9, 7),), (), 9)], "is not in the log"),
         ([EMPTY, Snapshot({"a": item("a", 2)}, 3), *LOG[3:]], "is not what was there"),
         ([EMPTY, Snapshot(AT_3.items, 5), *LOG[4:]], "is not what was there"),
         ([*LOG[:4], AT_3, *LOG[3:]], "after 4"),
