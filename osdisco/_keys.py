@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import lru_cache
 
 from osdisco.backend import Item, Limits, check_key
@@ -51,6 +51,12 @@ class Keyspace:
         keys = list(keys)
         rests = [key[start:] for key in keys]
         return list(rests) if are_plain(rests) else [self.name(key) for key in keys]
+
+    def by_name(self, items: Mapping[str, Item]) -> dict[str, Item]:
+        """Return items that are given by key, by name; foreign writers' left out. In them the key stays."""
+        named = dict(zip(self.names(items), items.values(), strict=True))
+        named.pop(None, None)
+        return named  # type: ignore[return-value] # None is out
 
     def items(self, items: Iterable[Item]) -> dict[str, Item]:
         """Return items by name and under it, foreign writers' left out."""

@@ -72,8 +72,7 @@ class View(Follower, Mapping[str, Item]):
         for gone in self._keys.names(change.deletes):
             if gone is not None:
                 self._items.pop(gone, None)
-        names = self._keys.names(change.puts)
-        self._items.update((n, item) for n, item in zip(names, change.puts.values(), strict=True) if n is not None)
+        self._items.update(self._keys.by_name(change.puts))
         named = _named(change, self._keys) if self._listeners else change
         for listener in list(self._listeners.values()):
             try:
