@@ -5,6 +5,7 @@ The control must fail: the same run on a store whose reads are a little old.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -55,13 +56,15 @@ class Crowd:
         self.traffic = Traffic(simulation.random, keys=3, pause=0.1, clock=simulation.clock)
         self.logged = Logged(simulation.store, "ns/traffic/")
         self.watchers: dict[SimulatedProcess, Watcher] = {}
+        self.workers: list[tuple[SimulatedProcess, asyncio.Task[None]]] = []
 
     def start(self, name: str = "") -> None:
         process = self.simulation.process(name)
         self.watchers[process] = watcher = self.traffic.watcher(process.client, restless=0.02)
         process.start(watcher.watch())
         for number in range(2):
-            process.start(self.traffic.work(process.client, f"{process.name}.{number}"))
+            work = process.start(self.traffic.work(process.client, f"{process.name}.{number}"))
+            self.workers.append((process, work))
 
     def replace(self, dead: SimulatedProcess) -> None:
         self.traffic.watchers.remove(self.watchers.pop(dead))
@@ -72,6 +75,8 @@ class Crowd:
             self.start(name)
         await self.simulation.trouble(SECONDS, restart=self.replace)
         self.traffic.over = True
+        working = [work for process, work in self.workers if process.alive]
+        assert not (await asyncio.wait(working, timeout=60))[1], "workers do not end"
         process = self.simulation.process("last")
         await process.call(self.traffic.settle(process.client, 60))
         self.simulation.seen.update(self.traffic.history.counts())
