@@ -44,7 +44,7 @@ JOBS ?= 2
 SEEDS ?= 5000
 OSDISCO_MUTANT_SEEDS ?= 1000
 
-soak: .venv/.for-test # ten minutes of churn on real servers, at whose end memory, tasks, files and threads are as they were
+soak: .venv/.for-test # ten minutes of churn on real servers, at whose end memory, tasks and files are as they were
 	$(BIN)/python tests/soak.py --seconds $(SOAK_SECONDS)
 
 SOAK_SECONDS ?= 600
