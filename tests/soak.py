@@ -2,6 +2,7 @@
 
     python tests/soak.py [--seconds 600] [--leak]
 
+The seconds are those that are measured, behind a warm-up of a third as long again.
 `--leak` keeps what a listener hears, to show that a leak is noticed.
 """
 
@@ -9,17 +10,15 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import gc
 import os
-import stat
-import statistics
 import sys
 import time
-from collections.abc import Sequence
-from contextlib import AsyncExitStack, suppress
-from typing import Any, Self
+from collections.abc import Callable, Sequence
+from contextlib import AsyncExitStack
+from typing import Any
 
 from attrs import define, field
+from footprint import WARM_UP, Sample, verdict
 
 import osdisco
 from osdisco.client import Client
@@ -27,55 +26,9 @@ from osdisco.discovery import DiscoveryService, ExtensionEvent, ExtensionInfo, E
 from osdisco.testing import ChaosProxy, Servers
 from osdisco.testing._stores import in_namespace
 
-GROWTH_MOST = 2 * 2**20
-"""Bytes that the process may grow by after it has warmed up."""
-WARM_UP = 0.3
-"""The share of the time before that."""
 EXTENSIONS = 10
 CUT_EVERY = 10
 """Rounds between two cuts of all connections."""
-
-
-@define
-class Sample:
-    """What the process holds between two rounds, when nothing is registered."""
-
-    at: float
-    resident: int
-    tasks: int
-    sockets: int
-    descriptors: int
-    threads: int
-
-    @classmethod
-    def taken(cls, begun: float) -> Self:
-        gc.collect()
-        with open("/proc/self/statm") as statm:
-            resident = int(statm.read().split()[1]) * os.sysconf("SC_PAGESIZE")
-        kinds, tasks = descriptors(), asyncio.all_tasks()
-        threads = len(os.listdir("/proc/self/task"))  # those of C libraries, too
-        at = time.monotonic() - begun
-        return cls(at, resident, len(tasks), sum(map(stat.S_ISSOCK, kinds)), len(kinds), threads)
-
-    def __str__(self) -> str:
-        return (
-            f"{self.at:5.0f} s: {self.resident / 2**20:7.2f} MiB, {self.tasks} tasks, {self.sockets} sockets, "
-            f"{self.descriptors} descriptors, {self.threads} threads"
-        )
-
-
-COUNTED = ("tasks", "sockets", "descriptors", "threads")
-CHURNING = COUNTED[:3]
-"""What is counted while clients are open: gRPC keeps as many threads as it finds useful then."""
-
-
-def descriptors() -> list[int]:
-    """Return the mode of each open file descriptor."""
-    found = []
-    for name in os.listdir("/proc/self/fd"):
-        with suppress(FileNotFoundError):  # the listing's own
-            found.append(os.stat(f"/proc/self/fd/{name}").st_mode)
-    return found
 
 
 @define(eq=False)
@@ -125,7 +78,7 @@ class Place:
 
 
 async def soak(seconds: float, *, leak: bool) -> list[Sample]:
-    """Return samples, one for each round after the warm-up."""
+    """Churn for so long after a warm-up; returns samples of that time."""
     with Servers() as servers:
         etcd, consul = servers.etcd(), servers.consul()
         ways = [(etcd.url, etcd.address), (etcd.gateway_url, etcd.address), (consul.url, consul.address)]
@@ -137,45 +90,31 @@ async def soak(seconds: float, *, leak: bool) -> list[Sample]:
                 places.append(Place(there, proxy, leak))
                 await places[-1].begin(stack)
             samples = await _rounds(places, seconds)
-            print(f"{len(samples)} rounds after the warm-up, {sum(place.heard for place in places):,} events heard")
+            print(f"{len(samples)} samples after the warm-up, {sum(place.heard for place in places):,} events heard")
     return samples
 
 
 async def _rounds(places: Sequence[Place], seconds: float) -> list[Sample]:
-    begun, number, samples = time.monotonic(), 0, list[Sample]()
-    while (passed := time.monotonic() - begun) < seconds:
-        await asyncio.gather(*(place.churn(number) for place in places))
-        number += 1
-        if passed > WARM_UP * seconds and number % CUT_EVERY == CUT_EVERY - 1:  # all is calm again after a cut
-            samples.append(Sample.taken(begun))
-            print(samples[-1])
+    number = await _churn(places, 0, WARM_UP * seconds)
+    begun, samples = time.monotonic(), list[Sample]()
+
+    def look() -> None:
+        samples.append(Sample.taken(begun))
+        print(samples[-1], flush=True)
+
+    await _churn(places, number, seconds, look)
     return samples
 
 
-def verdict(samples: Sequence[Sample]) -> list[str]:
-    """Return what is not flat: the last third of the samples against the first."""
-    before, after = _ends(samples)
-    wrong = []
-    grown = growth(samples)
-    print(f"grown by {grown / 2**20:.2f} MiB")
-    if grown > GROWTH_MOST:
-        wrong.append(f"memory grew by {grown / 2**20:.2f} MiB; {GROWTH_MOST / 2**20:.0f} are allowed")
-    for what in CHURNING:
-        most, least = max(getattr(one, what) for one in before), min(getattr(one, what) for one in after)
-        if least > most:  # idle connections come and go
-            wrong.append(f"{most} {what} at most at first, and {least} at least in the end")
-    return wrong
-
-
-def growth(samples: Sequence[Sample]) -> float:
-    """Return by how many bytes the process grew from the first third of the samples to the last."""
-    before, after = (statistics.median(sample.resident for sample in part) for part in _ends(samples))
-    return after - before
-
-
-def _ends(samples: Sequence[Sample]) -> tuple[Sequence[Sample], Sequence[Sample]]:
-    third = max(len(samples) // 3, 1)
-    return samples[:third], samples[-third:]
+async def _churn(places: Sequence[Place], number: int, seconds: float, look: Callable[[], None] = lambda: None) -> int:
+    """Return how many rounds there were by then; looks when all is calm again after a cut."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        await asyncio.gather(*(place.churn(number) for place in places))
+        number += 1
+        if number % CUT_EVERY == CUT_EVERY - 1:
+            look()
+    return number
 
 
 def main() -> int:
@@ -185,7 +124,7 @@ def main() -> int:
     parser.add_argument("--leak", action="store_true")
     arguments = parser.parse_args()
     samples = asyncio.run(soak(arguments.seconds, leak=arguments.leak))
-    wrong = verdict(samples) if len(samples) >= 2 else ["too short to tell anything"]
+    wrong = verdict(samples, arguments.seconds)
     print(*wrong or ["flat"], sep="\n")
     return int(bool(wrong))
 

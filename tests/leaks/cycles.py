@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable
 
 from attrs import define, field
-from soak import COUNTED, Sample
+from footprint import COUNTED, Sample
 from worlds import Suspensions
 
 import osdisco

@@ -21,8 +21,9 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # as pytest does for those that share the folder's parts
 
-from cycles import AT_ONCE, TRANSPORTS, TTL, Before, Cycles, Place, enough
-from soak import WARM_UP, Sample, growth, soak, verdict
+from cycles import AT_ONCE, TRANSPORTS, TTL, Before, Counts, Cycles, Place, enough
+from footprint import SAMPLES_LEAST, WARM_UP, Sample, growth, verdict
+from soak import soak
 
 from osdisco.testing import Servers
 
@@ -34,19 +35,19 @@ SAMPLES = 60
 async def transport_of(transport: str, servers: Servers, cycles: int, seed: int) -> tuple[dict[str, Any], list[str]]:
     """Run cycles on one transport; return figures, and what is wrong."""
     run = Cycles(Place.of(transport, servers, f"leaks-{seed}"), seed)
-    await run.run(max(cycles // 100, 2 * AT_ONCE))
+    await run.run(max(round(WARM_UP * cycles), 2 * AT_ONCE))
+    run.counts = Counts()
     before, begun, samples = Before.now(run.place), time.monotonic(), list[Sample]()
     for part in range(SAMPLES):
         await run.run(cycles // SAMPLES + (part < cycles % SAMPLES))
         await before.left()
         run.place.forget()
-        if part >= WARM_UP * SAMPLES:
-            samples.append(Sample.taken(begun))
+        samples.append(Sample.taken(begun))
     seconds = time.monotonic() - begun
     at_once = await before.left()
     later = await before.left(EXPIRY) if at_once else at_once
     wrong = [f"{transport}: left after {EXPIRY:.0f} s: {later}"] if later else []
-    wrong += [f"{transport}: {one}" for one in verdict(samples)]
+    wrong += [f"{transport}: {one}" for one in verdict(samples, seconds)]
     wrong += [] if enough(run.counts) else [f"{transport}: only {run.counts.cut} were cut"]
     figures = {
         "cycles": cycles,
@@ -55,7 +56,7 @@ async def transport_of(transport: str, servers: Servers, cycles: int, seed: int)
         "seconds": round(seconds),
         "left_when_closed": dict(+at_once.counts),
         "left_after_expiry": dict(+later.counts),
-        "grown_bytes": round(growth(samples)),
+        "grown_bytes": round(growth(samples, seconds)),
         "first": held(samples[0]),
         "last": held(samples[-1]),
     }
@@ -71,14 +72,16 @@ def held(sample: Sample) -> str:
 async def churn(seconds: float) -> tuple[dict[str, Any], list[str]]:
     """Run `make soak`."""
     samples = await soak(seconds, leak=False)
-    if len(samples) < 2:
-        return {}, ["churn: too short to tell anything"]
+    wrong = [f"churn: {one}" for one in verdict(samples, seconds)]
+    if len(samples) < SAMPLES_LEAST:
+        return {}, wrong
     figures = {
         "seconds": round(seconds),
-        "grown_bytes": round(growth(samples)),
+        "grown_bytes": round(growth(samples, seconds)),
+        "first": held(samples[0]),
         "last": held(samples[-1]),
     }
-    return figures, [f"churn: {one}" for one in verdict(samples)]
+    return figures, wrong
 
 
 async def whole(cycles: int, seconds: float, seed: int) -> tuple[dict[str, Any], list[str]]:
