@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AsyncExitStack
 from typing import Any, Final, Generic, TypeVar
 
 from attrs import evolve, frozen
@@ -126,11 +127,12 @@ class Prober(Generic[S]):
         """Probe no more, and let what was found be taken away behind one's back."""
         if self._task is None:
             return
-        await cancel(self._task)
-        for endpoint in self._endpoints.values():
-            await endpoint.aclose()
-        self._endpoints.clear()
-        await self._member.abandon()
+        async with AsyncExitStack() as ending:  # each has its end, whatever becomes of those before
+            ending.push_async_callback(self._member.abandon)
+            ending.callback(self._endpoints.clear)
+            for endpoint in self._endpoints.values():  # also one that the task is about to end
+                ending.push_async_callback(endpoint.aclose)
+            await cancel(self._task)
 
     def put(self, told: Sequence[Difference[S]] | Single) -> None:
         """Learn that records came, went or changed; what is told of the view makes no difference."""
@@ -182,7 +184,8 @@ class Prober(Generic[S]):
     async def _end(self, id_: str) -> None:
         """End with an endpoint, and look whether its place is for one that was left out."""
         self._due.update(dict.fromkeys(sorted(self._left_out)))
-        await self._endpoints.pop(id_).aclose()
+        await self._endpoints[id_].aclose()
+        del self._endpoints[id_]  # not before: who stops the prober meanwhile ends what is here
 
     def _wanted(self, id_: str, members: Mapping[str, ProberMember]) -> _Wanted | None:
         record: Any = self._records.get(id_)
@@ -260,8 +263,10 @@ class _Endpoint:
             self._kept.start()
 
     async def aclose(self) -> None:
-        """Probe no more, and let what was found be taken away behind one's back."""
-        if self._watching is not None:
-            await self._watching.aclose()
-        if self._publishes:
-            await self._kept.abandon()
+        """Probe no more, and let what was found be taken away behind one's back. May be called again."""
+        try:
+            if self._watching is not None:
+                await self._watching.aclose()
+        finally:
+            if self._publishes:
+                await self._kept.abandon()

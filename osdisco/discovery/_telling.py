@@ -65,7 +65,9 @@ class Backlog(Generic[D]):
         return len(self._pending)
 
     def put(self, told: Sequence[D] | Single) -> None:
-        """Queue changes that came at once, or one event."""
+        """Queue changes that came at once, or one event. What comes after the end is told to nobody."""
+        if self.closed:
+            return
         self._pending.append(told)
         if len(self._pending) > PENDING_MAX:
             self._pending = deque(_merged(self._pending))
@@ -224,11 +226,16 @@ class Audience(Generic[D]):
         for backlog in self._backlogs:
             if isinstance(error, ClosedError) or not backlog.bridges:
                 backlog.close(error)
+        self._drop_closed()
 
     def close(self) -> None:
         """Tell no more; iterators end once they have told what came before."""
         for backlog in self._backlogs:
             backlog.close()
+        self._drop_closed()
+
+    def _drop_closed(self) -> None:
+        self._backlogs = [backlog for backlog in self._backlogs if not backlog.closed]
 
     async def aclose(self) -> None:
         """Close, and end all listeners' tasks."""

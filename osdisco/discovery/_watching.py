@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import enum
-from collections.abc import Callable
-from typing import Final
+from collections.abc import Callable, Iterable
+from typing import Any, Final
 
 from attrs import evolve, frozen
 
@@ -95,9 +95,14 @@ class Watching:
         self._grace_ends = self._runtime.clock.now() + self._first + self._check.startup_grace
         self._task = self._supervisor.spawn(self._follow(), f"follow the check {self._check.label}")
 
+    @property
+    def tasks(self) -> Iterable[asyncio.Task[Any]]:
+        """What it does now: a run may be under way."""
+        return (task for task in (self._task, self._running) if task is not None)
+
     async def aclose(self) -> None:
         """End it, also a run that is under way."""
-        await cancel(*(task for task in (self._task, self._running) if task is not None))
+        await cancel(*self.tasks)
 
     async def _follow(self) -> None:
         if isinstance(self._check, TtlCheck):

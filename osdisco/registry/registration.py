@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable
-from contextlib import suppress
+from contextlib import AsyncExitStack, suppress
 from functools import partial
 from types import TracebackType
 from typing import Any, Self
@@ -225,5 +225,6 @@ class Registration:
         self._left = True
         self._changed.fire()
         self._uncount()
-        await self._monitor.aclose()
-        await self._registrar._roster.forgo(self.endpoint.extension_id, self._registrar.look)
+        async with AsyncExitStack() as ending:  # the roster is let go of, whatever becomes of the checks
+            ending.push_async_callback(self._registrar._roster.forgo, self.endpoint.extension_id, self._registrar.look)
+            await self._monitor.aclose()

@@ -96,8 +96,7 @@ class ServiceView(LiveView[ServiceEndpoint]):
 
     def start(self) -> None:
         """Begin without waiting for the store. Raises ClosedError when it was closed."""
-        if self._ended is not None:
-            raise ClosedError(f"{self!r} was closed; ask the registry for a new one")
+        self._check_not_ended()
         if not self._following:
             self._client._connection.check_open()
             namespace = self._client._keys.root.rstrip("/")
@@ -106,13 +105,17 @@ class ServiceView(LiveView[ServiceEndpoint]):
             if self._prober is not None:
                 self._prober.start()
 
+    def _check_not_ended(self) -> None:
+        if self._ended is not None:
+            raise ClosedError(f"{self!r} was closed; ask the registry for a new one")
+
     async def findings(self) -> Findings:
         """Return the live view of what those who probe endpoints of this service found. It ends with this view.
 
         Raises:
             TimedOutError: the store was not seen within `timeout`. ClosedError: it is not open.
         """
-        if not self._following:
+        if not self._following or self._ended is not None:  # while it is closed it still follows
             raise ClosedError(f"{self!r} is not open: enter, await or start it")
         await self._findings._wait_known(self._client.options.timeout)
         return self._findings
@@ -175,11 +178,14 @@ class ServiceView(LiveView[ServiceEndpoint]):
 
         Raises:
             ConfigError: it has none of the methods and cannot be called.
+            ClosedError: the view or its client was closed.
         """
+        self._check_not_ended()
         return self._subscribe(self._audience.add(listener))
 
     def _subscribe(self, backlog: Backlog[ServiceEvent]) -> Callable[[], None]:
         """Put what is there, and then what happens, into a backlog; returns a function that ends it."""
+        self._check_not_ended()
         return self._audience.follow(backlog, self._present())
 
     def _on_stale(self, stale: bool) -> None:

@@ -21,11 +21,15 @@ PASSING, FAILING, REFUSED = FindingState
 
 
 class Net:
-    """What probes reach: hosts in `ill` fail, those in `refused` are refused. `asked` are the times by host."""
+    """What probes reach: hosts in `ill` fail, those in `refused` are refused. `asked` are the times by host.
+
+    Those in `stuck` do not answer, and a probe of one takes a second to end.
+    """
 
     def __init__(self, world: World) -> None:
         self.ill: set[str] = set()
         self.refused: set[str] = set()
+        self.stuck: set[str] = set()
         self.asked: dict[str, list[tuple[float, str]]] = defaultdict(list)
         self._now = world.clock.now
 
@@ -34,6 +38,11 @@ class Net:
         task = asyncio.current_task()
         assert task is not None
         self.asked[host].append((self._now(), task.get_name()))
+        if host in self.stuck:
+            try:
+                await asyncio.sleep(1000)
+            finally:
+                await asyncio.sleep(1)
         probe.refused[0] = host in self.refused
         if host in self.refused:
             raise CheckFailedError("not allowed")

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from itertools import count
 
 import pytest
 from extensions import info, registered
-from worlds import World
+from probers import Net, prober
+from worlds import Suspensions, World, until
 
 from osdisco.discovery import DiscoveryService, ViewStale
 from osdisco.errors import ClosedError
@@ -76,3 +78,38 @@ async def test_who_looks_again_after_an_outage_in_which_nobody_looked_is_told_of
         await again.wait_known(5)
         await asyncio.sleep(1)
     assert told == []
+
+
+async def test_a_stop_while_an_endpoint_is_being_ended_takes_away_what_was_found_there(world: World, net: Net) -> None:
+    """A prober that goes on to keep it would keep it there as long as its client is open."""
+    gone = await registered(world.process(), "x1", host="10.0.0.1")
+    stopping = await prober(world, interval=1)
+    await until(lambda: world.keys("probe/found/"), 30)
+    net.stuck.add("10.0.0.1")
+    asked = net.count()
+    await until(lambda: net.count() != asked, 30)
+    await gone.stop()
+    await asyncio.sleep(0.1)
+    assert world.keys("probe/found/"), "the end of its probe takes a second"
+    await stopping.stop()
+    await asyncio.sleep(1)
+    assert world.keys("probe/") == []
+
+
+@pytest.mark.parametrize("more", [0, 3])
+async def test_a_prober_that_is_cancelled_anywhere_while_it_stops_leaves_nothing(
+    world: World, net: Net, more: int
+) -> None:
+    for number in range(1, 4):
+        await registered(world.process(), f"x{number}", host=f"10.0.0.{number}")
+    for first in count(1):
+        stopping = await prober(world, interval=1)
+        await until(lambda: len(world.keys("probe/found/")) == 3, 30)
+        stop = Suspensions(first, more)
+        await asyncio.gather(stop.of(stopping.stop()), return_exceptions=True)
+        await asyncio.sleep(1)
+        assert world.keys("probe/") == [], f"cancelled at its suspension {first}"
+        assert not stopping._view.users
+        if stop.count < first:
+            break
+    assert first > 3
