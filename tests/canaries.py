@@ -24,13 +24,16 @@ MARKS = (*CANARIES, "s3cr3t", "hunter2", "geheim")
 _SEARCH = re.compile("|".join(MARKS)).search
 _TOKEN = re.compile(r"(?<![\w.])(?=[a-z]*[A-Z][a-zA-Z]*[a-z][a-zA-Z]*[A-Z])[A-Za-z]{16}\.\d{1,7}(?![\w.])")
 """One that etcd gave out: sixteen letters by chance and a number."""
+HEARD = ("osdisco", "aiohttp", "grpc", "asyncio")
+"""The logs that are searched at every level, with all below them: those of osdisco and of what carries its secrets."""
+ALL = logging.DEBUG - 1
+"""Their level, which nobody else sets."""
 
 
-class Canaries(logging.Handler):
+class Canaries:
     """Searches. `found` has what was found since it was last asked, by where."""
 
     def __init__(self) -> None:
-        super().__init__(logging.NOTSET)
         self.found: list[str] = []
         self._warned: set[str] = set()
 
@@ -40,7 +43,7 @@ class Canaries(logging.Handler):
             around = text[max(hit.start() - 60, 0) : hit.end() + 20].replace(hit[0], "<SECRET>")
             self.found.append(f"{where}: …{around}…")
 
-    def emit(self, record: logging.LogRecord) -> None:
+    def search_record(self, record: logging.LogRecord) -> None:
         """Search a log record."""
         self.search(f"the log of {record.name}", record.getMessage())
         if record.exc_info and record.exc_info[1] is not None:
@@ -100,11 +103,24 @@ class Plugin:
     def pytest_configure(self) -> None:
         """Begin to listen."""
         canaries = self.canaries
-        logging.getLogger().addHandler(canaries)
+        self._hear()
         self._look(Client, "__init__", lambda client, *_: canaries.search_client(client))
         self._look(OsdiscoError, "__init__", lambda _, *said: canaries.search("an error", " ".join(map(str, said))))
         self._look(WarningMessage, "__init__", canaries.search_warning)
         self._look(type(pytest.raises(OsdiscoError)), "__exit__", canaries.search_expected)
+
+    def _hear(self) -> None:
+        """Search what is said to any log, also what nobody listens to; all others hear what they would without this."""
+        canaries, inner = self.canaries, logging.Logger.callHandlers
+
+        def call_handlers(log: logging.Logger, record: logging.LogRecord) -> None:
+            canaries.search_record(record)
+            if _would_be_heard(record.levelno, log):
+                inner(log, record)
+
+        self._patch.setattr(logging.Logger, "callHandlers", call_handlers)
+        for name in HEARD:
+            logging.getLogger(name).setLevel(ALL)
 
     def _look(self, owner: type, name: str, look: Callable[..., object]) -> None:
         """Look at something after each call of a method."""
@@ -120,7 +136,8 @@ class Plugin:
     def pytest_unconfigure(self) -> None:
         """Leave all as it was."""
         self._patch.undo()
-        logging.getLogger().removeHandler(self.canaries)
+        for name in HEARD:
+            logging.getLogger(name).setLevel(logging.NOTSET)
 
     @pytest.hookimpl(wrapper=True, trylast=True)
     def pytest_runtest_makereport(self, item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
@@ -131,3 +148,9 @@ class Plugin:
             report.outcome = "failed"
             report.longrepr = "\n".join(["a secret is shown:", *found[:10]])
         return report
+
+
+def _would_be_heard(level: int, log: logging.Logger | None) -> bool:
+    while log is not None and log.level in (logging.NOTSET, ALL):
+        log = log.parent
+    return log is None or level >= log.level

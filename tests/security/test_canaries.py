@@ -37,6 +37,31 @@ def test_message():
     log.warning("logged in with %s", SHOWN)
 
 
+def test_detail():
+    log.debug("logged in with %s", SHOWN)
+
+
+def test_detail_of_a_part():
+    logging.getLogger("osdisco.etcd").info("logged in with %s", SHOWN)
+
+
+def test_detail_of_a_driver():
+    logging.getLogger("aiohttp.client").debug("sent %s", SHOWN)
+
+
+def test_stranger():
+    logging.getLogger("somebody").warning("saw %s", SHOWN)
+
+
+def test_log_of_who_listens_alone():
+    logging.basicConfig(level=logging.WARNING, force=True)
+    log.info("went in with %s", SHOWN)
+
+
+def test_stranger_after_that():
+    logging.getLogger("somebody").error("saw it: %s", SHOWN)
+
+
 def test_traceback():
     try:
         raise ValueError(SHOWN)
@@ -83,6 +108,16 @@ def test_token_of_etcd():
     log.warning("carried KzuFYDNJKKQfwYdK.42")
 
 
+def test_fine_and_caplog_as_ever(caplog):
+    log.info("not for all")
+    log.warning("for all")
+    with caplog.at_level(logging.DEBUG):
+        log.debug("for who asks")
+    with caplog.at_level(logging.INFO, "osdisco"):
+        log.info("for who asks that log")
+    assert caplog.messages == ["for all", "for who asks", "for who asks that log"]
+
+
 def test_fine():
     log.warning("%s %s", Secret(SHOWN), Credentials("me", SHOWN))
     print("hunter", 2, "osdiscodiscovery.1 processprocessAa.1 aaaaaaaaaaaaaaaa.7")
@@ -98,6 +133,12 @@ def test_fine():
 
 FOUND = {
     "message": "the log of osdisco: …logged in with <SECRET>…",
+    "detail": "the log of osdisco: …logged in with <SECRET>…",
+    "detail_of_a_part": "the log of osdisco.etcd: …logged in with <SECRET>…",
+    "detail_of_a_driver": "the log of aiohttp.client: …sent <SECRET>…",
+    "stranger": "the log of somebody: …saw <SECRET>…",
+    "log_of_who_listens_alone": "the log of osdisco: …went in with <SECRET>…",
+    "stranger_after_that": "the log of somebody: …saw it: <SECRET>…",
     "traceback": "a traceback in the log of osdisco: …ValueError: <SECRET>",
     "warning": "a warning: …the token <SECRET> is old…",
     "output": "Captured stdout call: …<SECRET>",
@@ -113,13 +154,13 @@ def test_each_way_to_show_a_secret_fails_the_test_that_shows_it(tmp_path: Path) 
     (tmp_path / "conftest.py").write_text(CONFTEST)
     (tmp_path / "test_shown.py").write_text(TESTS)
     path = os.pathsep.join([str(Path(canaries.__file__).parent), *sys.path])
-    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-q", "-W", "default", "--log-level=WARNING"]
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-q", "-W", "default"]
     done = subprocess.run(
         [*command, str(tmp_path)], cwd=tmp_path, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": path}
     )
     failures = dict(
         re.findall(r"^_+ test_(\w+) _+$(.*?)(?=^_+ test_\w+ _+$|^=+ )", done.stdout, re.DOTALL | re.MULTILINE)
     )
-    assert failures.keys() == FOUND.keys()  # and not `fine`
+    assert failures.keys() == FOUND.keys()  # and nothing that is fine
     assert [name for name, found in FOUND.items() if found not in failures[name]] == []
     assert done.returncode == 1
