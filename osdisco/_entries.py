@@ -62,6 +62,7 @@ class Entry:
         self.seen: Mapping[str, Item] | None = None
         self.left_behind: Mapping[str, Item] | None = None
         self._queue = queue
+        self._also: Sequence[str] = ()
         self._followers = 0
 
     @property
@@ -70,17 +71,9 @@ class Entry:
         return self._unaccounted > 0
 
     async def create(
-        self,
-        value: bytes,
-        *,
-        instead_of: Sequence[Entry] = (),
-        without: Sequence[str] = (),
-        within: float = inf,
-        look: bool = False,
+        self, value: bytes, *, instead_of: Sequence[Entry] = (), within: float = inf, look: bool = False
     ) -> None:
         """Put the entry into the store, in one commit with the removal of the entries `instead_of`, for good.
-
-        The keys `without`, which are others', are deleted in it as well.
 
         The mutation runs in a task of the client, so that cancelling the caller never cuts it on the wire; whoever is
         cancelled or fails leaves the removal behind as a task that the session waits for. While the outcome is unknown
@@ -99,7 +92,6 @@ class Entry:
             last, held = entry._last_words()
             ops += (evolve(op, lease=self.session.id) if isinstance(op, Put) else op for op in last)
             expect |= held
-        ops += map(Delete, without)
         deadline = self._connection.runtime.clock.now() + within
         work = self._create(ops, expect, deadline, self._queue if look else "")
         self._creating = Errand(work, self._connection.finishing.spawn, f"create {self.key}")
@@ -224,12 +216,13 @@ class Entry:
             async with asyncio.timeout(self._connection.options.timeout):
                 await self.gone.wait()
 
-    async def end(self) -> bool:
+    async def end(self, also: Sequence[str] = ()) -> bool:
         """Remove the entry; returns whether it still stood, as far as that can be known.
 
-        Repeats until the outcome is definite or the session's end takes care of it.
+        Repeats until the outcome is definite or the session's end takes care of it. The keys in `also`, which are
+        others', are deleted with it, while it stands.
         """
-        self._ended = True
+        self._ended, self._also = True, also
         try:
             stood = await self._end()
             self._removed = True
@@ -245,7 +238,8 @@ class Entry:
         while not self.session.lost.is_set():
             ops, expect = self._last_words()
             try:
-                expect = {self.key: Revision(self.created), **expect} if stood else expect
+                if stood:
+                    ops, expect = [*ops, *map(Delete, self._also)], {self.key: Revision(self.created), **expect}
                 _, self.left_behind = await self._connection.attempt_and_look(ops, expect, look)
                 return stood or unknown
             except ConflictError:

@@ -23,7 +23,7 @@ from osdisco._signal import Signal
 from osdisco._tasks import cancel
 from osdisco.backend import WATCH_SILENCE
 from osdisco.client import Client
-from osdisco.errors import LostError, OsdiscoError
+from osdisco.errors import LostError, OsdiscoError, UnavailableError
 from osdisco.metrics._catalog import REGISTRATIONS
 from osdisco.session import EPOCH_SHIFT, Session
 
@@ -35,7 +35,7 @@ SEEN: Final = 1.0
 """Seconds that leaving waits at most until it sees itself as it says that it leaves."""
 
 OLDER_MAX: Final = 8
-"""Older processes' records that are removed in one commit."""
+"""Older processes' records that are removed with the own one."""
 
 UNDECIDED_MAX: Final = 8
 """Records that may still come in sessions that were lost; what is left of older sessions is over by then."""
@@ -196,13 +196,18 @@ class Keeper(ABC, Generic[T]):
             except OsdiscoError as exc:
                 self.error = exc
                 log.info("%s is not registered as it should be, trying again: %s", self._place[-1], exc)
+            except Exception as exc:
+                self.error = UnavailableError(f"the store's backend failed: {type(exc).__name__}")
+                log.exception("%s could not be registered in a way that its backend does not know", self._place[-1])
+            if self.error is not None:
                 await self._returns.pause(backoff(self._client.runtime, failures))
                 failures += 1
         if self.superseded:
             log.warning("%s was registered anew by another process; this one withdraws", self._place[-1])
         if self._entry is not None:
             await self._until_seen()
-            await self._entry.end()
+            # not before: who does not know yet that its first record came would make it anew, and be the newest then
+            await self._entry.end(() if self.superseded else self._older[:OLDER_MAX])
         self._changed.fire()
 
     async def _until_seen(self) -> None:
@@ -243,6 +248,7 @@ class Keeper(ABC, Generic[T]):
             return needed() or shown() or self._view.stale is not stale
 
         asked, stale, runtime = 4, False, self._client.runtime
+        due = runtime.clock.now() + WATCH_SILENCE
         while self._entry is not None and not needed():
             stale = self._view.stale
             pause = runtime.jittered(WATCH_SILENCE) if stale else backoff(runtime, asked)
@@ -250,11 +256,14 @@ class Keeper(ABC, Generic[T]):
                 await self._changed.wait_for(turned, pause)
             if shown():
                 await self._changed.wait_for(lambda: needed() or not shown())
-            elif self._view.stale is not stale:
+                if not self._view.stale and not shown():
+                    self._entry.depart()
+            elif self._view.stale is not stale and runtime.clock.now() < due:
                 continue
             if not needed():
                 await self._entry.stands()
             asked += 1
+            due = runtime.clock.now() + WATCH_SILENCE
 
     async def _publish_in_turn(self) -> None:
         async with nullcontext() if self.incarnation else self._returns.first:
@@ -262,20 +271,17 @@ class Keeper(ABC, Generic[T]):
 
     async def _publish(self) -> None:
         session = self._session or await self._client.shared_session()
-        if self.incarnation and session is not self._returned_on:
+        if self.incarnation and (session is not self._returned_on or not self._stands):
             await asyncio.sleep(self._returns.wait(session))
         self._returned_on = session
         if self._over:
             return
-        old = self._entry
-        if old is not None and old.session is session and old.gone.is_set():
-            await old.end()  # for good: no late create of it may come after the next one
-            old = self._entry = None
+        old, stood = self._entry, self._stands
         desired, keys, self._epoch = self.desired, self._client._keys, session.epoch
         entry = Entry(self._client._connection, keys, session, *self._place, f"{self.process}.{next(self._numbers)}")
         await self._replace([*self._undecided, *([old] if old else ())], entry, self._record(desired))
         self._entry, self._published, self._confirmed = entry, desired, self.incarnation > 0
-        how = "update" if old and old.session is session else "again" if self.incarnation else "first"
+        how = "update" if stood and old and old.session is session else "again" if self.incarnation else "first"
         self._client.runtime.metrics.count(REGISTRATIONS, self._place[0], how)
         self.incarnation = incarnation_of(self.mark, entry.created)
         self.meet(self._rivals)
@@ -283,12 +289,9 @@ class Keeper(ABC, Generic[T]):
         self._forget = session.lost.call(lambda _: self._changed.fire())
 
     async def _replace(self, before: Sequence[Entry], entry: Entry, record: bytes) -> None:
-        """Create an entry, and let none of those before come or stay: the store may keep lost sessions' for long.
-
-        Nor do records of older processes stay, most of which are dead: they would be shown again when this one leaves.
-        """
+        """Create an entry, and let none of those before come or stay: the store may keep lost sessions' for long."""
         try:
-            await entry.create(record, instead_of=before, without=self._older[:OLDER_MAX])
+            await entry.create(record, instead_of=before)
         except OsdiscoError:
             if entry.may_still_come:
                 self._undecided.append(entry)

@@ -145,7 +145,7 @@ async def test_a_restarted_process_counts_at_once(world: World) -> None:
     world.kill(dead)
     await registered(world.process(), port=2)
     await until(lambda: seer.extensions["geo"].port == 2, 0.1)
-    await until(lambda: len(world.keys("ext/")) == 1, 0.1)
+    assert len(world.keys("ext/")) == 2
     diary = Diary(seer)
     await asyncio.sleep(2 * world.ttl)
     assert len(world.keys("ext/")) == 1
@@ -245,6 +245,38 @@ async def test_a_first_record_that_comes_after_its_process_was_killed_drives_nob
     assert living.registered
     assert not living.superseded
     assert len(world.keys("ext/")) == 1
+
+
+async def test_who_learns_late_that_its_first_record_came_is_no_newer_for_that(world: World) -> None:
+    """The newer one must not remove that record meanwhile: it would be made anew, later than the newer one's."""
+    cut_off = world.process()
+    cut_off.backend.faults.drop_answer("commit", times=1, key="ext/")
+    away = cut_off.backend.faults.outage("get", key="ext/")
+    async with DiscoveryService(cut_off, info(port=1)) as first:
+        await until(lambda: world.keys("ext/"), 1)
+        second = await registered(world.process(), port=2)
+        await asyncio.sleep(0.5)
+        assert not first.registered
+        away.end()
+        await until(lambda: first.superseded, 10)
+        assert second.registered
+        assert second.extensions["geo"].port == 2
+
+
+async def test_a_mistake_of_a_backend_ends_no_registration(world: World, caplog: pytest.LogCaptureFixture) -> None:
+    client = world.process()
+    discovery = await registered(client)
+    commit, client.backend.commit = client.backend.commit, _failing
+    await discovery.update(port=2)
+    assert not discovery.registered
+    client.backend.commit = commit
+    await until(lambda: discovery.registered, 10)
+    assert discovery.extensions["geo"].port == 2
+    assert "does not know" in caplog.text
+
+
+async def _failing(*_: object, **__: object) -> None:
+    raise KeyError("a mistake")
 
 
 async def test_a_newer_process_that_is_seen_before_the_own_answer_has_come_wins_too(world: World) -> None:

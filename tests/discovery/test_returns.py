@@ -10,6 +10,7 @@ from extensions import info, registered
 from worlds import World, lease_of, until
 
 from osdisco._returns import FIRST, Returns
+from osdisco.backend import Delete
 from osdisco.client import Client
 from osdisco.discovery import DiscoveryService
 
@@ -90,6 +91,17 @@ async def test_records_that_wait_to_try_again_are_woken_for_their_turns(world: W
     assert world.clock.now() - began == pytest.approx(1, abs=0.1)
     await returns.pause(5)  # nobody found another one since
     assert world.clock.now() - began == pytest.approx(6, abs=0.1)
+
+
+async def test_what_an_operator_has_deleted_does_not_return_all_at_once(world: World) -> None:
+    client = world.process()
+    services = [await registered(client, str(number)) for number in range(300)]
+    requests = Requests(world, client)
+    world.store.commit([Delete(f"ns/{key}") for key in world.keys("ext/")], {})
+    await until(lambda: not all(service.registered for service in services), 1)
+    await until(lambda: all(service.registered for service in services), TTL / 3 + 2)
+    assert requests.most_in_a_second() <= 200
+    assert len(requests.times) <= 300 + 10, "one commit for each, and what a session takes"
 
 
 async def test_whoever_comes_late_to_its_turn_comes_alone(world: World) -> None:
