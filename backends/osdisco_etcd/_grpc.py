@@ -175,8 +175,8 @@ class GrpcWire(Wire):
         return answer
 
     def leave(self, node: Node, line: Line) -> None:
-        """Nothing came back on a line in time: it may be dead."""
-        if not self.closed:
+        """Nothing came back on a line in time: it may be dead. Of a node that was replaced none is used any more."""
+        if not self.closed and node in self._nodes:
             node.leave(line)
 
     def done_with(self, node: Node, line: Line) -> None:

@@ -6,6 +6,7 @@ when something may be different there. It follows the store as long as there is 
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable
 from typing import Any, Final, Generic, Protocol, TypeVar
 from weakref import WeakValueDictionary
@@ -20,6 +21,8 @@ from osdisco.errors import ClosedError, DeniedError, OsdiscoError
 from osdisco.names import escape
 
 R = TypeVar("R")
+
+log = logging.getLogger("osdisco")
 
 Wake = Callable[[], None]
 
@@ -112,18 +115,26 @@ class Roster(Follower, Generic[R]):
         else:
             self.staleness.look()
         if isinstance(error, ClosedError | DeniedError):
-            for onlooker in list(self._onlookers.values()):
-                onlooker._on_end(error)
+            self._tell(lambda onlooker: onlooker._on_end(error))
         if isinstance(error, ClosedError):
             self._wake(list(self._places))
 
     def _take_in(self, change: Change, first: bool) -> None:
-        self.staleness.look()  # first that it is fresh again, then what is new
-        pairs = self.table.apply(change)
-        if pairs or first:
-            for onlooker in list(self._onlookers.values()):
-                onlooker._on_pairs(pairs)
-        self._wake(list(self._places) if first else self._touched(change))
+        try:
+            self.staleness.look()  # first that it is fresh again, then what is new
+            pairs = self.table.apply(change)
+            if pairs or first:
+                self._tell(lambda onlooker: onlooker._on_pairs(pairs))
+        finally:
+            self._wake(list(self._places) if first else self._touched(change))
+
+    def _tell(self, tell: Callable[[Onlooker[R]], None]) -> None:
+        """Tell all onlookers; a mistake in one is not the others'."""
+        for onlooker in list(self._onlookers.values()):
+            try:
+                tell(onlooker)
+            except Exception:
+                log.exception("%r could not take what happened under %s", onlooker, self._target)
 
     def _touched(self, change: Change) -> set[str]:
         return {place_of(key, self._target) for key in (*change.deletes, *change.puts)} & self._places.keys()
@@ -134,8 +145,7 @@ class Roster(Follower, Generic[R]):
                 wake()
 
     def _tell_stale(self, stale: bool) -> None:
-        for onlooker in list(self._onlookers.values()):
-            onlooker._on_stale(stale)
+        self._tell(lambda onlooker: onlooker._on_stale(stale))
         self._wake(list(self._places))  # a record that was put meanwhile may be missing in what is shown now
 
 

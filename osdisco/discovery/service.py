@@ -13,6 +13,7 @@ from attrs import evolve
 from osdisco._guard import checked_share, checked_window
 from osdisco._signal import Signal
 from osdisco.client import Client
+from osdisco.discovery._changing import changed
 from osdisco.discovery._gauges import gauges
 from osdisco.discovery._iterating import Events
 from osdisco.discovery._prober import EXTENSIONS, Prober
@@ -154,28 +155,40 @@ class DiscoveryService:
         return InFlight(self._leaving)
 
     async def start(self) -> Self:
-        """Begin to observe and to register; does not wait for the store. Raises ClosedError after `stop`."""
+        """Begin to observe and to register; does not wait for the store.
+
+        Raises:
+            ClosedError: it was stopped, or the client is closed.
+        """
         if self._stopped:
             raise ClosedError("a DiscoveryService is started once; make a new one")
         if not self._started:
+            try:
+                self._client._connection.check_open()
+            except ClosedError:
+                self._audience.close()  # who listens already would wait for ever
+                raise
+            self._begin()
             self._started = True
-            if self._audience.needed:
-                self._extensions._hear(self._looking)
-            if self._prober is not None:
-                self._extensions._hear(self._prober)
-            self._extensions._attend(self._looking)
-            self._view.attend(self._own_id, self._look)
-            namespace = self._client._keys.root.rstrip("/")
-            self._unfollow = self._client.runtime.metrics.follow(
-                partial(gauges, namespace, self, self._registrar, self._publishers)
-            )
-            if self._registrar is not None:
-                self._registrar.start()
-            self._publishers.start()
-            self._monitor.start()
-            if self._prober is not None:
-                self._prober.start()
         return self
+
+    def _begin(self) -> None:
+        if self._audience.needed:
+            self._extensions._hear(self._looking)
+        if self._prober is not None:
+            self._extensions._hear(self._prober)
+        self._extensions._attend(self._looking)
+        self._view.attend(self._own_id, self._look)
+        namespace = self._client._keys.root.rstrip("/")
+        self._unfollow = self._client.runtime.metrics.follow(
+            partial(gauges, namespace, self, self._registrar, self._publishers)
+        )
+        if self._registrar is not None:
+            self._registrar.start()
+        self._publishers.start()
+        self._monitor.start()
+        if self._prober is not None:
+            self._prober.start()
 
     async def stop(self, *, now: bool = False) -> None:
         """Publish STOPPING, wait as `drain` says, deregister, and stop observing.
@@ -268,13 +281,10 @@ class DiscoveryService:
         """Change fields of the own extension; `metadata` is merged. The id stays. Waits as `set_status` does.
 
         Raises:
-            DiscoveryError: another id, something that cannot be registered, or another process has the id by now.
+            DiscoveryError: another id, no such field, something that cannot be registered, or another process has the
+                id by now.
         """
-        if "id" in changes:
-            raise DiscoveryError("an extension keeps its id; register another one instead")
-        if "metadata" in changes:
-            changes["metadata"] = {**self._own.said.metadata, **changes["metadata"]}
-        await self._desire(evolve(self._own.said, **changes))
+        await self._desire(changed(self._own.said, "an extension", ("id",), changes))
 
     async def _desire(self, extension: ExtensionInfo) -> None:
         self._own.desire(extension)
@@ -322,16 +332,24 @@ class DiscoveryService:
         """Tell a listener (methods of DiscoveryListener, or a function of ExtensionEvent) what is there and changes.
 
         It runs on a task of its own, in order; when it fails this is logged. Returns a function that removes it.
+
+        Raises:
+            ConfigError: it has none of the methods and cannot be called.
+            ClosedError: the service was stopped, or its client closed.
         """
-        self._check_not_stopped()
+        self._check_open()
         return self._subscribe(self._audience.add(listener))
 
     def _check_not_stopped(self) -> None:
         if self._stopped:
             raise ClosedError("this DiscoveryService was stopped")
 
-    def _subscribe(self, backlog: Backlog[ExtensionEvent]) -> Callable[[], None]:
+    def _check_open(self) -> None:
         self._check_not_stopped()
+        self._client._connection.check_open()
+
+    def _subscribe(self, backlog: Backlog[ExtensionEvent]) -> Callable[[], None]:
+        self._check_open()
         if not self._started:  # it is told with all the others, then
             return self._audience.follow(backlog)
         self._extensions._hear(self._looking)

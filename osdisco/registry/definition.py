@@ -6,8 +6,8 @@ from collections.abc import Mapping
 
 from attrs import evolve, field, frozen
 
+from osdisco.discovery._changing import changed
 from osdisco.discovery.extension import ExtensionStatus
-from osdisco.errors import DiscoveryError
 from osdisco.registry._fields import (
     check_address,
     check_label,
@@ -90,16 +90,5 @@ class ServiceDefinition:
 
     def changed(self, **changes: object) -> ServiceDefinition:
         """Return it with fields changed; `metadata` is merged. The name and the id stay. Raises DiscoveryError."""
-        for kept in ("name", "extension_id"):
-            if kept in changes:
-                raise refuse(kept, "stays as it was registered; register another one instead")
-        if (metadata := changes.get("metadata")) is not None:
-            check_metadata("metadata", metadata)
-            changes["metadata"] = {**self.metadata, **metadata}  # type: ignore[dict-item]
-        if self.extension_id is None:  # a new address is no new instance
-            changes["extension_id"] = self.address
-        try:
-            return evolve(self, **changes)  # type: ignore[arg-type]
-        except TypeError:
-            known = "version, address, weight, zone, metadata, health_check_url"
-            raise DiscoveryError(f"a service has no such field among {', '.join(changes)}; known are {known}") from None
+        new = changed(self, "a service", ("name", "extension_id"), changes)
+        return evolve(new, extension_id=self.extension_id or self.address)  # a new address is no new instance

@@ -16,7 +16,7 @@ from osdisco.discovery.extension import ExtensionStatus
 from osdisco.discovery.health import Health, Monitor
 from osdisco.discovery.leaving import Drain, InFlight, Leaving
 from osdisco.discovery.registrar import Registrar
-from osdisco.errors import ClosedError, DiscoveryError, RecordError, TimedOutError
+from osdisco.errors import ClosedError, RecordError, TimedOutError
 from osdisco.registry._fields import refuse
 from osdisco.registry._gauges import registered
 from osdisco.registry.definition import ServiceDefinition, ServiceEndpoint
@@ -33,13 +33,6 @@ class _Registrar(Registrar[ServiceEndpoint]):
         self._keys = client._keys
         what = f"{endpoint.extension_id!a} of the service {service!a}"
         super().__init__(client, roster_of(client, service), changed, what, endpoint, *self._path, checked=checked)
-
-    def desire(self, said: ServiceEndpoint) -> None:
-        """Let it be what stands in the store. Raises DiscoveryError, also for any change to what is STOPPING."""
-        self._check_not_superseded()
-        if self.desired.status is ExtensionStatus.STOPPING:
-            raise DiscoveryError(f"{self._what} is STOPPING, which is final")
-        super().desire(said)
 
     def _check(self, said: ServiceEndpoint) -> None:
         """Refuse now what no key could hold and no reader would take. Raises DiscoveryError, InvalidNameError."""

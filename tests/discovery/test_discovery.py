@@ -440,6 +440,22 @@ async def test_what_no_reader_would_take_is_refused_to_the_caller(world: World, 
             DiscoveryService(world.process(), info(**changes))
 
 
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"prot": 1, "version": "2"}, "an extension has no field 'prot'; known are name, version, host"),
+        ({"id": "knn"}, "the id of an extension stays"),
+        ({"metadata": "abc"}, "by name, not as str"),
+        ({"metadata": None}, "by name, not as NoneType"),
+    ],
+)
+async def test_a_change_that_cannot_be_is_refused_by_its_name(world: World, changes: dict[str, Any], says: str) -> None:
+    discovery = await registered(world.process())
+    with pytest.raises(DiscoveryError, match=says):
+        await discovery.update(**changes)
+    assert discovery.extension == info()
+
+
 async def test_waiting_says_why_it_took_too_long(world: World) -> None:
     client = world.process()
     client.backend.faults.outage()

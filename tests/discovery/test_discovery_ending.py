@@ -7,10 +7,10 @@ from itertools import count
 
 import pytest
 from extensions import info, registered
-from probers import Net, prober
+from probers import Net, prober, probing
 from worlds import Suspensions, World, until
 
-from osdisco.discovery import DiscoveryService, ViewStale
+from osdisco.discovery import DiscoveryService, FunctionCheck, ViewStale
 from osdisco.errors import ClosedError
 
 
@@ -113,3 +113,33 @@ async def test_a_prober_that_is_cancelled_anywhere_while_it_stops_leaves_nothing
         if stop.count < first:
             break
     assert first > 3
+
+
+async def test_a_start_that_failed_is_stopped_in_peace_and_has_begun_nothing(world: World, net: Net) -> None:
+    client = world.process()
+    failed = DiscoveryService(client, info(), checks=[FunctionCheck(lambda: None)], probing=probing())
+    events = failed.events()
+    await events.__aenter__()
+    await client.aclose()
+    for _ in range(2):
+        with pytest.raises(ClosedError):
+            await failed.start()
+        await failed.stop()
+    await failed.stop(now=True)
+    with pytest.raises(ClosedError):
+        await failed.findings()
+    assert [event async for event in events] == [], "nor does it wait for ever"
+    assert (failed.extensions._users, failed.extensions._hearers, failed._view.users) == (set(), {}, 0)
+    assert not client._connection.supervisor._tasks
+
+
+async def test_of_a_client_that_is_closed_nobody_is_told(world: World) -> None:
+    client = world.process()
+    discovery = await registered(client)
+    await client.aclose()
+    before = asyncio.all_tasks()
+    with pytest.raises(ClosedError):
+        discovery.add_listener(print)
+    with pytest.raises(ClosedError):
+        await discovery.events().__aenter__()
+    assert asyncio.all_tasks() == before

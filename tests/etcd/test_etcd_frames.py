@@ -11,6 +11,7 @@ from osdisco.backend import WATCH_SILENCE, Batch, Item, Snapshot
 from osdisco.errors import ClosedError, DeniedError, UnavailableError
 from osdisco.runtime import Credentials, Runtime
 from osdisco_etcd._errors import Failure, Refused
+from osdisco_etcd._grpc import GrpcWire
 from osdisco_etcd._options import EtcdOptions, Settings
 from osdisco_etcd._watch import LAST_CALL, PATIENCE, Watch
 from osdisco_etcd._wire import Event, Response, Stream, Wire
@@ -293,3 +294,19 @@ async def test_a_closed_backend_watches_nothing() -> None:
     await wire.aclose()
     with pytest.raises(ClosedError):
         await frames(wire, 1, after=1)
+
+
+async def test_for_a_node_that_was_replaced_no_channel_is_opened_any_more() -> None:
+    """A request that was under way on it may still run out of time."""
+    wire = GrpcWire(Settings(("a:1",), False, EtcdOptions(tls_verify=False), None), Runtime().clock)
+    try:
+        replaced = await wire.node(0)
+        line, before = replaced.lines["Range"], replaced.channels
+        wire.failed(Failure("CERTIFICATE_VERIFY_FAILED", 14), 0, "get of 'k'", mutates=False)
+        wire.leave(replaced, line)
+        assert replaced.channels == before
+        present = await wire.node(0)
+        wire.leave(present, present.lines["Range"])
+        assert len(present.channels) == len(before) + 1
+    finally:
+        await wire.aclose()

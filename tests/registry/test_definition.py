@@ -146,6 +146,14 @@ def test_what_cannot_change_is_refused(changes: dict[str, Any]) -> None:
         definition().changed(**changes)
 
 
+def test_of_a_field_that_is_none_only_what_was_given_is_named() -> None:
+    with pytest.raises(DiscoveryError) as caught:
+        definition().changed(foo=1, weight=2)
+    assert str(caught.value) == (
+        "a service has no field 'foo'; known are version, address, weight, zone, metadata, health_check_url"
+    )
+
+
 def test_what_the_caller_changes_later_changes_nothing_here() -> None:
     metadata = {"a": "1"}
     given = definition(metadata=metadata)
