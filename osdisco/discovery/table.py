@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Callable, Collection, Iterator, Mapping
-from typing import Final, Generic, TypeVar
+from bisect import bisect_left, insort
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Final, Generic, TypeVar
 
 from attrs import define, frozen
 
@@ -51,9 +52,30 @@ class Standing(Generic[R]):
         return incarnation_of(self.mark, self.created)
 
     @property
-    def rank(self) -> tuple[int, int]:
-        """The highest one counts."""
-        return self.incarnation, self.created
+    def rank(self) -> tuple[int, int, str]:
+        """The highest one counts; no two of an id have the same."""
+        return self.incarnation, self.created, self.key
+
+
+class _Several(Generic[R]):
+    """The records of an id that several processes have. Any writer can make them many: none of it looks at all."""
+
+    def __init__(self, *standing: Standing[R]) -> None:
+        self.ordered: Final = sorted(standing, key=_rank)  # the one that counts last
+        self._by_key = {one.key: one for one in standing}
+
+    def add(self, one: Standing[R]) -> None:
+        self._by_key[one.key] = one
+        insort(self.ordered, one, key=_rank)
+
+    def remove(self, key: str) -> None:
+        one = self._by_key.pop(key, None)
+        if one is not None:
+            del self.ordered[bisect_left(self.ordered, one.rank, key=_rank)]
+
+
+def _rank(one: Standing[Any]) -> tuple[int, int, str]:
+    return one.rank
 
 
 class Folded(Mapping[str, R]):
@@ -67,7 +89,7 @@ class Folded(Mapping[str, R]):
         self._kind = kind
         self._keys = keys
         self._best: dict[str, Standing[R]] = {}
-        self._rest: dict[str, dict[str, Standing[R]]] = {}  # of ids that several processes have; by key
+        self._several: dict[str, _Several[R]] = {}
         self._skipped: dict[str, str] = {}
 
     def __getitem__(self, id_: str) -> R:
@@ -91,7 +113,7 @@ class Folded(Mapping[str, R]):
 
     def standing(self, id_: str) -> list[Standing[R]]:
         """Return all records of an id, the one that counts first."""
-        return sorted(self._standing(id_), key=lambda one: one.rank, reverse=True)
+        return list(reversed(self._standing(id_)))
 
     def apply(self, change: Change) -> list[tuple[R | None, R | None]]:
         """Take a change of the records; returns what was and what is, for each id for which that differs, in order."""
@@ -109,7 +131,7 @@ class Folded(Mapping[str, R]):
     def clear(self) -> None:
         """Forget all, because what comes next is everything."""
         self._best.clear()
-        self._rest.clear()
+        self._several.clear()
         self._skipped.clear()
 
     def _add(self, item: Item, before: dict[str, R | None]) -> None:
@@ -125,7 +147,11 @@ class Folded(Mapping[str, R]):
             self._best[id_] = new
         else:
             before.setdefault(id_, best.record)
-            self._settle(id_, [*self._standing(id_), new])
+            several = self._several.get(id_)
+            if several is None:
+                several = self._several[id_] = _Several(best)
+            several.add(new)
+            self._best[id_] = several.ordered[-1]
 
     def _remove(self, key: str, before: dict[str, R | None]) -> None:
         self._skipped.pop(key, None)
@@ -134,22 +160,20 @@ class Folded(Mapping[str, R]):
         if best is None:
             return
         before.setdefault(id_, best.record)
-        self._settle(id_, [one for one in self._standing(id_) if one.key != key])
+        several = self._several.get(id_)
+        if several is not None:
+            several.remove(key)
+            self._best[id_] = several.ordered[-1]
+            if len(several.ordered) == 1:
+                del self._several[id_]
+        elif best.key == key:
+            del self._best[id_]
 
-    def _standing(self, id_: str) -> Collection[Standing[R]]:
-        best = self._best.get(id_)
-        return () if best is None else (best, *self._rest.get(id_, {}).values())
-
-    def _settle(self, id_: str, standing: Collection[Standing[R]]) -> None:
-        """Let these be all records of an id."""
-        self._rest.pop(id_, None)
-        if not standing:
-            self._best.pop(id_, None)
-            return
-        best = max(standing, key=lambda one: one.rank)
-        self._best[id_] = best
-        if len(standing) > 1:
-            self._rest[id_] = {one.key: one for one in standing if one is not best}
+    def _standing(self, id_: str) -> Sequence[Standing[R]]:
+        """Return all records of an id, the one that counts last."""
+        if id_ in self._several:
+            return self._several[id_].ordered
+        return [self._best[id_]] if id_ in self._best else []
 
     def _read(self, item: Item) -> tuple[str, Standing[R]]:
         key = item.key

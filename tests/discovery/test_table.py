@@ -9,7 +9,7 @@ from osdisco._feed import Change
 from osdisco._keeper import Rival
 from osdisco._keys import Keyspace
 from osdisco.backend import Item, Limits
-from osdisco.discovery.table import Folded, Kind
+from osdisco.discovery.table import Folded, Kind, Standing
 from osdisco.errors import RecordError
 
 KEYS = Keyspace("ns/", Limits(ttl_min=1, ttl_max=60, expiry_factor=1))
@@ -98,6 +98,30 @@ def test_a_record_that_becomes_bad_takes_nobodys_place() -> None:
     assert table.skipped == {"svc/a/b/geo/p.1": "no record"}
     assert table.apply(change(put("geo/p.1", "0 geo y", 5))) == [(None, ("geo", "y"))]
     assert not table.skipped
+
+
+@pytest.mark.parametrize("order", ["rising", "falling"])
+def test_who_writes_thousands_of_records_of_one_id_holds_nobody_up(order: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No record is compared with all others, neither when they come nor when they go, the best of them first."""
+    compared, rank = 0, Standing.rank.fget
+    assert rank is not None
+
+    def counted(one: Standing[tuple[str, str]]) -> object:
+        nonlocal compared
+        compared += 1
+        return rank(one)
+
+    monkeypatch.setattr(Standing, "rank", property(counted))
+    count, table = 2000, folded()
+    numbers = range(1, count + 1) if order == "rising" else range(count, 0, -1)
+    records = {number: put(f"geo/p{number}.1", f"0 geo {number}", number) for number in numbers}
+    everything = {key: item for record in records.values() for key, item in record.items()}
+    assert table.apply(change(everything)) == [(None, ("geo", str(count)))]
+    assert [one.created for one in table.standing("geo")] == list(range(count, 0, -1))
+    for number in range(count, 1, -1):
+        assert table.apply(change(None, records[number])) == [(("geo", str(number)), ("geo", str(number - 1)))]
+    assert table.apply(change(None, records[1])) == [(("geo", "1"), None)]
+    assert compared < 50 * count
 
 
 KEYS_OF = st.sampled_from(["a/p.1", "a/q.1", "a/q.2", "b/p.1"])
