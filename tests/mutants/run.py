@@ -2,7 +2,8 @@
 
     python tests/mutants/run.py [NAME …]        all of them, or those named
 
-A mutant is a patch whose head, above the diff, says in a line `Test: tests/…::test_…` which test must fail. A line
+A mutant is a patch whose head, above the diff, says in a line `Test: tests/…::test_…` which test must fail: itself, not
+by taking too long, and not something that it stands on (noticing.py). A line
 `Simulation: tests/…::test_…` names a simulation that is run, too, to see how many seeds it needs; so is told for a test
 that is a simulation itself. Their seeds are the same in each run. `OSDISCO_MUTANT_SEEDS` sets how many are tried where
 that is only told. `Tier: cluster` says that its test starts clusters: with CI=true one such mutant is tried, by chance.
@@ -20,10 +21,12 @@ import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import noticing
+
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 LEFT_OUT = shutil.ignore_patterns(".git", ".venv", ".servers", ".*_cache", "__pycache__", "*.egg-info", ".hypothesis")
-NOTICED = 1  # pytest's exit code when tests ran and failed
+FAILED = 1  # pytest's exit code when tests ran and failed, or something they stand on
 SEEDS = 1000
 """How many seeds a simulation may need where it is the test of a mutant."""
 ASKED = int(os.environ.get("OSDISCO_MUTANT_SEEDS", SEEDS))
@@ -82,11 +85,24 @@ def noticed(patch: Path, test: str, folder: str) -> bool:
     simulation = head_line(patch, "Simulation: ")
     simulated = run_tests(tree, simulation, seeds=ASKED) if simulation and applied else done
     shutil.rmtree(tree)
-    code = None if done is None else done.returncode
-    said = {NOTICED: "noticed", 0: "NOT NOTICED", None: "DOES NOT APPLY"}
+    said = outcome(done, test)
     told = told_seeds(simulated, ASKED if simulation else SEEDS)
-    print(f"{patch.stem}: {said.get(code, f'BROKEN: pytest ended with {code}')}{told}", flush=True)
-    return code == NOTICED
+    print(f"{patch.stem}: {said}{told}", flush=True)
+    return said == "noticed"
+
+
+def outcome(done: subprocess.CompletedProcess[str] | None, test: str) -> str:
+    """Return what became of the test, in words."""
+    if done is None:
+        return "DOES NOT APPLY"
+    if done.returncode == 0:
+        return "NOT NOTICED"
+    if done.returncode != FAILED:
+        return f"BROKEN: pytest ended with {done.returncode}"
+    failed = [line.removeprefix(noticing.BY) for line in done.stdout.splitlines() if line.startswith(noticing.BY)]
+    if any(node == test or node.startswith(f"{test}[") for node in failed):
+        return "noticed"
+    return "BROKEN: the test took too long, or what it stands on failed"
 
 
 def told_seeds(done: subprocess.CompletedProcess[str] | None, seeds: int) -> str:
@@ -104,16 +120,17 @@ def copied(tree: Path, folder: str, name: str) -> Path:
 
 def run_tests(tree: Path, *tests: str, seeds: int = SEEDS, timeout: int = 60) -> subprocess.CompletedProcess[str]:
     """Run tests of a tree on the code of that tree, as pytest ended. Its output shows unless they fail, or simulate."""
-    path = os.pathsep.join([str(tree), str(tree / "backends")])
+    path = os.pathsep.join([str(tree), str(tree / "backends"), str(HERE)])
     environ = {
         "PYTHONDONTWRITEBYTECODE": "",
         "PYTHONPATH": path,
         "OSDISCO_TEST_SEEDS": str(seeds),
         "OSDISCO_TEST_FIRST_SEED": "0",
     }
-    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "-o", f"timeout={timeout}", *tests]
+    options = ["-q", "-x", "-p", "no:cacheprovider", "-p", "noticing", "-o", f"timeout={timeout}"]
+    command = [sys.executable, "-m", "pytest", *options, *tests]
     done = subprocess.run(command, cwd=tree, env={**os.environ, **environ}, capture_output=True, text=True)
-    if done.returncode != NOTICED and not told_seeds(done, seeds):
+    if outcome(done, tests[0]) != "noticed" and not told_seeds(done, seeds):
         print(done.stdout, done.stderr)
     return done
 

@@ -26,11 +26,13 @@ def project(folder: Path, **patches: str) -> Path:
     mutants = folder / "tests" / "mutants"
     mutants.mkdir(parents=True)
     (folder / "answer.py").write_text("ANSWER = 42\n")
+    os.utime(folder / "answer.py", (1e9, 1e9))  # what was compiled is told from the mistake by its second
     (folder / "tests" / "test_answer.py").write_text(
         "from answer import ANSWER\ndef test_careful(): assert ANSWER == 42\ndef test_careless(): assert ANSWER\n"
     )
     for name, says in patches.items():
         (mutants / f"{name}.patch").write_text(PATCH.format(says=says))
+    shutil.copy(RUNNER.parent / "noticing.py", mutants)
     return Path(shutil.copy(RUNNER, mutants))
 
 
