@@ -2,6 +2,7 @@
 
     python tests/reliability.py [--rounds 3] [pytest's arguments …]     run the marked tests, and keep what was seen
     python tests/reliability.py --write                                 only write the page anew from the data
+    python tests/reliability.py --list FILE                             only write what there is to run into a file
 
 A test says what it holds by `@pytest.mark.fault("F16")`, also on one of its parameters. Its store is the one that
 `osdisco_url` or another parameter names, or `on="consul"` in the mark. Rows of tests that were not run stay.
@@ -16,7 +17,9 @@ import subprocess
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import redirect_stdout
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +66,7 @@ CANNOT["F20", "memory"] = "it has no users; refusals are simulated in the tests 
 
 @frozen
 class Row:
-    """What one test, with all of its cases, has shown of a class of faults on a store."""
+    """What one test, with all of its cases, has shown of a class of faults on a store, and when it was last run."""
 
     fault: str
     store: str
@@ -71,6 +74,11 @@ class Row:
     cases: int
     passed: int
     failed: int
+    date: str
+
+
+def today() -> str:
+    return f"{datetime.now(UTC):%Y-%m-%d}"
 
 
 class Keeper:
@@ -100,19 +108,45 @@ class Keeper:
             cases.setdefault(short, set()).add(node)  # type: ignore[arg-type]
             passed[short] += self._passed[(*key, node)]  # type: ignore[index]
             failed[short] += self._failed[(*key, node)]  # type: ignore[index]
-        rows = [Row(*key, len(nodes), passed[key], failed[key]) for key, nodes in cases.items()]
+        rows = [Row(*key, len(nodes), passed[key], failed[key], today()) for key, nodes in cases.items()]
         write(self._file, added(read(self._file), rows))
 
 
 def mark(items: Iterable[pytest.Item]) -> None:
     """Let the reports of marked tests carry what they hold."""
     for item in items:
-        for marker in item.iter_markers("fault"):
-            for store in _stores_of(item, marker.kwargs.get("on")):
-                assert store in STORES, f"{item.nodeid}: {store!r} is none of {STORES}"
-                for name in marker.args:
-                    assert (name, store) not in CANNOT, f"{item.nodeid}: {name} cannot happen on {store}"
-                    item.user_properties.append(("fault", f"{name} {store}"))
+        item.user_properties += [("fault", f"{name} {store}") for name, store in _held(item)]
+
+
+def _held(item: pytest.Item) -> Iterator[tuple[str, str]]:
+    for marker in item.iter_markers("fault"):
+        for store in _stores_of(item, marker.kwargs.get("on")):
+            assert store in STORES, f"{item.nodeid}: {store!r} is none of {STORES}"
+            for name in marker.args:
+                assert (name, store) not in CANNOT, f"{item.nodeid}: {name} cannot happen on {store}"
+                yield name, store
+
+
+class Lister:
+    """A plugin of pytest that only says what the marked tests hold: how many cases of which test."""
+
+    def __init__(self) -> None:
+        self.cases: Counter[tuple[str, str, str]] = Counter()
+
+    @pytest.hookimpl
+    def pytest_collection_finish(self, session: pytest.Session) -> None:
+        for item in session.items:
+            self.cases.update((*held, item.nodeid.partition("[")[0]) for held in set(_held(item)))
+
+
+def listed() -> list[Row]:
+    """Return a row for each test that holds a class on a store by now, without any run. In a process of its own."""
+    lister = Lister()
+    with redirect_stdout(sys.stderr):
+        code = pytest.main(["--collect-only", "-qq", "-m", "fault", "--all-faults", "-p", "no:cacheprovider"], [lister])
+    if code:
+        raise SystemExit(f"the tests cannot be listed: {code}")
+    return [Row(*key, cases, 0, 0, "") for key, cases in lister.cases.items()]
 
 
 def _stores_of(item: pytest.Item, on: str | tuple[str, ...] | None) -> tuple[str, ...]:
@@ -144,8 +178,9 @@ def added(rows: Iterable[Row], more: Iterable[Row]) -> list[Row]:
     known = {(row.fault, row.store, row.test): row for row in rows}
     for row in more:
         key = (row.fault, row.store, row.test)
-        was = known.get(key, Row(*key, 0, 0, 0))
-        known[key] = Row(*key, max(was.cases, row.cases), was.passed + row.passed, was.failed + row.failed)
+        was = known.get(key, Row(*key, 0, 0, 0, ""))
+        counts = max(was.cases, row.cases), was.passed + row.passed, was.failed + row.failed
+        known[key] = Row(*key, *counts, max(was.date, row.date))
     return list(known.values())
 
 
@@ -172,9 +207,15 @@ def page(rows: Sequence[Row]) -> str:
         names = [f"{name} on {store}" for (name, store), why in CANNOT.items() if why == reason]
         lines.append(f"- {', '.join(names)}: {reason}.")
     for name, what in CLASSES.items():
-        lines += ["", f"### {name}: {what}", "", "| test | store | cases | passed |", "|---|---|---|---|"]
         lines += [
-            f"| `{row.test.removeprefix('tests/')}` | {row.store} | {row.cases} | {_passed(row)} |"
+            "",
+            f"### {name}: {what}",
+            "",
+            "| test | store | cases | passed | last run |",
+            "|---|---|---|---|---|",
+        ]
+        lines += [
+            f"| `{row.test.removeprefix('tests/')}` | {row.store} | {row.cases} | {_passed(row)} | {row.date} |"
             for row in rows
             if row.fault == name
         ]
@@ -215,8 +256,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--write", action="store_true")
+    parser.add_argument("--list", type=Path, metavar="FILE")
     options, rest = parser.parse_known_args(arguments)
     code = 0
+    if options.list:
+        write(options.list, listed())
+        return 0
     if not options.write:
         with tempfile.TemporaryDirectory(prefix="reliability-") as folder:
             seen = Path(folder, "seen.json")

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from network import STORES, Case, Fault, impatient, ways
+from cases import undisturbed
+from network import STORES, Fault, impatient, ways
 
 from osdisco.testing import ChaosProxy, Servers
 from osdisco.testing._stores import in_namespace
@@ -13,7 +14,7 @@ def _flips(proxy: ChaosProxy) -> None:
     proxy.to_server.flip_rate = proxy.to_client.flip_rate = 0.2
 
 
-@pytest.mark.fault("F17")
+@pytest.mark.fault  # of no class: it is run by `make faults`
 @pytest.mark.parametrize("store", STORES)
 async def test_flipped_bits_behind_tls_are_broken_connections(
     store: str, osdisco_servers: Servers, seed: int, monkeypatch: pytest.MonkeyPatch
@@ -26,7 +27,6 @@ async def test_flipped_bits_behind_tls_are_broken_connections(
         return in_namespace(server.access.url(addresses, **gateway), f"flips-{seed}")  # type: ignore[call-arg]
 
     async with ways(store, (server.address, url_of), seed=seed, alone=True) as there:
-        case = Case(there, Fault("flips", _flips, ()), seed)
-        wrong = await case.run(lambda: _flips(there.bad), there.bad.heal)
+        case = await undisturbed(there, Fault("flips", _flips), seed)
         assert there.bad.accepted > 5, "no connection was broken"
-    assert not wrong, f"seed {seed}"
+    assert not case.wrong, f"seed {seed}"
