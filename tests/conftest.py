@@ -34,6 +34,8 @@ def pytest_configure(config: pytest.Config) -> None:
     config.pluginmanager.register(canaries.Plugin())
     config.addinivalue_line("markers", "fault(*classes, on=None): holds these classes of docs/reliability.md")
     os.environ.setdefault("OSDISCO_TEST_FAULTS_SEED", str(random.randrange(2**32)))
+    if config.getoption("--reliability") and not config.getoption("--all-faults"):
+        raise pytest.UsageError("--reliability books all faults of a test as held, which only --all-faults runs")
     if (file := config.getoption("--reliability")) and not hasattr(config, "workerinput"):
         config.pluginmanager.register(reliability.Keeper(file))
 
@@ -59,6 +61,14 @@ def log_level_as_found() -> Iterator[None]:
     level = logging.getLogger().level
     yield
     logging.getLogger().setLevel(level)
+
+
+@pytest.fixture
+def seed(request: pytest.FixtureRequest) -> int:
+    """Draw a seed, or take the one of the environment; what is printed shows when the test fails, and repeats it."""
+    number = int(os.environ.get("OSDISCO_TEST_CASE_SEED") or random.SystemRandom().randrange(2**32))
+    print(f"OSDISCO_TEST_CASE_SEED={number} pytest '{request.node.nodeid}'")
+    return number
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import random
 from hashlib import blake2b
 
 import pytest
@@ -52,9 +51,3 @@ def is_chosen(node: str, seed: int) -> bool:
 def urls(osdisco_servers: Servers) -> dict[str, str]:
     """Return a URL of each store. (A server that starts would stop the event loop of who uses another one.)"""
     return {store: osdisco_servers.url(store) for store in STORES}
-
-
-@pytest.fixture
-def seed() -> int:
-    """Return a seed; who uses it shows it when it fails."""
-    return random.randrange(2**32)

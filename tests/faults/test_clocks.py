@@ -1,11 +1,11 @@
-"""Clocks that jump or drift, on real stores: a session believes its own, and is never lost too late by the store's."""
+"""Clocks that jump or drift, on real stores: a session believes its own, and ends before the store ends its lease."""
 
 from __future__ import annotations
 
 import asyncio
 
 import pytest
-from network import STORES, TTL
+from network import STORES, TTL, ways
 
 import osdisco
 from osdisco.errors import LostError
@@ -20,6 +20,10 @@ class Clock(SystemClock):
 
     def now(self) -> float:
         return self.begun + (super().now() - self.begun) * self.rate + self.ahead
+
+    def real(self, moment: float) -> float:
+        """Return when the system's clock shows what this one calls `moment`."""
+        return self.begun + (moment - self.ahead - self.begun) / self.rate
 
 
 @pytest.mark.fault("F15", on=STORES)
@@ -36,6 +40,30 @@ async def test_a_session_outlives_a_clock_that_drifts(rate: float, urls: dict[st
             assert await client.get("mine") is not None, store
 
     await asyncio.gather(*map(lives, STORES))
+
+
+@pytest.mark.fault("F15", on=STORES)
+async def test_a_session_that_cannot_be_renewed_ends_before_the_store_gives_its_key_away(
+    urls: dict[str, str], seed: int
+) -> None:
+    """Given a clock that is slow, or fast, the deadline is early enough by the store's."""
+
+    async def ends(store: str, rate: float) -> None:
+        clock = Clock()
+        clock.rate = rate
+        async with ways(store, urls[store], seed=seed, alone=True) as there:
+            session = await (await there.client(clock)).session()
+            opened = there.clean.runtime.clock.now()
+            assert clock.real(session.deadline) < opened + TTL, f"{store}, {rate}: valid for longer than it was granted"
+            mine = f"slow/{rate}"
+            await session.put(mine, b"")
+            there.bad.hold()
+            while await there.clean.get(mine) is not None:
+                await asyncio.sleep(0.02)
+            assert not session.valid, f"{store}, {rate}"
+            assert session.lost.is_set(), f"{store}, {rate}"
+
+    await asyncio.gather(*(ends(store, rate) for store in STORES for rate in (0.95, 1.05)))
 
 
 @pytest.mark.fault("F15", on=STORES)

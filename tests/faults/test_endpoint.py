@@ -8,7 +8,8 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from network import FAULTS, STORES, Case, Fault, impatient, marked, undisturbed, ways
+from cases import Case, undisturbed
+from network import FAULTS, STORES, Fault, impatient, marked, ways
 
 
 @pytest.mark.parametrize("fault", marked(FAULTS))
@@ -17,12 +18,12 @@ async def test_trouble_with_the_endpoint_in_use(
 ) -> None:
     """All stores, with and without another endpoint, at the same time: all that any of them does is wait."""
 
-    async def run(store: str, alone: bool) -> list[str]:
+    async def run(store: str, alone: bool) -> Case:
         async with ways(store, urls[store], seed=seed, alone=alone) as there:
-            return await undisturbed(lambda: Case(there, fault, seed), there)
+            return await undisturbed(there, fault, seed)
 
     impatient(monkeypatch)
-    cases = [(store, alone) for store in STORES for alone in ((False,) if fault.harmless else (False, True))]
-    found = await asyncio.gather(*(run(*case) for case in cases))
-    wrong = {case: problems for case, problems in zip(cases, found, strict=True) if problems}
+    kinds = [(store, alone) for store in STORES for alone in ((False,) if fault.harmless else (False, True))]
+    cases = await asyncio.gather(*(run(*kind) for kind in kinds))
+    wrong = {kind: case.wrong for kind, case in zip(kinds, cases, strict=True) if case.wrong}
     assert not wrong, f"seed {seed}: {wrong}"

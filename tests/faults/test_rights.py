@@ -6,11 +6,13 @@ import asyncio
 import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from itertools import count, islice
 from typing import Any
 
 import pytest
 from attrs import define, field
-from network import STORES, Case, Fault, impatient, ways
+from cases import undisturbed
+from network import STORES, Fault, impatient, ways
 
 from osdisco.runtime import Credentials
 from osdisco.testing import Servers
@@ -105,45 +107,38 @@ class ConsulToken:
         self.token, self.accessor = made["SecretID"], made["AccessorID"]
 
 
-async def taken(who: Any, begin: Callable[..., Any]) -> None:
-    """Take all rights away."""
-    begin(who.take)
+def taken(who: Any) -> Fault:
+    """All rights are taken away, and given again."""
+    return Fault("taken", lambda proxy: asyncio.to_thread(who.take), heal=lambda proxy: asyncio.to_thread(who.give))
 
 
-async def outdated(who: Any, begin: Callable[..., Any]) -> None:
-    """Let its login be of no use any more, again and again."""
-    for number in range(5):
-        begin(who.outdate, number)
-        await asyncio.sleep(0.5)
+def outdated(who: Any) -> Fault:
+    """Its login comes to be of no use any more, again and again."""
+    numbers = count()
+
+    async def strike() -> None:
+        for number in islice(numbers, 5):
+            await asyncio.to_thread(who.outdate, number)
+            await asyncio.sleep(0.3)
+
+    return Fault("outdated", lambda proxy: strike(), heal=lambda proxy: None, goes_on=True)
 
 
 @pytest.mark.fault("F20")
 @pytest.mark.parametrize("trouble", [taken, outdated])
 @pytest.mark.parametrize("store", STORES)
 async def test_rights(
-    store: str, trouble: Callable[..., Any], osdisco_servers: Servers, seed: int, monkeypatch: pytest.MonkeyPatch
+    store: str, trouble: Callable[[Any], Fault], osdisco_servers: Servers, seed: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Who has no rights is told so and nothing else: no key is seen to go, and no write is said to be done."""
     impatient(monkeypatch)
     who = (ConsulToken if store == "consul" else EtcdUser)(osdisco_servers, store)
-    loop = asyncio.get_running_loop()
     with who.start():
         who.make()
         there = who.server.address, who.url
         async with ways(store, there, seed=seed, alone=True, credentials=who.credentials) as them:
-            doing: list[asyncio.Future[Any]] = []
-
-            def begin(call: Callable[..., None], *arguments: object) -> None:
-                doing.append(loop.run_in_executor(None, call, *arguments))
-
-            case = Case(them, Fault(trouble.__name__, lambda proxy: None, ()), seed)
-            wrong = await case.run(
-                lambda: doing.append(asyncio.ensure_future(trouble(who, begin))),
-                lambda: begin(who.give) if trouble is taken else None,
-                goes_on=trouble is outdated,
-            )
-            await asyncio.gather(*doing)
+            case = await undisturbed(them, trouble(who), seed)
         outcomes = case.traffic.history.counts()
-    assert not wrong, f"seed {seed}"
+    assert not case.wrong, f"seed {seed}"
     assert outcomes["done"] > 20
     assert (outcomes["failed"] > 20) == (trouble is taken), outcomes

@@ -7,18 +7,28 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from network import STORES, Case, Fault, impatient, ways
+from cases import undisturbed
+from network import STORES, Fault, impatient, ways
 
 from osdisco.testing import Servers
 
 
-def killed(server: Any) -> None:
-    server.kill()
-    server.start()
+def killed(server: Any) -> Fault:
+    """It is back at once."""
+
+    def strike() -> None:
+        server.kill()
+        server.start()
+
+    return Fault("killed", _blocking(strike), heal=lambda proxy: None, reachable=False)
 
 
-def paused(server: Any) -> None:
-    server.pause()
+def paused(server: Any) -> Fault:
+    return Fault("paused", _blocking(server.pause), heal=_blocking(server.unpause), reachable=False, severs=True)
+
+
+def _blocking(act: Callable[[], None]) -> Callable[[object], object]:
+    return lambda proxy: asyncio.to_thread(act)
 
 
 KINDS = [
@@ -30,23 +40,11 @@ KINDS = [
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("store", STORES)
 async def test_the_only_server(
-    store: str, kind: Callable[[Any], None], osdisco_servers: Servers, seed: int, monkeypatch: pytest.MonkeyPatch
+    store: str, kind: Callable[[Any], Fault], osdisco_servers: Servers, seed: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     impatient(monkeypatch)
-    loop = asyncio.get_running_loop()
     with osdisco_servers.fresh_consul() if store == "consul" else osdisco_servers.fresh_etcd() as server:
         url = (server.gateway_url if store == "etcd+http" else server.url) + "/ns"
         async with ways(store, url, seed=seed, alone=True) as there:
-            case = Case(there, Fault(kind.__name__, lambda proxy: None, ()), seed)
-            doing: list[asyncio.Future[None]] = []
-
-            def strike() -> None:
-                doing.append(loop.run_in_executor(None, kind, server))
-
-            def heal() -> None:
-                if kind is paused:
-                    doing.append(loop.run_in_executor(None, server.unpause))
-
-            wrong = await case.run(strike, heal, reachable=False)
-            await asyncio.gather(*doing)
-        assert not wrong, f"seed {seed}"
+            case = await undisturbed(there, kind(server), seed)
+        assert not case.wrong, f"seed {seed}"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import random
 import secrets
 import socket
 from typing import Any
@@ -20,10 +19,8 @@ WARM_UP = 30
 
 
 @pytest.mark.parametrize("transport", TRANSPORTS)
-async def test_cycles_leave_nothing(transport: str, request: pytest.FixtureRequest) -> None:
+async def test_cycles_leave_nothing(transport: str, request: pytest.FixtureRequest, seed: int) -> None:
     servers: Servers = Servers() if transport == "memory" else request.getfixturevalue("osdisco_servers")
-    seed = random.randrange(2**32)
-    print(f"seed {seed}")
     cycles = Cycles(Place.of(transport, servers, f"leaks-{secrets.token_hex(8)}"), seed)
     await cycles.run(WARM_UP)
     before = Before.now(cycles.place)
