@@ -1,23 +1,15 @@
-"""The clusters, and what their leases and failovers take."""
+"""The clusters."""
 
 from __future__ import annotations
 
-import random
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Iterator
 
 import pytest
-from attrs import frozen
+from cluster_rooms import TTL, Store
 
 from osdisco.testing import Servers
-from osdisco.testing._stores import in_namespace
-
-TTL = 3
-TIMEOUT = 2
-
 
 HERE = "tests/cluster/"
-EVERYWHERE = ("etcd", "etcd+http", "consul")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -32,29 +24,6 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def all_faults(request: pytest.FixtureRequest) -> bool:
     """Whether all cases are to be run, and not some by chance."""
     return bool(request.config.getoption("--all-faults"))
-
-
-@frozen
-class Store:
-    """A cluster, the ways to it by name, and bounds in seconds.
-
-    `expiry` is for a lease of TTL that nobody renews; `failover` is until another node leads and writes. A storm has
-    `strikes` at the leader.
-    """
-
-    cluster: Any
-    ways: dict[str, Callable[[list[str]], str]]
-    expiry: float
-    failover: float
-    strikes: int
-
-    def url(self, way: str, addresses: list[str], namespace: str, ttl: float = TTL) -> str:
-        """Return the URL for clients."""
-        return f"{in_namespace(self.ways[way](addresses), namespace)}?ttl={ttl}s&timeout={TIMEOUT}s"
-
-    def any_order(self, chance: random.Random) -> list[str]:
-        """Return the addresses of all nodes."""
-        return chance.sample(self.cluster.addresses, len(self.cluster.addresses))
 
 
 @pytest.fixture(scope="package")

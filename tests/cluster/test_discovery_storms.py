@@ -12,7 +12,7 @@ from contextlib import AsyncExitStack
 from typing import Any
 
 import pytest
-from conftest import EVERYWHERE, TIMEOUT, Store
+from cluster_rooms import EVERYWHERE, TIMEOUT, Store
 from worlds import until
 
 import osdisco

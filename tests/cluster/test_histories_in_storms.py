@@ -20,7 +20,7 @@ from itertools import pairwise
 
 import pytest
 from attack import Fault, plan
-from conftest import EVERYWHERE, Store
+from cluster_rooms import EVERYWHERE, Store
 
 import osdisco
 from osdisco.client import Client

@@ -15,7 +15,7 @@ from contextlib import AsyncExitStack
 from typing import Any
 
 import pytest
-from conftest import EVERYWHERE, TIMEOUT, Store
+from cluster_rooms import EVERYWHERE, TIMEOUT, Store
 
 import osdisco
 from osdisco.backend import WATCH_SILENCE, Batch, Delete, Item, Put

@@ -13,7 +13,7 @@ from types import MethodType
 from typing import Any
 
 import pytest
-from conftest import EVERYWHERE, Store
+from cluster_rooms import EVERYWHERE, Store
 
 import osdisco
 from osdisco.backend import Item

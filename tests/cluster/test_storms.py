@@ -12,7 +12,7 @@ import random
 from collections.abc import Mapping
 
 import pytest
-from conftest import TIMEOUT, Store
+from cluster_rooms import TIMEOUT, Store
 from fleet import Fleet
 from history import WHAT, Event
 

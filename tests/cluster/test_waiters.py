@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from conftest import TIMEOUT, Store
+from cluster_rooms import TIMEOUT, Store
 
 import osdisco
 from osdisco.backend import WATCH_SILENCE
