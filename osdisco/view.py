@@ -106,6 +106,10 @@ class Watch(AsyncIterator[Change]):
             await self._feeds.unsubscribe(feed, self)
 
     async def __anext__(self) -> Change:
+        return _named(await self._next(), self._keys)
+
+    async def _next(self) -> Change:
+        """Return the next change in the store's own keys."""
         while not self._queue or self._feed is None:
             if self._feed is None:
                 raise StopAsyncIteration
@@ -113,7 +117,7 @@ class Watch(AsyncIterator[Change]):
                 raise self._error
             self._wake.clear()
             await self._wake.wait()
-        return _named(self._queue.popleft(), self._keys)
+        return self._queue.popleft()
 
     def on_change(self, change: Change) -> None:
         """Queue a difference; merge the queue into one when its reader is too slow."""

@@ -9,6 +9,7 @@ import click
 from attrs import evolve, frozen
 
 from osdisco._feed import Change
+from osdisco._folded import Folded
 from osdisco._keeper import process_of
 from osdisco.backend import Item, LeaseStatus
 from osdisco.cli._errors import NotFoundError
@@ -20,7 +21,6 @@ from osdisco.cli._text import rough
 from osdisco.client import Client
 from osdisco.discovery import ExtensionInfo, Finding, Findings
 from osdisco.discovery.registration import PREFIX, kind
-from osdisco.discovery.table import Folded
 
 
 @frozen

@@ -169,9 +169,10 @@ def _partitions(found: _Survey, name: str, prefix: str, folder: Items) -> None:
 
 
 def _group(found: _Survey, name: str, prefix: str, folder: Items) -> None:
-    table = MemberTable(name)
-    table.apply(Change(found.keys.items(folder.values()), {}, 0))
-    found.strange.update(key for key in folder if found.keys.name(key) not in table.read)
+    table = MemberTable(found.keys, name)
+    table.apply(Change(folder, {}, 0))
+    skipped = table.skipped
+    found.strange.update(key for key in folder if (found.keys.name(key) or key) in skipped)
     if table.members:
         members = tuple(member for _, member in sorted(table.members.items()))
         found.groups.append(GroupStatus(name, members, dict(found.partitions.get(name, {}))))

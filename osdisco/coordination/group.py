@@ -2,30 +2,28 @@
 
 from __future__ import annotations
 
-import logging
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Generator, Iterator, Mapping
-from contextlib import suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterator, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from attrs import evolve, field, frozen
 
 from osdisco._feed import Change
-from osdisco._keeper import Keeper, Rival, incarnation_of, process_of
+from osdisco._folded import Folded, Kind
+from osdisco._follower import Follower
+from osdisco._keeper import Keeper, Rival
+from osdisco._keys import Keyspace
 from osdisco._records import decode, encode, encode_readable
 from osdisco._signal import Signal
-from osdisco.backend import Item
 from osdisco.client import Client
 from osdisco.coordination._calls import checked_timeout
 from osdisco.errors import ClosedError, ConfigError, RecordError, TimedOutError, UnavailableError
 from osdisco.session import Session
-from osdisco.view import View, Watch
+from osdisco.view import Watch
 
 if TYPE_CHECKING:
     from osdisco.coordination.partition import Partitioning
-
-log = logging.getLogger("osdisco")
 
 WEIGHT_MAX: Final = 10_000
 
@@ -65,76 +63,65 @@ class _Record:
     incarnation: int = 0
 
 
-@frozen
-class _Standing:
-    """A record as it stands in the store, with its mark."""
-
-    key: str
-    member: Member
-    mark: int
-    created: int
-
-    @property
-    def rank(self) -> tuple[int, int]:
-        return incarnation_of(self.mark, self.created), self.created
-
-
 class MemberTable:
     """Records of processes, folded to the newest for each id."""
 
-    def __init__(self, group: str) -> None:
-        self.members: dict[str, Member] = {}
-        self._prefix = f"grp/{group}/"
-        self._records: dict[str, _Standing] = {}
+    def __init__(self, keys: Keyspace, group: str) -> None:
+        self._folded = Folded(_KIND, keys, "grp", group)
+        self._members: Mapping[str, Member] | None = {}
+
+    @property
+    def members(self) -> Mapping[str, Member]:
+        """Who is there, by id; another Mapping as soon as that changes."""
+        if self._members is None:
+            self._members = dict(self._folded)
+        return self._members
+
+    @property
+    def skipped(self) -> Mapping[str, str]:
+        """The names of the keys that hold no good record, and why."""
+        return self._folded.skipped
 
     def apply(self, change: Change) -> list[MemberEvent]:
-        """Take a change; returns what it means, member by member."""
-        for name in change.deletes:
-            self._records.pop(name, None)
-        for name, item in change.puts.items():
-            self._records.pop(name, None)
-            with suppress(RecordError):
-                self._records[name] = self._read(name, item)
-        old, self.members = self.members, self._folded()
-        ids = sorted(old.keys() | self.members.keys())
-        return [MemberEvent(old.get(i), self.members.get(i)) for i in ids if old.get(i) != self.members.get(i)]
+        """Take a change, in the store's own keys; returns what it means, member by member."""
+        pairs = self._folded.apply(change)
+        if pairs:
+            self._members = None
+        return [MemberEvent(old, new) for old, new in pairs]
+
+    def clear(self) -> None:
+        """Forget all, because what comes next is everything."""
+        self._folded.clear()
+        self._members = None
 
     def rivals(self, id_: str, process: str) -> list[Rival]:
         """Return the records of other processes with this id."""
-        others = (one for one in self._records.values() if one.member.id == id_)
-        return [Rival.of(one.key, one.mark, one.created) for one in others if process_of(one.key) != process]
+        return self._folded.rivals(id_, process)
 
-    @property
-    def read(self) -> Collection[str]:
-        """The names of the records that count."""
-        return self._records.keys()
 
-    def _folded(self) -> dict[str, Member]:
-        ranked = sorted(self._records.values(), key=lambda one: one.rank)
-        return {one.member.id: one.member for one in ranked}
+def _read(value: bytes) -> tuple[Member, int]:
+    record = decode(value, _Record)
+    try:
+        _check(record.member)
+    except ConfigError as exc:
+        raise RecordError(str(exc)) from None
+    return record.member, record.incarnation
 
-    def _read(self, name: str, item: Item) -> _Standing:
-        try:
-            record = decode(item.value, _Record)
-            if record.member.id != name[len(self._prefix) :].rpartition("/")[0]:
-                raise RecordError("the id in it is not the one in its key")
-            _check(record.member)
-        except (RecordError, ConfigError) as exc:
-            log.warning("skipped the member at %r: %s", name, exc)
-            raise RecordError(str(exc)) from None
-        return _Standing(item.key, record.member, record.incarnation, item.created)
+
+_KIND: Final = Kind("member", _read, lambda member: member.id)
 
 
 class Members(Mapping[str, Member]):
     """The live local view of a group, by id. Losing the store keeps the last known, `stale` and with its `age`."""
 
     def __init__(self, client: Client, group: str, told: Callable[[], None] = lambda: None) -> None:
-        self._table = MemberTable(group)
+        self._table = MemberTable(client._keys, group)
         self._told = told
-        self._view = client._view_of(client._keys.join("grp", group) + "/")
-        self._view.add_listener(self._on_change)
+        self._follower = client._follow(client._keys.join("grp", group) + "/", self._take)
 
-    def _on_change(self, change: Change) -> None:
+    def _take(self, change: Change, first: bool) -> None:
+        if first:  # what was shown before it was closed is over
+            self._table.clear()
         self._table.apply(change)
         self._told()
 
@@ -150,22 +137,22 @@ class Members(Mapping[str, Member]):
     @property
     def stale(self) -> bool:
         """Whether the store may know better by now."""
-        return self._view.stale
+        return self._follower.stale
 
     @property
     def age(self) -> float:
         """Seconds since the store last spoke; infinite before it ever did."""
-        return self._view.age
+        return self._follower.age
 
     async def until(self, predicate: Callable[[Mapping[str, Member]], object], timeout: float | None = None) -> None:
         """Wait until `predicate(members)` is true. Raises TimedOutError after `timeout` seconds."""
-        await self._view.until(lambda _: predicate(self), checked_timeout(timeout))
+        await self._follower._wait(lambda: predicate(self), checked_timeout(timeout))
 
     def __await__(self) -> Generator[object, None, Self]:
         return self._open().__await__()
 
     async def _open(self) -> Self:
-        await self._view
+        await self._follower
         return self
 
     async def __aenter__(self) -> Self:
@@ -178,15 +165,15 @@ class Members(Mapping[str, Member]):
 
     async def aclose(self) -> None:
         """Stop following."""
-        await self._view.aclose()
+        await self._follower.aclose()
 
 
 class MemberEvents(AsyncIterator[MemberEvent]):
     """`async with group.events() as events`: who is there first, as if they joined now, then what changes."""
 
-    def __init__(self, watch: Watch, group: str) -> None:
+    def __init__(self, watch: Watch, table: MemberTable) -> None:
         self._watch = watch
-        self._table = MemberTable(group)
+        self._table = table
         self._events: deque[MemberEvent] = deque()
 
     async def __aenter__(self) -> AsyncIterator[MemberEvent]:
@@ -200,7 +187,7 @@ class MemberEvents(AsyncIterator[MemberEvent]):
 
     async def __anext__(self) -> MemberEvent:
         while not self._events:
-            self._events.extend(self._table.apply(await anext(self._watch)))
+            self._events.extend(self._table.apply(await self._watch._next()))
         return self._events.popleft()
 
 
@@ -217,8 +204,8 @@ class Group:
         """Return who takes part, by id. Linearizable."""
         self._client._connection.check_open()
         snapshot = await self._client._connection.scan(self._prefix)
-        table = MemberTable(self.name)
-        table.apply(Change(self._client._keys.items(snapshot.items.values()), {}, snapshot.revision))
+        table = MemberTable(self._client._keys, self.name)
+        table.apply(Change(snapshot.items, {}, snapshot.revision))
         return [table.members[id_] for id_ in sorted(table.members)]
 
     def view(self) -> Members:
@@ -227,7 +214,8 @@ class Group:
 
     def events(self) -> MemberEvents:
         """Return `async with` around an iterator of MemberEvent: joins, updates and leaves."""
-        return MemberEvents(Watch(self._client._feeds, self._client._keys, self._prefix), self.name)
+        watch = Watch(self._client._feeds, self._client._keys, self._prefix)
+        return MemberEvents(watch, MemberTable(self._client._keys, self.name))
 
     def join(self, id_: str, *, weight: int = 1, info: Mapping[str, Any] | None = None) -> Membership:
         """Return a membership; enter or await it to join. When the session is lost it joins again by itself.
@@ -247,7 +235,7 @@ class Group:
 
 class _Place(Keeper[Member]):
     def __init__(
-        self, client: Client, session: Session | None, group: str, member: Member, view: View, changed: Signal
+        self, client: Client, session: Session | None, group: str, member: Member, view: Follower, changed: Signal
     ) -> None:
         client._keys.join("x", "grp", group, member.id, "0" * 42)  # refuses now the names that are too long for keys
         _check(member)
@@ -266,7 +254,7 @@ class Membership:
         self.members: Final = Members(client, group, self._on_change)
         self._client = client
         self._changed = Signal()
-        self._place = _Place(client, session, group, member, self.members._view, self._changed)
+        self._place = _Place(client, session, group, member, self.members._follower, self._changed)
         self._started = self._left = False
 
     @property
@@ -351,9 +339,7 @@ class Membership:
         return Partitioning(self, count, released)
 
     def _on_change(self) -> None:
-        key = self._client._keys.key  # a view tells names
-        rivals = self.members._table.rivals(self.member.id, self._place.process)
-        self._place.meet([rival._replace(key=key(rival.key)) for rival in rivals])
+        self._place.meet(self.members._table.rivals(self.member.id, self._place.process))
         self._changed.fire()
 
     def __await__(self) -> Generator[object, None, Self]:
@@ -367,7 +353,7 @@ class Membership:
             raise ClosedError("a membership is joined once; ask the group for a new one")
         self._client._connection.check_open()
         self._started = True
-        self.members._view.start()
+        self.members._follower.start()
         self._place.start()
         try:
             await self.wait_joined(self._client.options.timeout)

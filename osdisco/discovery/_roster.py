@@ -12,11 +12,11 @@ from typing import Any, Final, Generic, Protocol, TypeVar
 from weakref import WeakValueDictionary
 
 from osdisco._feed import Change
+from osdisco._folded import Folded, Kind, place_of
 from osdisco._follower import Follower
 from osdisco._protection import Pairs
 from osdisco._staleness import Staleness
 from osdisco.client import Client
-from osdisco.discovery.table import Folded, Kind, place_of
 from osdisco.errors import ClosedError, DeniedError, OsdiscoError
 from osdisco.names import escape
 

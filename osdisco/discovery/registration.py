@@ -17,6 +17,7 @@ from typing import Any, Final
 from attrs import frozen
 
 from osdisco._feed import Change
+from osdisco._folded import Folded, Kind
 from osdisco._keys import Keyspace
 from osdisco._records import RECORD_MAX, decode
 from osdisco.backend import Snapshot
@@ -36,7 +37,6 @@ from osdisco.discovery.extension import (
     check_port,
     check_text,
 )
-from osdisco.discovery.table import Folded, Kind
 from osdisco.errors import DiscoveryError
 
 PREFIX: Final = "ext"

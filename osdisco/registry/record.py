@@ -16,13 +16,13 @@ from typing import Any, Final
 from attrs import frozen
 
 from osdisco._feed import Change
+from osdisco._folded import Folded, Kind
 from osdisco._keys import Keyspace
 from osdisco._records import RECORD_MAX, decode, finite, no_constant
 from osdisco.backend import Snapshot
 from osdisco.client import Client
 from osdisco.discovery._roster import Roster
 from osdisco.discovery.extension import ExtensionStatus
-from osdisco.discovery.table import Folded, Kind
 from osdisco.errors import DiscoveryError
 from osdisco.names import escape
 from osdisco.registry._fields import (

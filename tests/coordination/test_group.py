@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -10,9 +11,13 @@ import pytest
 from strikes import STRIKES, trouble_among
 from worlds import Suspensions, World, connect, lease_of
 
-from osdisco.backend import Delete, Lease
+from osdisco._feed import Change
+from osdisco._keys import Keyspace
+from osdisco._records import encode
+from osdisco.backend import Delete, Item, Lease, Put
 from osdisco.client import Client
 from osdisco.coordination import CoordinationService, Group, Member, MemberEvent, Membership
+from osdisco.coordination.group import MemberTable
 from osdisco.errors import (
     ClosedError,
     LostError,
@@ -20,6 +25,7 @@ from osdisco.errors import (
     UnavailableError,
 )
 from osdisco.testing import Scenario, SimulatedProcess, Simulation, run, scenario
+from osdisco_memory import LIMITS
 
 
 def group_of(client: Client, name: str = "workers") -> Group:
@@ -147,6 +153,49 @@ async def test_a_restart_with_the_same_id_does_not_wait_for_the_old_ttl(world: W
     world.kill(old)
     async with group_of(new).join("a", info={"n": 2}):
         assert await group_of(new).members() == [Member("a", 1, {"n": 2})]
+
+
+async def test_the_members_known_are_another_mapping_only_when_they_are_others(world: World) -> None:
+    """Partitions are divided anew for each."""
+    one, other = world.process(), world.process()
+    membership = await group_of(one).join("a")
+    await asyncio.sleep(1)
+    known = membership.known
+    world.store.commit([Put("ns/grp/workers/b/p.1", b"no record")], {})
+    await asyncio.sleep(1)
+    assert membership.known is known
+    assert known == {"a": Member("a")}
+    async with group_of(other).join("b"):
+        await membership.members.until(lambda members: len(members) == 2, timeout=1)
+        assert (membership.known is known, list(membership.known)) == (False, ["a", "b"])
+
+
+def test_who_comes_to_a_large_group_costs_what_it_would_in_a_small_one() -> None:
+    """Counted in calls of functions; every member of a group does it for each other."""
+
+    def record(number: int) -> dict[str, Item]:
+        key, value = f"ns/grp/workers/m{number}/p{number}.1", encode({"member": {"id": f"m{number}"}})
+        return {key: Item(key, value, number, number)}
+
+    def calls(size: int) -> int:
+        table = MemberTable(Keyspace("ns/", LIMITS), "workers")
+        assert len(table.apply(Change({k: v for n in range(1, size) for k, v in record(n).items()}, {}, 1))) == size - 1
+        change, count = Change(record(size), {}, size), 0
+
+        def profile(frame: object, event: str, argument: object) -> None:
+            nonlocal count
+            count += event == "call"
+
+        before = sys.getprofile()
+        sys.setprofile(profile)
+        try:
+            assert [event.new for event in table.apply(change)] == [Member(f"m{size}")]
+            assert table.rivals("m1", "p1") == []
+        finally:
+            sys.setprofile(before)
+        return count
+
+    assert calls(1000) < 2 * calls(10)
 
 
 async def test_a_session_of_ones_own(world: World) -> None:

@@ -12,12 +12,12 @@ from contextlib import suppress
 from typing import Any
 
 from osdisco._feed import Change
+from osdisco._folded import Folded
 from osdisco._keys import Keyspace
 from osdisco._records import decode, encode
 from osdisco.backend import Item, Limits
 from osdisco.discovery import ExtensionInfo
 from osdisco.discovery.registration import Registration, kind, read as read_extension
-from osdisco.discovery.table import Folded
 from osdisco.errors import DiscoveryError, InvalidNameError, OsdiscoError, RecordError
 from osdisco.names import escape, escape_key, escape_prefix, unescape, unescape_key
 from osdisco.registry.record import SERVICES, Record, read as read_service

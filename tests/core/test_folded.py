@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 from osdisco._feed import Change
+from osdisco._folded import Folded, Kind, Standing
 from osdisco._keeper import Rival
 from osdisco._keys import Keyspace
 from osdisco.backend import Item, Limits
-from osdisco.discovery.table import Folded, Kind, Standing
 from osdisco.errors import RecordError
 
 KEYS = Keyspace("ns/", Limits(ttl_min=1, ttl_max=60, expiry_factor=1))
