@@ -7,6 +7,7 @@ are a matter of a packet filter; the container needs none of it, and the machine
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 from collections.abc import Collection, Sequence
@@ -14,6 +15,7 @@ from typing import Any, Final
 
 _TABLE: Final = "inet osdisco_faults"
 _CLEAN: Final = f"table {_TABLE}\ndelete table {_TABLE}\n"  # the first makes it if there is none
+_COUNTED: Final = re.compile(r"counter packets (\d+)")
 _CHAINS: Final = {"arriving": ("input", "saddr"), "leaving": ("output", "daddr")}
 
 
@@ -52,23 +54,28 @@ class PacketFilter:
         if self._pid:
             self._run([_CLEAN])
 
+    def dropped(self) -> int:
+        """Return how many packets it has lost since `clear`."""
+        return sum(map(int, _COUNTED.findall(self._run([f"list table {_TABLE}"]))))
+
     @property
     def _pid(self) -> int:
         self._container.reload()
         return int(self._container.attrs["State"]["Pid"])
 
-    def _run(self, rules: Sequence[str]) -> None:
+    def _run(self, rules: Sequence[str]) -> str:
         if problem := packets_problem():
             raise RuntimeError(f"packets cannot be filtered: {problem}")
         command = ["nsenter", f"--target={self._pid}", "--net", "nft", "-f", "-"]
         done = subprocess.run(command, input="\n".join(rules), capture_output=True, text=True)  # noqa: S603 - our own
         if done.returncode:
             raise RuntimeError(f"nft in the container's network says: {done.stderr.strip()}; is Docker elsewhere?")
+        return done.stdout
 
 
 def _rules(chain: str, addresses: Collection[str], matching: str) -> list[str]:
     hook, end = _CHAINS[chain]
     return [
         f"table {_TABLE} {{ chain {chain} {{ type filter hook {hook} priority 0; }}; }}",
-        f"add rule {_TABLE} {chain} ip {end} {{ {', '.join(addresses)} }} {matching} drop",
+        f"add rule {_TABLE} {chain} ip {end} {{ {', '.join(addresses)} }} {matching} counter drop",
     ]

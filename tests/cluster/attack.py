@@ -14,12 +14,20 @@ from osdisco.testing import ApiError, EtcdCluster
 
 Act = Callable[[Any, Any], object]
 
+MOVED_WITHIN = 20.0
+"""Seconds in which the lead must have been moved once."""
+
+
+def _unknown(_: Any) -> bool:
+    return False
+
 
 @frozen
 class Fault:
     """One kind of harm: `act` does it to a node of a cluster. `whole` harms all of it, and returns when that is over.
 
-    `leader` tells to whom it is done: the leader or another, or by chance to either when None.
+    `leader` tells to whom it is done: the leader or another, or by chance to either when None. `done` tells by the
+    node whether it did anything; where it cannot, clients must have noticed.
     """
 
     name: str
@@ -28,13 +36,28 @@ class Fault:
     whole: bool = False
     leader: bool | None = None
     etcd_only: bool = False
+    done: Callable[[Any], bool] = _unknown
 
-    def strike(self, cluster: Any, leads: bool) -> str:
-        """Do it to the leader, or to another node; returns what was done to whom."""
+    def strike(self, cluster: Any, leads: bool) -> Strike:
+        """Do it to the leader, or to another node."""
         leader = cluster.leader()
         victim = leader if leads else next(node for node in cluster.nodes if node is not leader)
         self.act(cluster, victim)
-        return f"{self.name} of {'the cluster' if self.whole else victim.place.name + ', the leader' * leads}"
+        whom = "the cluster" if self.whole else victim.place.name + ", the leader" * leads
+        return Strike(f"{self.name} of {whom}", self, victim)
+
+
+@frozen
+class Strike:
+    """What was done to whom."""
+
+    story: str
+    fault: Fault
+    victim: Any
+
+    def done(self) -> bool:
+        """Whether the harm itself is seen, before it is undone."""
+        return self.fault.done(self.victim)
 
 
 def _others(cluster: Any, node: Any) -> list[Any]:
@@ -57,28 +80,53 @@ def _lose_majority(cluster: Any, node: Any) -> None:
 def _move_lead(cluster: EtcdCluster, leader: Any) -> None:
     """Let the leader hand over in an orderly way, some times."""
     for _ in range(3):
+        leader = _moved_lead(cluster, leader)
+        time.sleep(0.5)
+
+
+def _moved_lead(cluster: EtcdCluster, leader: Any) -> Any:
+    """Return the new leader. What is refused, as in the midst of an election, is tried again."""
+    end = time.monotonic() + MOVED_WITHIN
+    while time.monotonic() < end:
         with suppress(ApiError, OSError):
-            leader = cluster.leader()
             members = leader.admin("POST", "/v3/cluster/member/list", {})
             me = members["header"]["member_id"]
             target = next(member["ID"] for member in members["members"] if member["ID"] != me)
             leader.admin("POST", "/v3/maintenance/transfer-leadership", {"targetID": target})
-        time.sleep(0.5)
+        with suppress(TimeoutError):
+            return cluster.leader(other_than=leader, seconds=1)
+    raise AssertionError(f"void: {leader.place.name} still leads")
+
+
+def _dropped(node: Any) -> bool:
+    return bool(node._filter().dropped())
+
+
+def _stands(node: Any) -> bool:
+    return bool(node._status() != "running")
+
+
+def _alone(node: Any) -> bool:
+    container = node.get_wrapped_container()
+    container.reload()
+    return node.place.network not in container.attrs["NetworkSettings"]["Networks"]
 
 
 FAULTS = (
-    Fault("kill", "F1", lambda cluster, node: node.kill()),
-    Fault("pause", "F2", lambda cluster, node: node.pause()),
-    Fault("isolation", "F3", lambda cluster, node: node.disconnect()),
-    Fault("cut, clients and all,", "F4", lambda cluster, node: node.disconnect(clients=True)),
-    Fault("deafness", "F5", lambda cluster, node: node.deafen()),
-    Fault("muteness", "F6", lambda cluster, node: node.mute()),
-    Fault("bridge", "F7", lambda cluster, node: node.cut(_others(cluster, node)[0])),
-    Fault("loss of the majority", "F8", _lose_majority),
-    Fault("loss of packets", "F9", lambda cluster, node: node.lose(25)),
-    Fault("little bandwidth", "F10", lambda cluster, node: node.throttle(40)),
+    Fault("kill", "F1", lambda cluster, node: node.kill(), done=_stands),
+    Fault("pause", "F2", lambda cluster, node: node.pause(), done=_stands),
+    Fault("isolation", "F3", lambda cluster, node: node.disconnect(), done=_alone),
+    Fault("cut, clients and all,", "F4", lambda cluster, node: node.disconnect(clients=True), done=_alone),
+    Fault("deafness", "F5", lambda cluster, node: node.deafen(), done=_dropped),
+    Fault("muteness", "F6", lambda cluster, node: node.mute(), done=_dropped),
+    Fault("bridge", "F7", lambda cluster, node: node.cut(_others(cluster, node)[0]), done=_dropped),
+    Fault("loss of the majority", "F8", _lose_majority, done=_stands),
+    Fault("loss of packets", "F9", lambda cluster, node: node.lose(25), done=_dropped),
+    Fault("little bandwidth", "F10", lambda cluster, node: node.throttle(40), done=_dropped),
     Fault("rolling restart", "F11", _restart_all, whole=True),
-    Fault("move of the lead", "leader change", _move_lead, whole=True, leader=True, etcd_only=True),
+    Fault(
+        "move of the lead", "leader change", _move_lead, whole=True, leader=True, etcd_only=True, done=lambda _: True
+    ),  # it raises when it is not
 )
 
 
