@@ -63,7 +63,7 @@ class Writer:
 def figures(kills: int) -> Iterator[Figure]:
     """Measure on clusters of its own, in Docker: so many kills by each transport, the leader in half of them."""
     if problem := docker_problem("ETCD") or docker_problem("CONSUL"):
-        print(f"nothing of failover: there are no clusters, because {problem}")
+        yield from (_figure(kind, [], why=f"there are no clusters, because {problem}") for kind in AFTER)
         return
     with Servers() as servers:
         with servers.fresh_etcd_cluster(flags=("--unsafe-no-fsync=false",)) as etcds:
@@ -125,15 +125,21 @@ def _gap(done: list[float], killed: float, end: float) -> float:
     return max(later - earlier for earlier, later in pairwise(moments))
 
 
-def _figure(kind: str, gaps: list[tuple[float, float]]) -> Figure:
+def _figure(kind: str, gaps: list[tuple[float, float]], *, why: str = "") -> Figure:
+    """Return the figure; one that was not measured when there are no gaps, and why."""
     more = [ours - theirs for ours, theirs in gaps]
-    detail = {
-        "client's gap s, median": statistics.median(ours for ours, _ in gaps),
-        "client's gap s, max": max(ours for ours, _ in gaps),
-        "probe's gap s, median": statistics.median(theirs for _, theirs in gaps),
-        "probe's gap s, max": max(theirs for _, theirs in gaps),
-        "difference s, median": statistics.median(more),
-        "kills": len(gaps),
-    }
+    detail = (
+        {"not measured": why}
+        if not gaps
+        else {
+            "client's gap s, median": statistics.median(ours for ours, _ in gaps),
+            "client's gap s, max": max(ours for ours, _ in gaps),
+            "probe's gap s, median": statistics.median(theirs for _, theirs in gaps),
+            "probe's gap s, max": max(theirs for _, theirs in gaps),
+            "difference s, median": statistics.median(more),
+            "kills": len(gaps),
+        }
+    )
     name = f"{kind}: longest gap of a client's writes above that of the surviving nodes, max"
-    return Figure(GROUP, name, max(more), "s", "bare writes at the surviving nodes", most=0.5, detail=detail)
+    value = max(more, default=None)
+    return Figure(GROUP, name, value, "s", "bare writes at the surviving nodes", most=0.5, detail=detail)

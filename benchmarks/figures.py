@@ -9,11 +9,14 @@ from attrs import field, frozen
 
 @frozen
 class Figure:
-    """One figure. `most` or `least` is what was to be reached; with neither it is only reported."""
+    """One figure. `most` or `least` is what was to be reached; with neither it is only reported.
+
+    The value is None when it could not be measured: what was to be reached is missed then.
+    """
 
     group: str
     name: str
-    value: float
+    value: float | None
     unit: str
     against: str = ""
     most: float | None = None
@@ -23,9 +26,11 @@ class Figure:
     @property
     def reached(self) -> bool | None:
         """Whether it is what was to be reached; None when it is only reported."""
-        if self.most is not None:
-            return self.value <= self.most
-        return self.value >= self.least if self.least is not None else None
+        if self.most is None and self.least is None:
+            return None
+        if self.value is None:
+            return False
+        return self.value <= self.most if self.most is not None else self.value >= (self.least or 0.0)
 
 
 def shown(figure: Figure) -> str:
@@ -39,7 +44,8 @@ def shown(figure: Figure) -> str:
     )
     mark = {True: "yes", False: "**no**", None: ""}[figure.reached]
     detail = "; ".join(f"{name} {_number(value)}" for name, value in figure.detail.items())
-    return f"| {figure.name} | {figure.against} | {_number(figure.value)} {figure.unit} | {goal} | {mark} | {detail} |"
+    value = "not measured" if figure.value is None else f"{_number(figure.value)} {figure.unit}"
+    return f"| {figure.name} | {figure.against} | {value} | {goal} | {mark} | {detail} |"
 
 
 def markdown(figures: Sequence[Figure]) -> str:

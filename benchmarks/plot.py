@@ -30,7 +30,7 @@ def goals(figures: Iterable[Figure]) -> str:
     """Draw how much better than its goal each figure is."""
     bars = []
     for figure in figures:
-        if figure.reached is not None and (margin := _margin(figure)) is not None:
+        if figure.value is not None and figure.reached is not None and (margin := _margin(figure)) is not None:
             measured = f"{_short(figure.value)} {figure.unit}".strip()
             goal = f"at most {figure.most:g}" if figure.most is not None else f"at least {figure.least:g}"
             bars.append(Bar(figure.name, margin, f"{measured}, {goal}", GOOD if figure.reached else BAD))
@@ -42,13 +42,18 @@ def beside(figures: Iterable[Figure]) -> str:
     bars = [
         Bar(f"{figure.name}, beside {figure.against}", figure.value, _short(figure.value), PLAIN)
         for figure in figures
-        if figure.against and figure.value > 0 and (figure.unit == "x as fast" or "faster than" in figure.name)
+        if figure.against
+        and figure.value
+        and figure.value > 0
+        and (figure.unit == "x as fast" or "faster than" in figure.name)
     ]
     return _picture("How many times as fast as what stands beside it (right of the line: faster)", bars)
 
 
 def _margin(figure: Figure) -> float | None:
     """Return the goal divided by what was measured, or the other way round, so that more is better."""
+    if figure.value is None:
+        return None
     if figure.most is not None:
         better, worse = figure.most, figure.value
     else:

@@ -24,7 +24,11 @@ def report(run: dict[str, Any]) -> str:
 
 def _missed(figures: Sequence[Figure]) -> str:
     held = [figure for figure in figures if figure.reached is not None]
-    missed = [f"- {figure.group}: {figure.name}" for figure in held if not figure.reached]
+    missed = [
+        f"- {figure.group}: {figure.name}{' (not measured)' * (figure.value is None)}"
+        for figure in held
+        if not figure.reached
+    ]
     said = f"{len(held) - len(missed)} of {len(held)} figures that were to be reached are"
     return f"{said}." if not missed else "\n".join([f"{said}; not reached:", "", *missed])
 

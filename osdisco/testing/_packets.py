@@ -56,6 +56,7 @@ class PacketFilter:
 
     def dropped(self) -> int:
         """Return how many packets it has lost since `clear`."""
+        self._run([f"table {_TABLE}"])  # there is none when nothing is to be lost
         return sum(map(int, _COUNTED.findall(self._run([f"list table {_TABLE}"]))))
 
     @property

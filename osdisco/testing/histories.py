@@ -29,7 +29,8 @@ from osdisco.testing.linearizability import BUDGET, IMPOSSIBLE, Impossible, Step
 from osdisco.testing.watched import Log
 
 KEY_MAX: Final = 250
-"""Operations on one key that a search is good for. With unknown outcomes among them more can take for ever."""
+"""Operations on one key that a search is good for, without those that failed. With unknown outcomes among them more can
+take for ever."""
 
 State = bytes | None
 """A key's value. Each is written once, so it stands for its revision, too."""
@@ -130,7 +131,8 @@ class History:
             budget: of the search, for each key.
 
         Raises:
-            ValueError: a value was written twice, or a key has more than KEY_MAX operations: nothing can be said.
+            ValueError: a value was written twice, or a key has more than KEY_MAX operations that have not failed:
+                nothing can be said.
         """
         self._check()
         found = [*_values(self.operations, shown), *_order(self.operations)]
@@ -148,8 +150,8 @@ class History:
             if times > 1:
                 raise ValueError(f"{value!a} was written {times} times to {key!a}; each value must be written once")
         for key, operations in self.by_key().items():
-            if len(operations) > KEY_MAX:
-                raise ValueError(f"{key!a} has {len(operations)} operations; at most {KEY_MAX} can be searched")
+            if (searched := len(list(_searched(operations)))) > KEY_MAX:
+                raise ValueError(f"{key!a} has {searched} operations; at most {KEY_MAX} can be searched")
 
 
 def verdict_on(operations: Iterable[Operation], *, budget: int = BUDGET) -> Verdict:
@@ -161,8 +163,12 @@ def verdict_on(operations: Iterable[Operation], *, budget: int = BUDGET) -> Verd
             values[one.revision] = one.value
         if one.seen is not None:
             values[one.seen.revision] = one.seen.value
-    steps = [_step(one, values) for one in operations if one.outcome is not Outcome.FAILED]
-    return linearizable(steps, None, budget=budget)
+    return linearizable([_step(one, values) for one in _searched(operations)], None, budget=budget)
+
+
+def _searched(operations: Iterable[Operation]) -> Iterator[Operation]:
+    """Return those that an order must hold: what failed is in none."""
+    return (one for one in operations if one.outcome is not Outcome.FAILED)
 
 
 def _step(one: Operation, values: Mapping[int, State]) -> Step[State]:

@@ -167,13 +167,15 @@ class Traffic:
     async def settle(self, client: Client, seconds: float) -> None:
         """Write one key more, read every key, and wait until all watchers show what the store holds.
 
+        Each try writes another key: on one there would be too many unknown outcomes to search.
+
         Raises:
             TimeoutError: they do not, or the store does not answer.
         """
         recorder = Recorder(client, self.history, "the last", clock=self._clock)
-        marks = (f"the end {number}".encode() for number in count())
+        ends = (f"{self._prefix}end/{number}" for number in count())
         async with asyncio.timeout(seconds):
-            await _until(lambda: _done(recorder.put(f"{self._prefix}end", next(marks))))
+            await _until(lambda: _done(recorder.put(next(ends), b"the end")))
             for name in self._names:
                 await _until(lambda name=name: _done(recorder.get(name)))  # type: ignore[misc]
             await _until(lambda: self._has_settled(client))

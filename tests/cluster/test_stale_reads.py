@@ -27,6 +27,8 @@ pytestmark = pytest.mark.timeout(120)
 CUT = 2.0
 """Seconds; etcd's node stops to answer after about one, because it has no leader."""
 BEFORE = 1.0
+READS = 3
+"""That each way must have had answered by then."""
 WORKERS = 6
 
 
@@ -44,13 +46,11 @@ async def read_at_a_node_that_is_cut_off(store: Store) -> Control:
         control = Control(store, node.address, others, stack)
         await control.start()
         pairs = [(way, *await pair(store, way, node.address, others, stack)) for way in store.ways]
-        for way, reader, writer in pairs:
-            await writer.put(way, b"0")
-            assert (await reader.get(way)) is not None
-        await asyncio.sleep(BEFORE)
+        checked = await asyncio.gather(*(write_and_read(f"{way} before", *each, BEFORE) for way, *each in pairs))
+        assert min(checked) >= READS, f"void: before the cut so many reads were answered: {checked}"
         await asyncio.to_thread(node.disconnect)
         try:
-            await asyncio.gather(*(write_and_read(*each) for each in pairs))
+            await asyncio.gather(*(write_and_read(way, *each, CUT) for way, *each in pairs))
         finally:
             await control.stop()
             await asyncio.to_thread(store.cluster.restore)
@@ -64,10 +64,13 @@ async def pair(store: Store, way: str, one: str, others: Sequence[str], stack: A
     return reader, writer
 
 
-async def write_and_read(way: str, reader: Client, writer: Client) -> None:
-    """What is read at the one is never older than what was written through the others before; or it is nothing."""
+async def write_and_read(way: str, reader: Client, writer: Client, seconds: float) -> int:
+    """What is read at the one is never older than what was written through the others before; or it is nothing.
+
+    Returns how many reads were answered.
+    """
     now = asyncio.get_running_loop().time
-    end, number, name = now() + CUT, 0, way
+    end, number, name, answered = now() + seconds, 0, way, 0
     while now() < end:
         number += 1
         try:
@@ -78,6 +81,8 @@ async def write_and_read(way: str, reader: Client, writer: Client) -> None:
         with suppress(UnavailableError):
             item = await reader.get(name, timeout=0.2)
             assert (item and int(item.value)) == number, f"{way}: not {number}, which was written, but {item}"
+            answered += 1
+    return answered
 
 
 class Control:

@@ -8,8 +8,9 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
+from attrs import asdict
 
-from benchmarks import kv, memory, views
+from benchmarks import endpoint, kv, memory, views
 from benchmarks.figures import Figure
 from benchmarks.plot import PLOTS
 from benchmarks.report import page_with
@@ -60,6 +61,17 @@ def test_no_figure_is_told_as_reached_that_is_not() -> None:
     page = page_with({"machine": {}, "figures": [_plain("a", 2.0), _plain("b", 0.5)]}, _EMPTY)
     assert "1 of 2 figures that were to be reached are; not reached:\n\n- g: a" in page
     assert re.findall(r"^\| (\w) \|.*\| (yes|\*\*no\*\*) \|", page, re.MULTILINE) == [("a", "**no**"), ("b", "yes")]
+
+
+def test_without_docker_the_failover_is_missed_and_not_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(endpoint, "docker_problem", lambda store: "there is no Docker")
+    found = [_plain("a", 0.5), *map(asdict, endpoint.figures(1))]
+    page = page_with({"machine": {}, "figures": found}, _EMPTY)
+    assert "1 of 4 figures that were to be reached are; not reached:" in page
+    for kind in ("etcd", "gateway", "consul"):
+        assert re.search(rf"^- .*: {kind}: longest gap .* \(not measured\)$", page, re.MULTILINE)
+    assert page.count("| not measured | <= 0.5 | **no** | not measured there are no clusters, because there is no") == 3
+    assert [draw([Figure(**one) for one in found]) for _, draw in PLOTS.values()]
 
 
 _EMPTY = "<!-- figures: begin --><!-- figures: end -->"

@@ -264,6 +264,12 @@ def test_nothing_is_said_of_what_cannot_be_told_apart() -> None:
         History(get(None, moment, moment) for moment in range(KEY_MAX + 1)).problems()
 
 
+def test_what_failed_is_not_searched_and_may_be_any_number() -> None:
+    failed = [done(moment, moment, outcome=FAILED) for moment in range(2 * KEY_MAX)]
+    reads = [get(None, moment, moment) for moment in range(KEY_MAX)]
+    assert not History([*failed, *reads]).problems()
+
+
 def test_no_two_moments_of_a_history_are_the_same() -> None:
     history = History()
     moments = [history.moment(1.0), history.moment(1.0), history.moment(0.5), history.moment(2.0)]
