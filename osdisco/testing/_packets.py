@@ -68,7 +68,7 @@ class PacketFilter:
         if problem := packets_problem():
             raise RuntimeError(f"packets cannot be filtered: {problem}")
         command = ["nsenter", f"--target={self._pid}", "--net", "nft", "-f", "-"]
-        done = subprocess.run(command, input="\n".join(rules), capture_output=True, text=True)  # noqa: S603 - our own
+        done = subprocess.run(command, input="\n".join(rules), capture_output=True, text=True)  # nosec B603 # noqa: S603 - our own
         if done.returncode:
             raise RuntimeError(f"nft in the container's network says: {done.stderr.strip()}; is Docker elsewhere?")
         return done.stdout

@@ -34,9 +34,9 @@ class ChaosProxy:
 
     def __init__(self, server: str, *, port: int = 0, seed: int | None = None) -> None:
         self.server = server
-        self.seed = random.randrange(2**32) if seed is None else seed  # noqa: S311 - trouble, not secrets
-        self.to_server = Direction(random=random.Random(f"{self.seed} to server"))  # noqa: S311
-        self.to_client = Direction(random=random.Random(f"{self.seed} to client"))  # noqa: S311
+        self.seed = random.randrange(2**32) if seed is None else seed  # nosec B311 # noqa: S311 - trouble, not secrets
+        self.to_server = Direction(random=random.Random(f"{self.seed} to server"))  # nosec B311 # noqa: S311
+        self.to_client = Direction(random=random.Random(f"{self.seed} to client"))  # nosec B311 # noqa: S311
         self.accepted = 0
         self._port = port
         self._listener: socket.socket | None = None
