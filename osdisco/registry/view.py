@@ -181,6 +181,7 @@ class ServiceView(LiveView[ServiceEndpoint]):
             ClosedError: the view or its client was closed.
         """
         self._check_not_ended()
+        self._client._connection.check_open()
         return self._subscribe(self._audience.add(listener))
 
     def _subscribe(self, backlog: Backlog[ServiceEvent]) -> Callable[[], None]:

@@ -43,9 +43,11 @@ async def test_an_instance_that_is_cancelled_anywhere_while_it_leaves_leaves_not
     assert first > 2
 
 
-async def test_a_view_that_was_closed_takes_no_listener(world: World) -> None:
-    view = await viewed(world.process())
-    await view.aclose()
+@pytest.mark.parametrize("what", ["view", "client", "client before it began"])
+async def test_a_view_that_was_closed_takes_no_listener(world: World, what: str) -> None:
+    client = world.process()
+    view = ServiceRegistry(client).view("geo") if "before" in what else await viewed(client)
+    await (view.aclose() if what == "view" else client.aclose())
     before = asyncio.all_tasks()
     with pytest.raises(ClosedError, match="closed"):
         view.add_listener(print)
