@@ -70,13 +70,20 @@ class Running:
             env=environment,
             text=True,
         )
+        self._ahead = b""  # read already, and no whole line yet
 
     def line(self) -> str:
         """Return the next line of stdout."""
         assert self.process.stdout is not None
-        line = self.process.stdout.readline()
-        assert line, f"it ended: {self.process.stderr and self.process.stderr.read()}"
-        return line.rstrip("\n")
+        out, deadline = self.process.stdout.fileno(), time.monotonic() + PATIENCE
+        while b"\n" not in self._ahead:
+            ready, _, _ = select.select([out], [], [], max(0.0, deadline - time.monotonic()))
+            assert ready, f"it said nothing in {PATIENCE} s"
+            more = os.read(out, 4096)
+            assert more, f"it ended: {self.process.stderr and self.process.stderr.read()}"
+            self._ahead += more
+        line, _, self._ahead = self._ahead.partition(b"\n")
+        return line.decode()
 
     def send(self, number: signal.Signals) -> None:
         """Send a signal to this process alone."""
@@ -85,6 +92,7 @@ class Running:
     def end(self, timeout: float = PATIENCE) -> Ran:
         """Wait for its end."""
         out, err = self.process.communicate(timeout=timeout)
+        out = self._ahead.decode() + out
         return Ran(self.process.returncode, out, out.encode(), err)
 
 

@@ -6,26 +6,31 @@ start, and a test that was ended because it took too long, prove nothing.
 
 from __future__ import annotations
 
+from collections.abc import Generator
+
 import pytest
 
 BY = "= noticed by = "
 """Begins a line that names such a test."""
 
-_FAILED = pytest.StashKey[list[str]]()
+_failed: list[str] = []
 
 
-def pytest_configure(config: pytest.Config) -> None:
-    config.stash[_FAILED] = []
-
-
-def pytest_exception_interact(node: pytest.Item, call: pytest.CallInfo[None], report: pytest.TestReport) -> None:
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(call: pytest.CallInfo[None]) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
     raised = call.excinfo.value if call.excinfo is not None else None
-    if "from pytest-timeout" in report.longreprtext:
+    report.found = raised is None or isinstance(raised, AssertionError)  # without any, something else was found
+    return report
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    if not report.failed or "from pytest-timeout" in report.longreprtext:
         return
-    if report.when == "call" or (report.when == "teardown" and isinstance(raised, AssertionError)):
-        node.config.stash[_FAILED].append(report.nodeid)
+    if report.when == "call" or (report.when == "teardown" and report.found):
+        _failed.append(report.nodeid)
 
 
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    for name in config.stash[_FAILED]:
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    for name in _failed:
         terminalreporter.write_line(BY + name)
