@@ -6,6 +6,7 @@ gRPC itself would notice after its keepalive, at best 15 s later, and until then
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from functools import partial
 from typing import Any, Final
 
@@ -49,6 +50,19 @@ class Line:
     lane: int
     answers: int = 0
     users: int = 0
+
+
+async def settled(channel: grpc.aio.Channel) -> None:
+    """Wait until a channel is connected, or has failed to connect.
+
+    A stream that is cancelled while it waits for its connection is never freed: some 8 kB each, with grpcio 1.85.
+    """
+    while (state := channel.get_state(try_to_connect=True)) in _UNSETTLED:
+        with suppress(AssertionError):  # the channel was closed
+            await channel.wait_for_state_change(state)
+
+
+_UNSETTLED: Final = (grpc.ChannelConnectivity.IDLE, grpc.ChannelConnectivity.CONNECTING)
 
 
 @define(eq=False)

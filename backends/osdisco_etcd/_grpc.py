@@ -14,7 +14,7 @@ from aetcd.rpc import kv_pb2, rpc_pb2
 from osdisco.backend import EndpointStatus, Item
 from osdisco.errors import ClosedError, OsdiscoError
 from osdisco.runtime import Clock, Secret
-from osdisco_etcd._channels import Line, Node, opener
+from osdisco_etcd._channels import Line, Node, opener, settled
 from osdisco_etcd._errors import Failure, Refused
 from osdisco_etcd._options import Settings
 from osdisco_etcd._tls import context_of, pin, system_roots
@@ -227,6 +227,7 @@ class GrpcStream(Stream):
             self._line = node.lines["Watch"]
             self._line.users += 1
             self._node = node
+            await settled(self._line.channel)
             self._call = self._line.methods["Watch"](metadata=self.carried)
             await self._call.write(self._create)
         message = await self._call.read()

@@ -352,6 +352,26 @@ async def test_inspect_tells_of_every_endpoint(absent: str, etcd: EtcdServer, op
     assert int(alive.details["db_size"]) > 0
 
 
+@pytest.mark.parametrize("transport", ["grpc"], indirect=True)
+async def test_a_watch_that_ends_while_it_connects_has_made_no_call(serve: Serve, open_backend: Open) -> None:
+    """gRPC would keep it for ever: 8 kB each."""
+
+    async def say_nothing(reader: Reader, writer: Writer) -> None:
+        await reader.read()
+
+    backend = open_backend(await serve(say_nothing))
+    line = (await backend._wire.node(0)).lines["Watch"]
+    calls: list[object] = []
+    line.methods = {"Watch": calls.append}
+    opening = asyncio.ensure_future(anext(backend.watch("k", after=1)))
+    await asyncio.sleep(0.2)
+    opening.cancel()
+    await asyncio.wait([opening])
+    await backend.aclose()
+    assert not calls
+    assert line.users == 0
+
+
 async def test_what_is_under_way_when_the_backend_closes(frozen: EtcdServer, open_backend: Open) -> None:
     backend = open_backend(frozen.address)
     await backend.get("k", timeout=5)
