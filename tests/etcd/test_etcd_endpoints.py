@@ -362,7 +362,7 @@ async def test_a_watch_that_ends_while_it_connects_has_made_no_call(serve: Serve
     backend = open_backend(await serve(say_nothing))
     line = (await backend._wire.node(0)).lines["Watch"]
     calls: list[object] = []
-    line.methods = {"Watch": calls.append}
+    line.methods = {"Watch": lambda **options: calls.append(options)}
     opening = asyncio.ensure_future(anext(backend.watch("k", after=1)))
     await asyncio.sleep(0.2)
     opening.cancel()
