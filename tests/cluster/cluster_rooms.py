@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine, Sequence
+from contextlib import AsyncExitStack
 from typing import Any
 
 from attrs import frozen
 
+import osdisco
+from osdisco.client import Client
 from osdisco.testing._stores import in_namespace
 
 TTL = 3
@@ -37,3 +41,29 @@ class Store:
     def any_order(self, chance: random.Random) -> list[str]:
         """Return the addresses of all nodes."""
         return chance.sample(self.cluster.addresses, len(self.cluster.addresses))
+
+
+class Party:
+    """Clients by one way to a store, in a namespace of their own, and tasks that end with `stop`."""
+
+    def __init__(self, store: Store, way: str, stack: AsyncExitStack) -> None:
+        self.way = way
+        self.tasks: list[asyncio.Task[None]] = []
+        self._store = store
+        self._stack = stack
+        self._namespace = f"cluster-{random.SystemRandom().randrange(10**9)}"
+
+    async def connect(self, addresses: Sequence[str]) -> Client:
+        """Return a client of some nodes, which asks the first one first."""
+        url = self._store.url(self.way, list(addresses), self._namespace)
+        return await self._stack.enter_async_context(osdisco.connect(url))
+
+    def run(self, work: Coroutine[Any, Any, None]) -> None:
+        """Let something go on beside all else."""
+        self.tasks.append(asyncio.create_task(work))
+
+    async def stop(self) -> None:
+        """End all tasks."""
+        for task in self.tasks:
+            task.cancel()
+        await asyncio.gather(*self.tasks, return_exceptions=True)

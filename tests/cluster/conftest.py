@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import random
 from collections.abc import Iterator
 
 import pytest
@@ -24,6 +26,14 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def all_faults(request: pytest.FixtureRequest) -> bool:
     """Whether all cases are to be run, and not some by chance."""
     return bool(request.config.getoption("--all-faults"))
+
+
+@pytest.fixture
+def cluster_seed() -> int:
+    """What decides all that is left to chance; printed, and taken from `OSDISCO_TEST_CLUSTER_SEED` to run one again."""
+    seed = int(os.environ.get("OSDISCO_TEST_CLUSTER_SEED") or random.SystemRandom().randrange(10**6))
+    print(f"OSDISCO_TEST_CLUSTER_SEED={seed}")
+    return seed
 
 
 @pytest.fixture(scope="package")

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Self
 
 from attrs import define, field
-from history import Event, History
+from chronicle import Chronicle, Event
 
 from osdisco.runtime import SystemClock
 
@@ -39,7 +39,7 @@ class Fleet:
 
     def __init__(self, chance: random.Random, urls: Callable[[str], str]) -> None:
         self.chance = chance
-        self.history = History()
+        self.chronicle = Chronicle()
         self.members: dict[str, Member] = {}
         self.now = SystemClock().now
         self._urls = urls
@@ -69,7 +69,7 @@ class Fleet:
                 await self._add(Event(**json.loads(line)))
 
     async def _add(self, event: Event) -> None:
-        self.history.events.append(event)
+        self.chronicle.events.append(event)
         async with self._heard:
             self._heard.notify_all()
 
@@ -79,7 +79,7 @@ class Fleet:
         """Wait until such an event was heard so many times; returns the last of them."""
 
         def found() -> list[Event]:
-            return list(self.history.of(*kinds, what=what, who=who, since=since))[:times]
+            return list(self.chronicle.of(*kinds, what=what, who=who, since=since))[:times]
 
         async with self._heard:
             try:
@@ -124,7 +124,7 @@ class Fleet:
         await self._add(Event(at=at, who=holding.who, kind="stopped", what=what, token=token))
 
     def _has_ended(self, holding: Event) -> bool:
-        return any(event.token == holding.token for event in self.history.of("ended", what=holding.what))
+        return any(event.token == holding.token for event in self.chronicle.of("ended", what=holding.what))
 
     async def go_on(self, holding: Event) -> None:
         """Let it go on; returns when it was told by handle and store that it holds nothing any more."""

@@ -12,45 +12,34 @@ from contextlib import AsyncExitStack
 from typing import Any
 
 import pytest
-from cluster_rooms import EVERYWHERE, TIMEOUT, Store
+from cluster_rooms import EVERYWHERE, TIMEOUT, Party, Store
 from worlds import until
 
-import osdisco
 from osdisco.backend import WATCH_SILENCE
-from osdisco.client import Client
 from osdisco.discovery import DiscoveryService, ExtensionInfo
 
 BUSY = 5.0
 """Seconds that a machine which does other things may take longer."""
 
 
-class Pair:
+class Pair(Party):
     """Who is registered, and who looks, by one way to a store."""
 
-    def __init__(self, store: Store, way: str, namespace: str, stack: AsyncExitStack) -> None:
-        self.way = way
-        self._store = store
-        self._namespace = namespace
-        self._stack = stack
-        self.said = 0
+    said = 0
 
     async def start(self, addresses: list[str]) -> None:
         extension = ExtensionInfo(id=self.way, name="geo", version="1.0.0", host="10.0.0.7", port=9700)
-        self.service = DiscoveryService(await self._connect(addresses), extension)
+        self.service = DiscoveryService(await self.connect(addresses), extension)
         await self._stack.enter_async_context(self.service)
         await self.service.wait_registered(20)
         self.seer = await self.looking(addresses)
 
     async def looking(self, addresses: list[str]) -> DiscoveryService:
         """Start to look by way of some nodes, the first one first."""
-        seer = DiscoveryService(await self._connect(addresses))
+        seer = DiscoveryService(await self.connect(addresses))
         await self._stack.enter_async_context(seer)
         await seer.wait_known(20)
         return seer
-
-    async def _connect(self, addresses: list[str]) -> Client:
-        url = self._store.url(self.way, addresses, self._namespace)
-        return await self._stack.enter_async_context(osdisco.connect(url))
 
     async def say(self) -> None:
         """Change the registration; it is published when it can be."""
@@ -79,13 +68,13 @@ class Pair:
         return self.way in extensions and extensions[self.way].metadata.get("said") == str(self.said)
 
 
-class Storm:
+class DiscoveryRun:
     """What one cluster goes through, and what everybody sees of it."""
 
     def __init__(self, store: Store, stack: AsyncExitStack) -> None:
         self.store = store
         self.cluster = store.cluster
-        self.pairs = [Pair(store, way, f"discovery-{random.randrange(10**9)}", stack) for way in store.ways]
+        self.pairs = [Pair(store, way, stack) for way in store.ways]
 
     async def rage(self) -> None:
         for pair in self.pairs:
@@ -141,9 +130,9 @@ class Storm:
 @pytest.mark.fault("F1", "F3", "F8", on=EVERYWHERE)
 async def test_discovery_outlives_the_leader_the_quorum_and_an_endpoint(etcds: Store, consuls: Store) -> None:
     async with AsyncExitStack() as stack:
-        storms = [Storm(store, stack) for store in (etcds, consuls)]
+        runs = [DiscoveryRun(store, stack) for store in (etcds, consuls)]
         try:
-            await asyncio.gather(*(storm.rage() for storm in storms))
+            await asyncio.gather(*(run.rage() for run in runs))
         finally:
-            for storm in storms:
-                await asyncio.to_thread(storm.cluster.restore)
+            for run in runs:
+                await asyncio.to_thread(run.cluster.restore)

@@ -8,21 +8,17 @@ where the member led, another one takes over at the same moment. One case by cha
 from __future__ import annotations
 
 import asyncio
-import os
 import random
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from typing import Any
 
 import pytest
-from cluster_rooms import EVERYWHERE, TIMEOUT, Store
+from cluster_rooms import EVERYWHERE, TIMEOUT, Party, Store
 
-import osdisco
 from osdisco.backend import WATCH_SILENCE, Batch, Delete, Item, Put
 from osdisco.client import Client
 from osdisco.errors import OsdiscoError
-from osdisco.testing.clusters import packets_problem
-from osdisco.testing.servers import missing
 from osdisco.testing.traffic import Watcher
 from osdisco.testing.watched import Log, watch_problems
 
@@ -39,28 +35,23 @@ SOON = 15.0
 """Seconds for what is not measured."""
 
 
-class Silent:
+class Silent(Party):
     """One way to a store: a watch at the node that falls silent, one at the others, and who writes through those."""
 
     def __init__(self, store: Store, way: str, node: Any, others: Sequence[str], stack: AsyncExitStack) -> None:
-        self.way = way
+        super().__init__(store, way, stack)
         self.clients: dict[str, Client] = {}
         self.frames: dict[str, Watcher] = {}
         self.seconds = 0.0
         self._addresses = {"silent": [node.address, *others], "other": list(others)}
-        self._store = store
-        self._namespace = f"silent-{random.SystemRandom().randrange(10**9)}"
-        self._stack = stack
         self._chance = random.Random(way)
-        self._tasks: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
         """Watch what is empty; returns when both watches have shown the first changes."""
         for name, addresses in self._addresses.items():
-            url = self._store.url(self.way, addresses, self._namespace)
-            self.clients[name] = client = await self._stack.enter_async_context(osdisco.connect(url))
+            self.clients[name] = client = await self.connect(addresses)
             self.frames[name] = watcher = Watcher(client, "watched/", self._chance)
-            self._tasks.append(asyncio.ensure_future(watcher.watch()))
+            self.run(watcher.watch())
         await self._until(lambda: all(watcher.frames for watcher in self.frames.values()), SOON)
         await self.is_seen(await self.write("first"), SOON)
         assert endpoint_of(self.clients["silent"]) == 0
@@ -102,11 +93,6 @@ class Silent:
         log = Log([first, *(frame for frame in rest if isinstance(frame, Batch))]) if etcd else None
         return watch_problems(self.frames["silent"].frames, log=log, final=final)
 
-    async def stop(self) -> None:
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-
     def _has_moved(self) -> bool:
         return endpoint_of(self.clients["silent"]) != 0
 
@@ -134,22 +120,19 @@ def endpoint_of(client: Client) -> int:
     return int(wire.endpoint if hasattr(wire, "endpoint") else wire._current)
 
 
-def one_by_chance() -> list[tuple[str, bool, bool]]:
+def one_by_chance(seed: int) -> list[tuple[str, bool, bool]]:
     """Return one in which the member itself goes on: other tests freeze one."""
-    seed = int(os.environ.get("OSDISCO_TEST_CLUSTER_SEED") or random.SystemRandom().randrange(10**6))
-    print(f"OSDISCO_TEST_CLUSTER_SEED={seed}")
     return [random.Random(seed).choice([case for case in CASES if case[0] != "pause"])]
 
 
+@pytest.mark.usefixtures("packet_filters")
 @pytest.mark.timeout(120)
 @pytest.mark.fault("F2", "F3", "F5", "F6", on=EVERYWHERE)
 @pytest.mark.fault("F19", on=EVERYWHERE[:2])
 async def test_a_watch_at_a_member_that_is_cut_off_moves_and_misses_nothing(
-    etcds: Store, consuls: Store, all_faults: bool
+    etcds: Store, consuls: Store, all_faults: bool, cluster_seed: int
 ) -> None:
-    if problem := packets_problem():
-        missing("filtered", problem, cluster=True)
-    for fault, leads, compacts in CASES if all_faults else one_by_chance():
+    for fault, leads, compacts in CASES if all_faults else one_by_chance(cluster_seed):
         print(f"{fault} of {'the leader' if leads else 'another'}{', compacted' * compacts}:")
         async with AsyncExitStack() as stack, asyncio.TaskGroup() as group:
             for store in (etcds, consuls):

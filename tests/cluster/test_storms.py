@@ -7,14 +7,13 @@ seed decides. `OSDISCO_TEST_CLUSTER_SEED` runs one again.
 from __future__ import annotations
 
 import asyncio
-import os
 import random
 from collections.abc import Mapping
 
 import pytest
+from chronicle import WHAT, Event
 from cluster_rooms import TIMEOUT, Store
 from fleet import Fleet
-from history import WHAT, Event
 
 import osdisco
 from osdisco.backend import Item
@@ -113,19 +112,17 @@ class Storm:
         """Return the longest time in which one of those that hold all the time could not write."""
         return max(
             later - earlier
-            for who in {event.who for event in self.fleet.history.of("steady")}
+            for who in {event.who for event in self.fleet.chronicle.of("steady")}
             for what in WHAT
-            for earlier, later in self.fleet.history.gaps("steady", what, who)
+            for earlier, later in self.fleet.chronicle.gaps("steady", what, who)
         )
 
 
 async def test_locks_and_elections_outlive_the_leader_of_the_store_and_their_holders(
-    store: Store, record_property: pytest.FixtureRequest
+    store: Store, cluster_seed: int, record_property: pytest.FixtureRequest
 ) -> None:
-    seed = int(os.environ.get("OSDISCO_TEST_CLUSTER_SEED") or random.SystemRandom().randrange(10**6))
-    chance = random.Random(seed)
+    chance = random.Random(cluster_seed)
     namespace = f"storm-{random.SystemRandom().randrange(10**9)}"
-    print(f"OSDISCO_TEST_CLUSTER_SEED={seed}")
 
     def url(kind: str) -> str:
         return store.url(kind.removeprefix("steady_"), store.any_order(chance), namespace, 10 if "_" in kind else 3)
@@ -138,14 +135,14 @@ async def test_locks_and_elections_outlive_the_leader_of_the_store_and_their_hol
             print(*(f"{node.place.name} said: {node.logs()[-2000:]}" for node in store.cluster.nodes), sep="\n")
             raise
         finally:
-            print(*storm.times, *fleet.history.counts().items(), sep="\n")
-            print("the last of it:", *fleet.history.events[-40:], sep="\n")
+            print(*storm.times, *fleet.chronicle.counts().items(), sep="\n")
+            print("the last of it:", *fleet.chronicle.events[-40:], sep="\n")
     print(f"longest outage {storm.outage():.1f} s")
     record_property("failover", storm.times)  # type: ignore[operator]
     assert storm.outage() < store.failover + 2 * TIMEOUT + BUSY
-    assert not fleet.history.problems(await left_in(store, namespace))
+    assert not fleet.chronicle.problems(await left_in(store, namespace))
     for kind in store.ways:
-        turns = [event for event in fleet.history.of("acquired") if event.who.startswith(kind)]
+        turns = [event for event in fleet.chronicle.of("acquired") if event.who.startswith(kind)]
         assert len(turns) >= 10, f"{kind} had {len(turns)} turns"
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from history import Event, History
+from chronicle import Chronicle, Event
 
 from osdisco.backend import Item
 
@@ -30,8 +30,8 @@ def record(owner: str, token: int, number: int, revision: int) -> tuple[str, Ite
 LOG = (record("a", 10, 0, 11), record("b", 12, 0, 20))
 
 
-def test_a_good_history_has_no_problems() -> None:
-    assert not History(GOOD).problems(dict(LOG))
+def test_a_good_chronicle_has_no_problems() -> None:
+    assert not Chronicle(GOOD).problems(dict(LOG))
 
 
 @pytest.mark.parametrize(
@@ -48,12 +48,12 @@ def test_a_good_history_has_no_problems() -> None:
 )
 def test_an_event_that_must_not_be(event: Event, said: str) -> None:
     events = sorted((*GOOD, event), key=lambda event: event.at)
-    assert any(said in problem for problem in History(events).problems(dict(LOG)))
+    assert any(said in problem for problem in Chronicle(events).problems(dict(LOG)))
 
 
 @pytest.mark.parametrize("missing", GOOD[-3:], ids=lambda event: f"{event.kind} {event.by}")
 def test_who_was_stopped_must_learn_of_it(missing: Event) -> None:
-    assert History(event for event in GOOD if event is not missing).problems(dict(LOG))
+    assert Chronicle(event for event in GOOD if event is not missing).problems(dict(LOG))
 
 
 @pytest.mark.parametrize(
@@ -65,8 +65,8 @@ def test_who_was_stopped_must_learn_of_it(missing: Event) -> None:
     ],
 )
 def test_a_record_that_must_not_be(written: tuple[str, Item], said: str) -> None:
-    assert any(said in problem for problem in History(GOOD).problems(dict((*LOG, written))))
+    assert any(said in problem for problem in Chronicle(GOOD).problems(dict((*LOG, written))))
 
 
 def test_a_record_that_is_lost() -> None:
-    assert History(GOOD).problems(dict(LOG[:1]))
+    assert Chronicle(GOOD).problems(dict(LOG[:1]))

@@ -30,7 +30,7 @@ class Event:
     reason: str = ""
 
 
-class History:
+class Chronicle:
     """The events of all processes."""
 
     def __init__(self, events: Iterable[Event] = ()) -> None:
@@ -64,40 +64,40 @@ class History:
         return next((event.at for event in self.of(*GONE, who=who, since=begin)), None)
 
 
-def _one_holder_a_token(history: History, what: str, _: Mapping[str, Item]) -> Iterator[str]:
-    for token, times in Counter(event.token for event in history.of("acquired", what=what)).items():
+def _one_holder_a_token(chronicle: Chronicle, what: str, _: Mapping[str, Item]) -> Iterator[str]:
+    for token, times in Counter(event.token for event in chronicle.of("acquired", what=what)).items():
         if times > 1:
             yield f"{what}: {times} processes got the token {token}"
 
 
-def _tokens_rise(history: History, what: str, _: Mapping[str, Item]) -> Iterator[str]:
+def _tokens_rise(chronicle: Chronicle, what: str, _: Mapping[str, Item]) -> Iterator[str]:
     """A lock's token is the place in the queue, so that this is FIFO, too."""
-    turns = sorted(history.of("acquired", what=what), key=lambda event: event.at)
-    for one, two in pairwise(turn for turn in turns if not _told_late(history, turn)):
+    turns = sorted(chronicle.of("acquired", what=what), key=lambda event: event.at)
+    for one, two in pairwise(turn for turn in turns if not _told_late(chronicle, turn)):
         if two.token <= one.token:
             yield f"{what}: {two} after {one}"
 
 
-def _told_late(history: History, turn: Event) -> bool:
+def _told_late(chronicle: Chronicle, turn: Event) -> bool:
     """Whether the process was stopped before it could say that it had its turn."""
-    told = [event.at for event in history.of("stopped", "continued", who=turn.who) if event.at <= turn.at]
+    told = [event.at for event in chronicle.of("stopped", "continued", who=turn.who) if event.at <= turn.at]
     return bool(told) and turn.at - max(told) < 0.5
 
 
-def _one_believes(history: History, what: str, _: Mapping[str, Item]) -> Iterator[str]:
+def _one_believes(chronicle: Chronicle, what: str, _: Mapping[str, Item]) -> Iterator[str]:
     """Who holds knows of its loss before the next one holds, unless it stood still."""
-    ends = {event.token: event.believed for event in history.of("ended", what=what)}
-    turns = sorted(history.of("acquired", what=what), key=lambda event: event.at)
-    for one, two in pairwise(turn for turn in turns if not _told_late(history, turn)):
-        gone = history.gone(one.who, one.at)
+    ends = {event.token: event.believed for event in chronicle.of("ended", what=what)}
+    turns = sorted(chronicle.of("acquired", what=what), key=lambda event: event.at)
+    for one, two in pairwise(turn for turn in turns if not _told_late(chronicle, turn)):
+        gone = chronicle.gone(one.who, one.at)
         until = min(ends.get(one.token, gone or one.at), gone or float("inf"))
         if two.at < until:
             yield f"{what}: {two} while {one} believed in its own for {until - two.at:.3f} s more"
 
 
-def _no_old_write_after_a_newer(history: History, what: str, log: Mapping[str, Item]) -> Iterator[str]:
+def _no_old_write_after_a_newer(chronicle: Chronicle, what: str, log: Mapping[str, Item]) -> Iterator[str]:
     places = sorted((item.created, *_place(key), item.value.decode()) for key, item in log.items())
-    owners = {event.token: event.who for event in history.of("acquired", what=what)}
+    owners = {event.token: event.who for event in chronicle.of("acquired", what=what)}
     for (_, *one, _), (_, *two, _) in pairwise(places):
         if two <= one:
             yield f"{what}: the record {two} (token, number) was written after {one}"
@@ -106,17 +106,17 @@ def _no_old_write_after_a_newer(history: History, what: str, log: Mapping[str, I
             yield f"{what}: {owner} wrote with the token {token} of {owners[token]}"
 
 
-def _no_write_lost(history: History, what: str, log: Mapping[str, Item]) -> Iterator[str]:
+def _no_write_lost(chronicle: Chronicle, what: str, log: Mapping[str, Item]) -> Iterator[str]:
     written = {_place(key): item.created for key, item in log.items()}
-    for event in history.of("wrote", what=what):
+    for event in chronicle.of("wrote", what=what):
         if written.get((event.token, event.number)) != event.revision:
             yield f"{what}: {event} is not in the store as it was acknowledged"
 
 
-def _stopped_ones_do_nothing(history: History, what: str, _: Mapping[str, Item]) -> Iterator[str]:
+def _stopped_ones_do_nothing(chronicle: Chronicle, what: str, _: Mapping[str, Item]) -> Iterator[str]:
     """Who held when it was stopped for long learns of its loss before it does anything else."""
-    for stop in history.of("stopped", what=what):
-        late = [*history.of("writes", "ended", "refused", what=what, who=stop.who, since=stop.at)]
+    for stop in chronicle.of("stopped", what=what):
+        late = [*chronicle.of("writes", "ended", "refused", what=what, who=stop.who, since=stop.at)]
         late = [event for event in late if event.token == stop.token]
         if [(event.kind, event.by) for event in late] != [("ended", ""), ("refused", "handle"), ("refused", "store")]:
             yield f"{what}: after {stop} came {late}"
@@ -127,7 +127,7 @@ def _place(key: str) -> tuple[int, int]:
     return int(token), int(number)
 
 
-_RULES: tuple[Callable[[History, str, Mapping[str, Item]], Iterator[str]], ...] = (
+_RULES: tuple[Callable[[Chronicle, str, Mapping[str, Item]], Iterator[str]], ...] = (
     _one_holder_a_token,
     _tokens_rise,
     _one_believes,
