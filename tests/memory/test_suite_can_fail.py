@@ -125,15 +125,24 @@ class Broken(Harness):
 )
 def test_the_suite_tells_a_broken_store(kind: type[Any], rule: str) -> None:
     _call(MemoryStore, rule)
-    with pytest.raises(RED) as red:
-        _call(kind, rule)
-    if isinstance(red.value, ExceptionGroup):
-        assert red.value.subgroup(RED[:-1]) is not None, red.value
+    red = _failure(kind, rule)
+    assert red is not None, "it is not told"
+    if isinstance(red, ExceptionGroup):
+        assert red.subgroup(RED[:-1]) is not None, red
 
 
 def test_every_test_of_the_suite_was_seen_red() -> None:
     tests = {name for name in dir(BackendSuite) if name.startswith("test_")}
     assert tests == {f"test_{rule}" for _, rule in BROKEN}
+
+
+def _failure(kind: type[Any], rule: str) -> BaseException | None:
+    """Return how a test of the suite fails. What `pytest.raises` catches must show no secret, as one of these does."""
+    try:
+        _call(kind, rule)
+    except RED as exc:
+        return exc
+    return None
 
 
 def _call(kind: type[Any], rule: str) -> None:
