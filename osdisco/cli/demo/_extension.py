@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, Final
+from typing import Any, Final, Self
 
 import osdisco
 from osdisco._tasks import Supervisor
@@ -32,8 +32,12 @@ Pause = Callable[[], None]
 """Returns when somebody lets this process, or thread, go on; not one line of it runs until then."""
 
 
+STEPS: Final = 5
+"""Steps of the event loop in which a connection that was accepted just now is there, and gone again."""
+
+
 class _Service:
-    """What the extension is there for: others connect to it, and its check does."""
+    """What the extension is there for: others connect to it, and its check does. `async with` opens and closes it."""
 
     def __init__(self) -> None:
         self.port = 0
@@ -47,6 +51,15 @@ class _Service:
     def close(self) -> None:
         if self._server is not None:
             self._server.close()
+
+    async def __aenter__(self) -> Self:
+        await self.open()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self.close()
+        for _step in range(STEPS):
+            await asyncio.sleep(0)
 
 
 class _Extension(DiscoveryListener):
@@ -153,10 +166,8 @@ async def live(url: StoreURL, id_: str, orders: asyncio.Queue[str], tell: Tell, 
     That is to `ail` and to `recover`, `turn` and `hold` under the lock, `stand` in the election, and to `pause`.
     """
     tasks = Supervisor()
-    service = _Service()
-    await service.open()
-    check = TcpCheck(f"127.0.0.1:{service.port}", interval=CHECK, fall=2, rise=1)
-    async with osdisco.connect(url, name=id_) as client:
+    async with _Service() as service, osdisco.connect(url, name=id_) as client:
+        check = TcpCheck(f"127.0.0.1:{service.port}", interval=CHECK, fall=2, rise=1)
         extension = _Extension(client, id_, tell)
         discovery = DiscoveryService(client, CAST[id_].info(service.port), checks=[check])
         discovery.add_listener(extension)
@@ -181,5 +192,4 @@ async def live(url: StoreURL, id_: str, orders: asyncio.Queue[str], tell: Tell, 
                 extension.tell("leaving")
             finally:
                 await tasks.aclose()
-                service.close()
     extension.tell("left")
