@@ -17,6 +17,7 @@ from typing import Final, Generic, NamedTuple, Self, TypeVar
 
 from osdisco._connection import backoff
 from osdisco._entries import Entry
+from osdisco._epoch import EPOCH_SHIFT
 from osdisco._follower import Follower
 from osdisco._returns import Returns
 from osdisco._signal import Signal
@@ -25,7 +26,7 @@ from osdisco.backend import WATCH_SILENCE
 from osdisco.client import Client
 from osdisco.errors import LostError, OsdiscoError, UnavailableError
 from osdisco.metrics._catalog import REGISTRATIONS
-from osdisco.session import EPOCH_SHIFT, Session
+from osdisco.session import Session
 
 T = TypeVar("T")
 
@@ -102,7 +103,10 @@ class Keeper(ABC, Generic[T]):
 
     @property
     def registered(self) -> bool:
-        """Whether the latest record stands in the store and counts, as far as this process can know. No I/O."""
+        """Whether the latest record stands in the store and counts, as far as this process can know. No I/O.
+
+        Also while a newer process that has not confirmed itself is shown instead: it may be dead.
+        """
         return self._stands and not self.superseded and self._published == self.desired
 
     @property

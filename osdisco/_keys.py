@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
 
-from osdisco.backend import Item, Limits, check_key
+from osdisco._checks import check_key
+from osdisco.backend import Item, Limits
 from osdisco.errors import InvalidCommitError, InvalidNameError
 from osdisco.names import are_plain, escape, escape_key, escape_prefix, unescape_key
 

@@ -9,6 +9,7 @@ from collections.abc import Callable, Generator, Mapping, Sequence
 from types import TracebackType
 from typing import Self
 
+from osdisco._checks import check_commit
 from osdisco._connection import PAUSE_MIN, Connection
 from osdisco._feed import Feeds
 from osdisco._follower import Follower, Take
@@ -26,7 +27,6 @@ from osdisco.backend import (
     Op,
     Put,
     Snapshot,
-    check_commit,
 )
 from osdisco.errors import ConfigError, ConflictError, InvalidCommitError, OsdiscoError
 from osdisco.metrics._hooks import Metrics
@@ -189,7 +189,7 @@ class Client:
 
         Raises:
             ConflictError: a condition did not hold.
-            InvalidCommitError, LimitError: nothing was sent; see `osdisco.backend.check_commit`.
+            InvalidCommitError, LimitError: nothing was sent; see `osdisco._checks.check_commit`.
         """
         return await self._commit(ops, expect or {}, timeout=timeout)
 

@@ -15,11 +15,13 @@ from contextlib import aclosing
 from types import TracebackType
 from typing import Any, Final, Self
 
+from osdisco._checks import check_commit
 from osdisco._connection import LASTING, PAUSE_MIN, Connection, backoff
+from osdisco._epoch import EPOCH_KEY, parse_epoch
 from osdisco._keys import Keyspace, as_bytes
 from osdisco._loss import Loss, Scope
 from osdisco._tasks import cancel
-from osdisco.backend import ABSENT, Backend, Batch, HeldBy, Lease, Put, Snapshot, check_commit
+from osdisco.backend import ABSENT, Backend, Batch, HeldBy, Lease, Put, Snapshot
 from osdisco.errors import (
     ClosedError,
     ConflictError,
@@ -34,12 +36,6 @@ from osdisco.metrics._catalog import RENEWAL_SECONDS, RENEWALS, SESSION_LOSSES, 
 from osdisco.runtime import Runtime
 
 log = logging.getLogger("osdisco")
-
-EPOCH_KEY: Final = "epoch"
-EPOCH_SHIFT: Final = 48
-"""Raised by the operator after a restore from a backup, so that fencing tokens go on rising."""
-
-EPOCH_MAX: Final = 2**15 - 1
 
 LOOK_EVERY: Final = 1.0
 """Seconds between looks at the clock: how late, after a suspend, the bodies of scopes are cancelled."""
@@ -205,7 +201,7 @@ class Session:
             raise LimitError(f"a ttl of {self._asked} s; above 0 and at most {longest} s are granted")
         deadline = self._now() + self._connection.options.timeout
         epoch = await self._connection.get(self._keys.join(EPOCH_KEY))
-        self.epoch = _parse_epoch(epoch.value) if epoch else 0
+        self.epoch = parse_epoch(epoch.value) if epoch else 0
         lease, sent = await self._connection.patiently(self._grant_once, deadline - self._now())
         self._lease = self._owed = lease
         if self._strict and lease.ttl != self._asked:
@@ -400,15 +396,3 @@ def _gone(key: str, frame: Snapshot | Batch) -> bool:
     if isinstance(frame, Snapshot):
         return key not in frame.items
     return key in frame.deletes and all(item.key != key for item in frame.puts)
-
-
-def _parse_epoch(value: bytes) -> int:
-    try:
-        epoch = int(value)
-    except ValueError:
-        epoch = -1
-    if not 0 <= epoch <= EPOCH_MAX:
-        raise LimitError(
-            f"the key {EPOCH_KEY!r} must hold a number from 0 to {EPOCH_MAX}; it was not written by osdisco"
-        )
-    return epoch

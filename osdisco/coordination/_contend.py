@@ -15,6 +15,7 @@ from attrs import field, frozen
 
 from osdisco._connection import backoff
 from osdisco._entries import TOMBSTONES, Entry, in_order
+from osdisco._epoch import EPOCH_MAX
 from osdisco._feed import Change, Feed
 from osdisco._living import living
 from osdisco._records import decode, encode, encode_readable
@@ -24,7 +25,7 @@ from osdisco.client import Client
 from osdisco.coordination._calls import checked_info
 from osdisco.coordination._handle import token_of
 from osdisco.errors import ClosedError, DeniedError, LostError, OsdiscoError, RecordError, UnavailableError
-from osdisco.session import EPOCH_MAX, Session
+from osdisco.session import Session
 
 T = TypeVar("T")
 

@@ -8,12 +8,12 @@ from types import TracebackType
 from typing import Any, ClassVar, Final, Self
 
 from osdisco._entries import Entry
+from osdisco._epoch import EPOCH_SHIFT
 from osdisco._loss import Loss, Scope
 from osdisco._tasks import Errand
 from osdisco.backend import Condition, Op, Revision
 from osdisco.client import Client
 from osdisco.errors import ConflictError, CoordinationError, IndeterminateError, LostError
-from osdisco.session import EPOCH_SHIFT
 
 log = logging.getLogger("osdisco")
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 from typing import Final
 
+from osdisco._checks import check_commit
 from osdisco._connection import backoff
 from osdisco._keys import as_bytes
-from osdisco.backend import ABSENT, Put, check_commit
+from osdisco.backend import ABSENT, Put
 from osdisco.client import Client
 from osdisco.coordination._calls import in_client
 from osdisco.errors import ConflictError, IndeterminateError, UnavailableError

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from osdisco._connection import backoff
+from osdisco._epoch import EPOCH_MAX
 from osdisco._records import encode_readable
 from osdisco.client import Client
 from osdisco.coordination._acquire import Acquisition
@@ -28,7 +29,7 @@ from osdisco.errors import (
     UnavailableError,
 )
 from osdisco.names import escape
-from osdisco.session import EPOCH_MAX, Session
+from osdisco.session import Session
 
 
 class LeaderElection:

@@ -9,6 +9,7 @@ import pytest
 from locks import lock_of, queued, waiting
 from worlds import World, lease_of
 
+from osdisco._epoch import EPOCH_KEY
 from osdisco.backend import ABSENT, Delete, Put
 from osdisco.client import Client
 from osdisco.coordination import Contender, CoordinationService, Fence
@@ -24,7 +25,6 @@ from osdisco.errors import (
     StaleTokenError,
     TimedOutError,
 )
-from osdisco.session import EPOCH_KEY
 from osdisco_memory import CONSUL
 
 # Order

@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 
 import pytest
 
-from osdisco.backend import ABSENT, Condition, Delete, HeldBy, Limits, Op, Put, Revision, check_commit
+from osdisco._checks import check_commit
+from osdisco.backend import ABSENT, Condition, Delete, HeldBy, Limits, Op, Put, Revision
 from osdisco.errors import InvalidCommitError, InvalidNameError, LimitError
 
 LIMITS = Limits(ttl_min=1, ttl_max=10, expiry_factor=1)

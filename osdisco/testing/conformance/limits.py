@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from osdisco.backend import ABSENT, Condition, check_key
+from osdisco._checks import check_key
+from osdisco.backend import ABSENT, Condition
 from osdisco.errors import InvalidNameError, LimitError
 from osdisco.testing.conformance._harness import Harness
 
