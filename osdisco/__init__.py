@@ -107,20 +107,32 @@ if TYPE_CHECKING:
     )
     from osdisco.errors import (
         BarrierBrokenError as BarrierBrokenError,
+        CallInterruptedError as CallInterruptedError,
+        CircuitOpenError as CircuitOpenError,
         ClosedError as ClosedError,
         ConfigError as ConfigError,
         ConflictError as ConflictError,
         CoordinationError as CoordinationError,
+        DeadlineExceededError as DeadlineExceededError,
         DeniedError as DeniedError,
         DiscoveryError as DiscoveryError,
+        EndpointUnreachableError as EndpointUnreachableError,
         IndeterminateError as IndeterminateError,
         InvalidCommitError as InvalidCommitError,
         InvalidNameError as InvalidNameError,
         LeaseExpiredError as LeaseExpiredError,
         LimitError as LimitError,
         LostError as LostError,
+        NoHealthyEndpointsError as NoHealthyEndpointsError,
         OsdiscoError as OsdiscoError,
+        OverloadedError as OverloadedError,
         RecordError as RecordError,
+        RemoteError as RemoteError,
+        RequestError as RequestError,
+        ResponseError as ResponseError,
+        RulesError as RulesError,
+        ServiceMeshError as ServiceMeshError,
+        ServiceNotFoundError as ServiceNotFoundError,
         StaleTokenError as StaleTokenError,
         TimedOutError as TimedOutError,
         UnavailableError as UnavailableError,
@@ -181,10 +193,11 @@ _HOMES = {
         "ViewStale"
     ),
     "osdisco.errors": (
-        "BarrierBrokenError ClosedError ConfigError ConflictError CoordinationError DeniedError "
-        "DiscoveryError IndeterminateError InvalidCommitError InvalidNameError LeaseExpiredError "
-        "LimitError LostError OsdiscoError RecordError StaleTokenError TimedOutError "
-        "UnavailableError"
+        "BarrierBrokenError CallInterruptedError CircuitOpenError ClosedError ConfigError ConflictError "
+        "CoordinationError DeadlineExceededError DeniedError DiscoveryError EndpointUnreachableError "
+        "IndeterminateError InvalidCommitError InvalidNameError LeaseExpiredError LimitError LostError "
+        "NoHealthyEndpointsError OsdiscoError OverloadedError RecordError RemoteError RequestError ResponseError "
+        "RulesError ServiceMeshError ServiceNotFoundError StaleTokenError TimedOutError UnavailableError"
     ),
     "osdisco.metrics": "Metrics OpenTelemetryMetrics PrometheusMetrics",
     "osdisco.registry": (

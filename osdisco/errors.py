@@ -10,6 +10,7 @@ An operation that failed has one of three outcomes, and the type tells which:
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 
 class OsdiscoError(Exception):
@@ -86,6 +87,118 @@ class CoordinationError(OsdiscoError):
 
 class BarrierBrokenError(CoordinationError):
     """A member of a double barrier died inside: what it was to do there may not be done."""
+
+
+class ServiceMeshError(OsdiscoError):
+    """A call of a service that failed. It says where, why, and whether calling again could repeat anything.
+
+    Attributes:
+        service, method: what was called.
+        endpoint: `host:port` of the last attempt; None when there was none.
+        attempt: its number, from 1; 0 when there was none.
+        sent: whether a handler may have run. When False nothing was done anywhere: it is safe to call again.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        service: str | None = None,
+        method: str | None = None,
+        endpoint: str | None = None,
+        attempt: int = 0,
+        sent: bool = False,
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.service = service
+        self.method = method
+        self.endpoint = endpoint
+        self.attempt = attempt
+        self.sent = sent
+
+    def __str__(self) -> str:
+        where = ".".join(part for part in (self.service, self.method) if part)
+        where += f" at {self.endpoint}" if self.endpoint else ""
+        where += f", attempt {self.attempt}" if self.attempt > 1 else ""
+        return f"{where}: {self._said()}" if where else self._said()
+
+    def _said(self) -> str:
+        return self.message
+
+
+class ServiceNotFoundError(ServiceMeshError):
+    """No instance of the service is registered, as far as the store is known. Nothing was sent."""
+
+
+class NoHealthyEndpointsError(ServiceMeshError):
+    """There are instances, and none may be called: `reason` is a structured one, and says why. Nothing was sent."""
+
+    def __init__(self, reason: object, **place: Any) -> None:
+        super().__init__(str(reason), **place)
+        self.args = (reason,)
+        self.reason = reason
+
+
+class CircuitOpenError(NoHealthyEndpointsError):
+    """All instances that could be called failed so often that they are left alone for a while. Nothing was sent."""
+
+
+class DeadlineExceededError(ServiceMeshError, TimeoutError):
+    """The time of the call ran out, all attempts included. When it was `sent`, the handler may run all the same."""
+
+
+class EndpointUnreachableError(ServiceMeshError):
+    """No connection to the endpoint. Nothing was sent: it is safe to call again."""
+
+
+class CallInterruptedError(ServiceMeshError):
+    """The connection ended before any answer. Whether the handler ran is unknown; look before calling again."""
+
+
+class RemoteError(ServiceMeshError):
+    """The handler failed. `type` and `message` are its words, `status` is as in HTTP; its traceback stays there.
+
+    A handler raises it to choose them: from 400 to 499 the caller is at fault, and it is neither tried again nor held
+    against the endpoint.
+    """
+
+    def __init__(self, type: str, message: str, status: int = 500, **place: Any) -> None:
+        super().__init__(message, **{"sent": True, **place})
+        self.args = (type, message, status)
+        self.type = type
+        self.status = status
+
+    def _said(self) -> str:
+        return f"{self.type}: {self.message}"
+
+
+class OverloadedError(ServiceMeshError):
+    """Too much at once, here or at the endpoint; no handler ran. `retry_after` is in seconds, if it was said."""
+
+    def __init__(self, message: str, *, retry_after: float | None = None, **place: Any) -> None:
+        super().__init__(message, **place)
+        self.retry_after = retry_after
+
+
+class RequestError(ServiceMeshError):
+    """A request that cannot be encoded, is too large, or that the endpoint cannot read. No handler ran."""
+
+
+class ResponseError(ServiceMeshError):
+    """An answer that is none: garbage, half of one, too much, or what does not fit its type. The handler may have run."""
+
+
+class RulesError(ServiceMeshError, ValueError):
+    """Rules for traffic that cannot be so. `field` is the path of what is wrong, such as `splits[1].weight`."""
+
+    def __init__(self, field: str, why: str, **place: Any) -> None:
+        super().__init__(why, **place)
+        self.args = (field, why)
+        self.field = field
+
+    def _said(self) -> str:
+        return f"{self.field} {self.message}"
 
 
 def nearest(word: str, known: Iterable[str]) -> str:

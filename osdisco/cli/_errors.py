@@ -17,7 +17,10 @@ from osdisco.errors import (
     IndeterminateError,
     InvalidCommitError,
     InvalidNameError,
+    NoHealthyEndpointsError,
     OsdiscoError,
+    RulesError,
+    ServiceNotFoundError,
     TimedOutError,
     UnavailableError,
 )
@@ -59,10 +62,10 @@ class InterruptedBySignal(Exception):
 
 
 _CODES: Final = (
-    ((ConfigError, InvalidNameError, InvalidCommitError, click.ClickException), Exit.USAGE),
-    ((NotFoundError,), Exit.NOT_FOUND),
+    ((ConfigError, InvalidNameError, InvalidCommitError, RulesError, click.ClickException), Exit.USAGE),
+    ((NotFoundError, ServiceNotFoundError), Exit.NOT_FOUND),
     ((ConflictError, TimedOutError), Exit.CONFLICT),
-    ((UnavailableError, IndeterminateError), Exit.UNAVAILABLE),
+    ((UnavailableError, IndeterminateError, NoHealthyEndpointsError), Exit.UNAVAILABLE),
 )
 
 

@@ -41,7 +41,26 @@ CODES = {
     "DiscoveryError": 1,
     "CoordinationError": 1,
     "BarrierBrokenError": 1,
+    "ServiceMeshError": 1,
+    "ServiceNotFoundError": 3,
+    "NoHealthyEndpointsError": 5,
+    "CircuitOpenError": 5,
+    "DeadlineExceededError": 1,
+    "EndpointUnreachableError": 1,
+    "CallInterruptedError": 1,
+    "RemoteError": 1,
+    "OverloadedError": 1,
+    "RequestError": 1,
+    "ResponseError": 1,
+    "RulesError": 2,
 }
+
+MORE = {"RemoteError": ("says why",), "RulesError": ("says why",)}
+"""What an error is made of besides its message."""
+
+
+def _made(name: str, message: str) -> OsdiscoError:
+    return _error_classes()[name](message, *MORE.get(name, ()))
 
 
 def _error_classes() -> dict[str, type[OsdiscoError]]:
@@ -49,7 +68,7 @@ def _error_classes() -> dict[str, type[OsdiscoError]]:
 
 
 def test_every_error_has_its_exit_code() -> None:
-    assert {name: exit_code(cls("x")) for name, cls in _error_classes().items()} == CODES
+    assert {name: exit_code(_made(name, "x")) for name in _error_classes()} == CODES
 
 
 @pytest.mark.parametrize(
@@ -72,7 +91,7 @@ def test_an_error_is_one_line_and_one_document(
     name: str, invoke: Invoke, memory_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def fail(*_: object, **__: object) -> None:
-        raise _error_classes()[name]("it broke\nin two lines \x1b[31m")
+        raise _made(name, "it broke\nin two lines \x1b[31m")
 
     monkeypatch.setattr(osdisco.Client, "get", fail)
     told = invoke("--url", memory_url, "kv", "get", "k")
