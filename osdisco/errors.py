@@ -174,7 +174,10 @@ class RemoteError(ServiceMeshError):
 
 
 class OverloadedError(ServiceMeshError):
-    """Too much at once, here or at the endpoint; no handler ran. `retry_after` is in seconds, if it was said."""
+    """Too much at once, here or at the endpoint. `retry_after` is in seconds, if it was said; negative is never.
+
+    An endpoint of osdisco took nothing then; when it was `sent`, a proxy said so, and what it did is unknown.
+    """
 
     def __init__(self, message: str, *, retry_after: float | None = None, **place: Any) -> None:
         super().__init__(message, **place)
