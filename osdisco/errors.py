@@ -189,7 +189,7 @@ class RequestError(ServiceMeshError):
 
 
 class ResponseError(ServiceMeshError):
-    """An answer that is none: garbage, half of one, too much, or what does not fit its type. The handler may have run."""
+    """What came is no answer: garbage, half of one, too much, or not of its type. The handler may have run."""
 
 
 class RulesError(ServiceMeshError, ValueError):
