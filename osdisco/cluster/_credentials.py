@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import re
 from base64 import b64encode
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -63,14 +64,17 @@ class Given:
         """
         if self.auth is not None:
             return _fixed(_basic(*_pair(self.auth)))
-        if (path := self.password_file) is not None:
-            user = str(self.username)
-            return Reread([path], lambda: _basic(user, Secret(read_secret(path, "password_file"))))
         if self.token is not None:
             return _fixed(_bearer(self.token))
-        if (path := self.token_file) is not None:
-            return Reread([path], lambda: _bearer(Secret(read_secret(path, "token_file"))))
+        if self.password_file is not None:
+            return _from_file(self.password_file, "password_file", partial(_basic, str(self.username)))
+        if self.token_file is not None:
+            return _from_file(self.token_file, "token_file", _bearer)
         return _fixed(_from_environment(environ))
+
+
+def _from_file(path: Path, option: str, header: Callable[[Secret], Headers]) -> Reread[Headers]:
+    return Reread([path], lambda: header(Secret(read_secret(path, option))))
 
 
 def _fixed(headers: Headers) -> Reread[Headers]:

@@ -84,9 +84,9 @@ class Ring:
     def failed(self, node: Node, retry_after: float | None) -> None:
         """Leave a node alone for a while, and go on with the next one."""
         node.failures += 1
+        node.told = bool(retry_after)
         pause = self._runtime.jittered(min(PAUSE_MIN * 2 ** min(node.failures - 1, 10), PAUSE_MAX))
-        node.told = retry_after is not None
-        node.rests_until = self._runtime.clock.now() + max(pause, min(retry_after or 0.0, TOLD_MAX))
+        node.rests_until = self._runtime.clock.now() + (min(retry_after, TOLD_MAX) if retry_after else pause)
         if self.nodes[self._current] is node:
             self._current = (self._current + 1) % len(self.nodes)
 

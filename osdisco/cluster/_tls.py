@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import logging
 import ssl
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Final
 
-from attrs import frozen
+from attrs import evolve, frozen
 
 from osdisco.cluster._files import Reread
 from osdisco.errors import ConfigError
 
 log = logging.getLogger("osdisco")
+
+AUTHORITY: Final = "OSDISCO_OPENSEARCH_TLS_CA"
+CERTIFICATE: Final = "OSDISCO_OPENSEARCH_TLS_CERT"
+KEY: Final = "OSDISCO_OPENSEARCH_TLS_KEY"
 
 
 @frozen
@@ -34,6 +40,13 @@ class Tls:
         """The name of an option that is set, if one is."""
         set_ = {"tls_ca": self.ca, "tls_cert": self.cert, "tls_verify": None if self.verify else self.verify}
         return next((name for name, value in set_.items() if value is not None), None)
+
+    def or_from(self, environ: Mapping[str, str]) -> Tls:
+        """Return it with the files that the environment names in the place of those that are not given."""
+        ca = self.ca or _file(environ, AUTHORITY)
+        if self.cert is not None:
+            return evolve(self, ca=ca)
+        return evolve(self, ca=ca, cert=_file(environ, CERTIFICATE), key=_file(environ, KEY))
 
     def context(self) -> Reread[ssl.SSLContext]:
         """Return the context, made anew whenever one of its files changes.
@@ -64,3 +77,7 @@ class Tls:
             context.load_cert_chain(self.cert, self.key, password=lambda: "")  # never ask on a terminal
         except OSError as exc:
             raise ConfigError(f"tls_cert={self.cert} and tls_key={self.key} are no pair in PEM form: {exc}") from None
+
+
+def _file(environ: Mapping[str, str], name: str) -> Path | None:
+    return Path(environ[name]) if environ.get(name) else None

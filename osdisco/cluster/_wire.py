@@ -9,18 +9,15 @@ import asyncio
 import json
 import re
 import ssl
-from collections.abc import Mapping
 from typing import Final
-from urllib.parse import urlencode
 
 import aiohttp
-from attrs import frozen
 from yarl import URL
 
 from osdisco._version import __version__
 from osdisco.cluster._body import BodyError, TooLongError, read_body
-from osdisco.cluster._questions import Question, no_such_index
-from osdisco.cluster._ring import Node
+from osdisco.cluster._questions import no_such_index
+from osdisco.cluster._sending import Sending
 from osdisco.errors import (
     ClosedError,
     ClusterDeniedError,
@@ -45,31 +42,6 @@ _KIND: Final = re.compile(r"[a-z0-9_]{1,80}\Z")
 _SECONDS: Final = re.compile(r"\d{1,6}\Z", re.ASCII)
 _CLOSED: Final = "the source of the cluster's state is closed"
 _NOT_TLS: Final = "no TLS with it; is it a plain port, or does it ask for tls_cert and tls_key?"
-
-
-class OverlongError(ClusterDocumentError):
-    """More than may be read. Another node would send as much."""
-
-
-@frozen
-class Sending:
-    """One question on its way to one node."""
-
-    question: Question
-    node: Node
-    headers: Mapping[str, str]
-    tls: ssl.SSLContext | None
-    body_max: int
-
-    def __str__(self) -> str:
-        """Name what is asked of whom; a routing value is somebody's, and not shown."""
-        return f"GET {self.question.path} at {self.node.name}"
-
-    @property
-    def url(self) -> URL:
-        """Where it goes, with its parameters."""
-        query = urlencode(self.question.params)
-        return URL(self.node.url(self.question.path) + (f"?{query}" if query else ""), encoded=True)
 
 
 class Wire:
@@ -98,7 +70,7 @@ class Wire:
                 raise ClosedError(_CLOSED) from exc
             raise
         except TooLongError as exc:
-            raise OverlongError(f"{sending}: {exc}; allow more by body_max=") from None
+            raise sending.too_long(str(exc)) from None
         except BodyError as exc:
             raise ClusterDocumentError(f"{sending}: {exc}") from None
         except (aiohttp.ClientError, OSError, ValueError) as exc:
@@ -106,16 +78,15 @@ class Wire:
             raise _failure(sending, exc) from exc
 
     async def _exchange(self, sending: Sending) -> bytes:
+        url = URL(sending.url, encoded=True)
         async with self._opened().get(
-            sending.url, headers=sending.headers, ssl=sending.tls or True, allow_redirects=False
+            url, headers=sending.headers, ssl=sending.tls or True, allow_redirects=False
         ) as response:
-            body_max = sending.body_max if response.status == 200 else _REFUSAL_MAX
-            if (response.content_length or 0) > body_max:
-                raise TooLongError(f"the answer has more than {body_max} bytes")
-            encoding = response.headers.get("Content-Encoding", "")
             if response.status != 200:
-                raise _refusal(sending, response, await _kind(response, encoding))
-            body = await read_body(response.content.iter_any(), encoding, body_max)
+                raise _refusal(sending, response, await _kind(response))
+            if (response.content_length or 0) > sending.body_max:
+                raise TooLongError(f"the answer has more than {sending.body_max} bytes")
+            body = await _read(response, sending.body_max)
         sending.question.check(body, str(sending))
         return body
 
@@ -150,11 +121,14 @@ def _asked_to_cancel() -> bool:
     return task is not None and task.cancelling() > 0
 
 
-async def _kind(response: aiohttp.ClientResponse, encoding: str) -> str:
+async def _read(response: aiohttp.ClientResponse, body_max: int) -> bytes:
+    return await read_body(response.content.iter_any(), response.headers.get("Content-Encoding", ""), body_max)
+
+
+async def _kind(response: aiohttp.ClientResponse) -> str:
     """Return the name of the exception that an answer reports, if it does. It is no reason to fail otherwise."""
     try:
-        body = await read_body(response.content.iter_any(), encoding, _REFUSAL_MAX)
-        kind = json.loads(body)["error"]["type"]
+        kind = json.loads(await _read(response, _REFUSAL_MAX))["error"]["type"]
     except (BodyError, aiohttp.ClientError, ValueError, LookupError, TypeError, RecursionError):
         return ""
     return kind if isinstance(kind, str) and _KIND.match(kind) else ""

@@ -6,12 +6,13 @@ import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Final, Self, TypeVar
+from typing import Final, Self, TypeVar
 
 from osdisco.cluster import _questions
 from osdisco.cluster._credentials import Given, Headers
 from osdisco.cluster._questions import LEFT_OUT, Question
 from osdisco.cluster._ring import Node, Ring, parse_nodes
+from osdisco.cluster._sending import OverlongError, Sending
 from osdisco.cluster._tls import Tls
 from osdisco.cluster.source import StateVersion, parse_version
 from osdisco.errors import (
@@ -23,9 +24,6 @@ from osdisco.errors import (
 )
 from osdisco.runtime import Runtime, Secret, secret
 from osdisco.url import parse_duration
-
-if TYPE_CHECKING:
-    from osdisco.cluster._wire import Sending
 
 T = TypeVar("T")
 
@@ -56,8 +54,8 @@ class OpenSearchHttpSource:
         body_max: bytes that an answer may have, unpacked.
         left_out: fields of the state that are not asked for, as patterns of `filter_path`.
         runtime: where time and randomness come from.
-        environ: where credentials come from when none is given; the process's own when None.
-            `OSDISCO_OPENSEARCH_USERNAME` and `…_PASSWORD`, or `…_TOKEN`.
+        environ: where credentials and files come from that are not given; the process's own when None.
+            `OSDISCO_OPENSEARCH_USERNAME` and `…_PASSWORD`, or `…_TOKEN`; `…_TLS_CA`, `…_TLS_CERT` and `…_TLS_KEY`.
 
     Raises:
         ConfigError: saying which argument cannot be used, and why; or aiohttp is not installed.
@@ -93,10 +91,11 @@ class OpenSearchHttpSource:
         self._runtime = runtime or Runtime()
         self._ring = Ring(parse_nodes(nodes), self._runtime)
         given = Given(auth, username, _path(password_file), secret(token), _path(token_file))
-        self._headers = given.headers(os.environ if environ is None else environ)
+        environ = os.environ if environ is None else environ
+        self._headers = given.headers(environ)
         tls = Tls(_path(tls_ca), _path(tls_cert), _path(tls_key), tls_verify)
         _check_transport(self._ring.nodes, tls, bool(self._headers.current()) and not plaintext_credentials)
-        self._tls = tls.context() if any(node.tls for node in self._ring.nodes) else None
+        self._tls = tls.or_from(environ).context() if any(node.tls for node in self._ring.nodes) else None
         self._timeout = parse_duration(timeout)
         self._state_timeout = parse_duration(state_timeout)
         self._body_max = _checked_size(body_max)
@@ -158,8 +157,6 @@ class OpenSearchHttpSource:
 
     def _fail(self, node: Node, exc: ClusterError) -> None:
         """Turn away from a node; an answer that is too long ends the attempts, for the next one would be as long."""
-        from osdisco.cluster._wire import OverlongError
-
         self._ring.failed(node, exc.retry_after if isinstance(exc, ClusterUnavailableError) else None)
         if isinstance(exc, OverlongError):
             raise exc
@@ -181,8 +178,6 @@ class OpenSearchHttpSource:
         return read(body, str(sending))
 
     def _sending(self, question: Question, node: Node, headers: Headers) -> Sending:
-        from osdisco.cluster._wire import Sending
-
         tls = self._tls.current() if self._tls is not None and node.tls else None
         body_max = self._body_max if question.body_max is None else min(question.body_max, self._body_max)
         return Sending(question, node, headers, tls, body_max)
