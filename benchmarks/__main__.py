@@ -9,13 +9,25 @@ from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 
-from benchmarks import churn, discovery, endpoint, kv, memory, quiet, registry, startup, views
+from benchmarks import churn, discovery, endpoint, kv, memory, mesh_pick, quiet, registry, startup, views
 from benchmarks.coordination import QUICK, Effort, figures
 from benchmarks.figures import Figure, shown
 from benchmarks.harness import document, load
 from benchmarks.stores import address_of, servers, version_of
 
-PARTS = ("startup", "kv", "memory", "views", "quiet", "coordination", "discovery", "churn", "registry", "failover")
+PARTS = (
+    "startup",
+    "kv",
+    "memory",
+    "views",
+    "quiet",
+    "coordination",
+    "discovery",
+    "churn",
+    "registry",
+    "mesh",
+    "failover",
+)
 
 
 def _note(figures: Iterable[Figure], found: list[Figure]) -> None:
@@ -100,6 +112,10 @@ def _registry(urls: Mapping[str, str], quick: bool, rounds: int) -> Iterable[Fig
     return asyncio.run(registry.measure(3 if quick else 9, 20_000))
 
 
+def _mesh(urls: Mapping[str, str], quick: bool, rounds: int) -> Iterable[Figure]:
+    return mesh_pick.measure(3 if quick else 9, 2_000 if quick else 20_000)
+
+
 def _failover(urls: Mapping[str, str], quick: bool, rounds: int) -> Iterable[Figure]:
     return endpoint.figures(2 if quick else 6) if urls else ()
 
@@ -114,6 +130,7 @@ _PARTS = {
     "discovery": _discovery,
     "churn": _churn,
     "registry": _registry,
+    "mesh": _mesh,
     "failover": _failover,
 }
 

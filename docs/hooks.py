@@ -38,7 +38,7 @@ APIS = {
     "osdisco.coordination": "Coordination",
     "osdisco.discovery": "Discovery",
     "osdisco.registry": "Services and their instances",
-    "osdisco.cluster": "The state of a search cluster",
+    "osdisco.mesh": "The mesh",
     "osdisco.backend": "The backend interface",
     "osdisco.url": "URLs",
     "osdisco.runtime": "Clocks, randomness, credentials",

@@ -1,0 +1,95 @@
+"""Who may be picked: decided when something changes, so that a pick only asks the policy.
+
+The order is: subset, who serves, health and ejection, panic, circuit breakers; then the healthy come before the
+degraded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+from typing import Final, Protocol
+
+from attrs import frozen
+
+from osdisco.mesh._state import Candidates, EndpointState, Tier
+from osdisco.mesh.breaker import BreakerState
+from osdisco.mesh.refusal import Refused, RefusedReason
+from osdisco.registry.definition import ServiceEndpoint
+
+_BY_HEALTH: Final = (Tier.HEALTHY, Tier.DEGRADED)
+
+
+class EndpointSubset(Protocol):
+    """Some of a service's endpoints. Two that mean the same are equal, and have one hash."""
+
+    @property
+    def name(self) -> str:
+        """What it is called, for people."""
+
+    def __call__(self, endpoint: ServiceEndpoint) -> bool:
+        """Return whether an endpoint belongs to it."""
+
+
+@frozen
+class Choice:
+    """Who may be picked until something changes.
+
+    Args:
+        tiers: those of the first are picked while it has any; none of them is empty.
+        panic: whether too few are fit, so that neither health nor ejection counts.
+        counts: who was left after each step, for `Refused`.
+    """
+
+    tiers: tuple[Candidates, ...]
+    panic: bool
+    counts: Refused
+
+
+def choose(
+    states: Collection[EndpointState],
+    subset: EndpointSubset | None,
+    threshold: float,
+    narrow: Callable[[Sequence[EndpointState]], Sequence[EndpointState]],
+) -> Choice:
+    """Decide who may be picked.
+
+    Args:
+        threshold: of those who serve this share must be fit; below it is a panic (Envoy's `healthy_panic_threshold`:
+            so many cannot be ill, and if they are, the few others would not bear the calls of all).
+        narrow: takes some of a tier, if it is too large.
+    """
+    matching = states if subset is None else [state for state in states if subset(state.endpoint)]
+    members = tuple([state for state in matching if state.tier is not Tier.NEVER])
+    fit: Sequence[EndpointState] = [one for one in members if one.tier < Tier.PANIC and one.ejected_until is None]
+    panic = len(fit) < threshold * len(members)
+    tiers = [members] if panic else [[state for state in fit if state.tier is tier] for tier in _BY_HEALTH]
+    passing = [_let_through(tier) for tier in tiers]
+    considered = members if panic else fit
+    counts = len(states), len(matching), len(members), len(considered), sum(map(len, passing))
+    reason = _reason(*counts)
+    retry_after = _retry_after(considered) if reason is RefusedReason.CIRCUIT_OPEN else None
+    refused = Refused(reason, *counts, retry_after, None if subset is None else subset.name)
+    return Choice(tuple(Candidates(narrow(tier), members) for tier in passing if tier), panic, refused)
+
+
+def _let_through(states: Sequence[EndpointState]) -> list[EndpointState]:
+    """Return whom the breakers let be called: also in a panic, for they go by what this process saw itself."""
+    closed = BreakerState.CLOSED
+    return [one for one in states if one.breaker is None or one.breaker.state is closed or one.breaker.admits]
+
+
+def _reason(known: int, matching: int, serving: int, fit: int, closed: int) -> RefusedReason:
+    """Return why nobody is left; OVERLOADED when somebody is, for that is found out later."""
+    steps = (
+        (known, RefusedReason.NO_ENDPOINTS),
+        (matching, RefusedReason.NO_MATCH),
+        (serving, RefusedReason.NOT_SERVING),
+        (fit, RefusedReason.UNHEALTHY),
+        (closed, RefusedReason.CIRCUIT_OPEN),
+    )
+    return next((reason for left, reason in steps if not left), RefusedReason.OVERLOADED)
+
+
+def _retry_after(states: Sequence[EndpointState]) -> float | None:
+    waits = [state.breaker.retry_after for state in states if state.breaker is not None]
+    return min((wait for wait in waits if wait is not None), default=None)
