@@ -39,6 +39,7 @@ APIS = {
     "osdisco.discovery": "Discovery",
     "osdisco.registry": "Services and their instances",
     "osdisco.mesh": "The mesh",
+    "osdisco.cluster": "The state of a search cluster",
     "osdisco.backend": "The backend interface",
     "osdisco.url": "URLs",
     "osdisco.runtime": "Clocks, randomness, credentials",

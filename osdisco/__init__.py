@@ -35,6 +35,12 @@ if TYPE_CHECKING:
         Client as Client,
         connect as connect,
     )
+    from osdisco.cluster import (
+        ClusterStateSource as ClusterStateSource,
+        OpenSearchClientSource as OpenSearchClientSource,
+        OpenSearchHttpSource as OpenSearchHttpSource,
+        StateVersion as StateVersion,
+    )
     from osdisco.coordination import (
         BarrierStatus as BarrierStatus,
         BarrierStay as BarrierStay,
@@ -110,6 +116,10 @@ if TYPE_CHECKING:
         CallInterruptedError as CallInterruptedError,
         CircuitOpenError as CircuitOpenError,
         ClosedError as ClosedError,
+        ClusterDeniedError as ClusterDeniedError,
+        ClusterDocumentError as ClusterDocumentError,
+        ClusterError as ClusterError,
+        ClusterUnavailableError as ClusterUnavailableError,
         ConfigError as ConfigError,
         ConflictError as ConflictError,
         CoordinationError as CoordinationError,
@@ -178,6 +188,7 @@ _HOMES = {
         "ABSENT Backend Batch Condition Delete EndpointStatus HeldBy Item Lease Limits Op Put Revision Snapshot"
     ),
     "osdisco.client": "Client connect",
+    "osdisco.cluster": "ClusterStateSource OpenSearchClientSource OpenSearchHttpSource StateVersion",
     "osdisco.coordination": (
         "BarrierStatus BarrierStay CandidateStatus ConsensusRegister Contender CoordinationService "
         "DistributedBarrier DistributedBarrierManager DistributedCounter DistributedLock DistributedLockManager "
@@ -193,7 +204,8 @@ _HOMES = {
         "ViewStale"
     ),
     "osdisco.errors": (
-        "BarrierBrokenError CallInterruptedError CircuitOpenError ClosedError ConfigError ConflictError "
+        "BarrierBrokenError CallInterruptedError CircuitOpenError ClosedError ClusterDeniedError ClusterDocumentError "
+        "ClusterError ClusterUnavailableError ConfigError ConflictError "
         "CoordinationError DeadlineExceededError DeniedError DiscoveryError EndpointUnreachableError "
         "IndeterminateError InvalidCommitError InvalidNameError LeaseExpiredError LimitError LostError "
         "NoHealthyEndpointsError OsdiscoError OverloadedError RecordError RemoteError RequestError ResponseError "

@@ -81,6 +81,29 @@ class DiscoveryError(OsdiscoError):
     """A registration or lookup of an extension that cannot be done."""
 
 
+class ClusterError(OsdiscoError):
+    """The search cluster, or what is known of it, does not give what was asked for."""
+
+
+class ClusterUnavailableError(ClusterError):
+    """The search cluster could not be asked, or has no state to give yet.
+
+    `retry_after` is how many seconds it asked to be left alone, or None.
+    """
+
+    def __init__(self, reason: str, retry_after: float | None = None) -> None:
+        super().__init__(reason)
+        self.retry_after = retry_after
+
+
+class ClusterDeniedError(ClusterError):
+    """The search cluster refused these credentials, or they lack the privilege."""
+
+
+class ClusterDocumentError(ClusterError):
+    """What the search cluster answered is not what it should be. Names the place, never shows a value."""
+
+
 class CoordinationError(OsdiscoError):
     """A recipe (lock, election, barrier) found its state in the store unusable."""
 

@@ -7,6 +7,7 @@
   whether one store can have done that; `watch_problems` the same of watches; `linearizable` of any other object
 * real servers: `EtcdContainer`, `ConsulContainer`, `EtcdCluster`, `ConsulCluster` in Docker; `EtcdProcess`,
   `ConsulProcess` without; `Servers` takes what there is
+* a search cluster that there is not: `FakeCluster`, with each `Fault`, and its `FakeSource` in virtual time
 * a network that fails: `ChaosProxy`, with a `Direction` each way
 """
 
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from osdisco.testing.histories import History, Operation, Recorder
     from osdisco.testing.linearizability import Step, Verdict, linearizable
     from osdisco.testing.loop import HangError, VirtualLoop, run
+    from osdisco.testing.opensearch import FakeCluster, FakeSource, Fault
     from osdisco.testing.processes import ConsulProcess, EtcdProcess
     from osdisco.testing.servers import ApiError, ConsulServer, EtcdServer, Servers
     from osdisco.testing.simulation import Outcome, Scenario, SimulatedProcess, Simulation, run_seed, scenario
@@ -47,6 +49,9 @@ __all__ = [
     "EtcdContainer",
     "EtcdProcess",
     "EtcdServer",
+    "FakeCluster",
+    "FakeSource",
+    "Fault",
     "FaultyBackend",
     "HangError",
     "Harness",
@@ -89,6 +94,9 @@ _HOMES = {
     "EtcdContainer": "containers",
     "EtcdProcess": "processes",
     "EtcdServer": "servers",
+    "FakeCluster": "opensearch",
+    "FakeSource": "opensearch",
+    "Fault": "opensearch",
     "FaultyBackend": "faulty",
     "HangError": "loop",
     "Harness": "conformance",

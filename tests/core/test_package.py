@@ -34,7 +34,7 @@ def test_type_checkers_and_python_find_the_same_names_in_the_same_places() -> No
     assert {name for _, name in seen} | {"__version__"} == set(osdisco.__all__)
 
 
-@pytest.mark.parametrize("package", ["osdisco.coordination", "osdisco.discovery"])
+@pytest.mark.parametrize("package", ["osdisco.coordination", "osdisco.discovery", "osdisco.cluster"])
 def test_what_the_services_export_is_offered_at_the_top_too(package: str) -> None:
     assert set(import_module(package).__all__) <= set(osdisco.__all__)
 
@@ -57,6 +57,12 @@ def test_checks_and_probing_load_aiohttp_only_when_they_ask() -> None:
         "from osdisco.discovery import HttpCheck, Probing; HttpCheck('http://a/'); Probing(allow=['10.0.0.0/8']);"
         "import sys; print('aiohttp' in sys.modules)"
     )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"
+
+
+def test_a_source_of_cluster_state_loads_aiohttp_only_when_it_is_made() -> None:
+    code = "from osdisco import OpenSearchHttpSource; import sys; print('aiohttp' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "False\n"
 

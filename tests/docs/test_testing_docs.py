@@ -8,11 +8,18 @@ import pytest
 from examples import DOCS
 
 import osdisco.testing
-from osdisco.testing import FaultyBackend, Servers
+from osdisco.testing import Fault, FaultyBackend, Servers
 
 PAGE = (DOCS / "testing.md").read_text()
 FILES = dict(re.findall(r"```python\n# (test_\w+)\.py\n(.*?)```", PAGE, re.DOTALL))
-EXPECTED = {"test_leading": 3, "test_registering": 4, "test_outage": 1, "test_lost_answer": 4, "test_my_store": 3}
+EXPECTED = {
+    "test_leading": 3,
+    "test_registering": 4,
+    "test_outage": 1,
+    "test_lost_answer": 4,
+    "test_search_cluster": 2,
+    "test_my_store": 3,
+}
 PLAIN = ("-p", "no:cacheprovider", "-p", "no:hypothesispytest", "-p", "no:anyio", "-p", "no:asyncio")
 
 
@@ -62,5 +69,8 @@ def test_what_the_page_names_is_there() -> None:
     told = set(re.findall(r"`(\w*(?:Container|Cluster|Process|Proxy|Suite|Servers|Simulation|FaultyBackend))`", PAGE))
     assert told <= {*osdisco.testing.__all__}
     assert set(re.findall(r"`(fresh_\w+)\(\)`", PAGE)) <= set(dir(Servers))
+    assert {name.lower() for name in re.findall(r"`([A-Z_]+)`", PAGE.split("`Fault` has")[1].split("\n\n")[0])} == {
+        *Fault
+    }
     faults = PAGE.split("`outage`, `deny`")[1].split("each return")[0]
     assert all(hasattr(FaultyBackend(None).faults, name) for name in re.findall(r"`(\w+)`", faults))  # type: ignore[arg-type]
