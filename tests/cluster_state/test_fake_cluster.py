@@ -424,7 +424,7 @@ async def test_its_faults_are_those_of_the_wire(osdisco_clock: VirtualClock, fau
 @pytest.mark.parametrize("fault", [fault for fault in Fault if fault is not Fault.HANG])
 async def test_both_sources_call_a_fault_the_same(fault: Fault) -> None:
     async with FakeCluster() as cluster, source_of(cluster.urls, timeout=2, body_max=1 << 20) as source:
-        outcomes = []
+        outcomes: list[tuple[type | None, float | None]] = []
         for one in (source, cluster.source()):
             cluster.faults.clear()
             cluster.faults.add(fault, seconds=0)

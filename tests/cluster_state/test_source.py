@@ -10,12 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given, strategies as st
 
 from osdisco.cluster import StateVersion
 from osdisco.cluster._body import STEP, BodyError, TooLongError, read_body
 from osdisco.cluster._questions import VERSION, search_shards, state
 from osdisco.cluster.source import parse_version
 from osdisco.errors import ClusterDocumentError, ClusterError, ClusterUnavailableError
+from osdisco.testing import run
 
 FIXTURES = Path(__file__).parent / "fixtures"
 SAID = {"cluster_name": "logs", "cluster_uuid": "u", "version": 7, "state_uuid": "s"}
@@ -178,6 +180,33 @@ async def test_a_gzip_that_is_none_is_refused(packed: bytes, said: str) -> None:
     for size in (1, 65536):
         with pytest.raises(BodyError, match=said):
             await read_body(chunks(packed, size), "gzip", 1000_000)
+
+
+@given(
+    st.binary()
+    | st.dictionaries(st.text(), st.none() | st.integers() | st.text()).map(lambda o: json.dumps(o).encode())
+)
+def test_whatever_is_answered_is_a_version_or_an_error_that_says_of_what(body: bytes) -> None:
+    try:
+        version = parse_version(body, "GET /x at os1:9200")
+    except ClusterError as exc:
+        told = str(exc)
+    else:
+        told = f"GET /x at os1:9200: {version}"
+        assert version.cluster_uuid
+        assert version.version >= 0
+    assert told.startswith("GET /x at os1:9200: ")
+
+
+@given(st.binary(), st.binary(), st.integers(1, 64), st.sampled_from(["", "gzip"]))
+def test_whatever_is_sent_is_a_short_body_or_an_error(body: bytes, noise: bytes, size: int, encoding: str) -> None:
+    sent = (gzip.compress(body) if encoding else body) + noise
+    try:
+        read = run(read_body(chunks(sent, size), encoding, 64))
+    except BodyError:
+        return
+    assert len(read) <= 64
+    assert read == (body if encoding else sent)
 
 
 async def test_a_packing_that_was_not_asked_for_is_refused() -> None:
