@@ -1,6 +1,7 @@
 """The service mesh: calls that reach a healthy endpoint, in time, or say why not."""
 
 from osdisco.mesh._choice import EndpointSubset
+from osdisco.mesh._matching import Text
 from osdisco.mesh._state import EndpointState, Outcome
 from osdisco.mesh.balancers import (
     LeastRequestLoadBalancer,
@@ -19,10 +20,27 @@ from osdisco.mesh.breaker import (
     CircuitBreakerRegistry,
 )
 from osdisco.mesh.events import EndpointEjected, EndpointReturned, PanicBegan, PanicOver
+from osdisco.mesh.mirroring import Mirroring
 from osdisco.mesh.outliers import EjectionReason, OutlierSettings
 from osdisco.mesh.pool import Pool, PoolSettings
+from osdisco.mesh.rate_limits import TokenBucket
 from osdisco.mesh.refusal import Refused, RefusedReason
 from osdisco.mesh.rendezvous import RendezvousLoadBalancer
+from osdisco.mesh.route import Route, Subset, Target
+from osdisco.mesh.router import Router
+from osdisco.mesh.rules import (
+    FailoverTarget,
+    FaultRule,
+    LoadBalancing,
+    Match,
+    MirrorRule,
+    RateLimit,
+    Redirect,
+    RetryRule,
+    ServiceRules,
+    Split,
+    SubsetRule,
+)
 from osdisco.mesh.slow_start import SlowStart
 from osdisco.mesh.subsets import Subsetting
 from osdisco.mesh.zones import ZoneAwareLoadBalancer
@@ -39,8 +57,14 @@ __all__ = [
     "EndpointReturned",
     "EndpointState",
     "EndpointSubset",
+    "FailoverTarget",
+    "FaultRule",
     "LeastRequestLoadBalancer",
     "LoadBalancer",
+    "LoadBalancing",
+    "Match",
+    "MirrorRule",
+    "Mirroring",
     "Outcome",
     "OutlierSettings",
     "PanicBegan",
@@ -49,12 +73,24 @@ __all__ = [
     "Pool",
     "PoolSettings",
     "RandomLoadBalancer",
+    "RateLimit",
+    "Redirect",
     "Refused",
     "RefusedReason",
     "RendezvousLoadBalancer",
+    "RetryRule",
     "RoundRobinLoadBalancer",
+    "Route",
+    "Router",
+    "ServiceRules",
     "SlowStart",
+    "Split",
+    "Subset",
+    "SubsetRule",
     "Subsetting",
+    "Target",
+    "Text",
+    "TokenBucket",
     "WeightedRoundRobinLoadBalancer",
     "ZoneAwareLoadBalancer",
 ]

@@ -12,7 +12,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 PACKAGES = [path.name for path in sorted((ROOT / "backends").iterdir()) if (path / "__init__.py").exists()]
 DRIVERS = {"grpc", "aiohttp", "aetcd", "etcd3", "consul", "requests"}
-SPEAK_HTTP = ("osdisco/discovery/_http.py", "osdisco/integrations/", "osdisco/serve/")
+SPEAK_HTTP = ("osdisco/discovery/_http.py", "osdisco/integrations/", "osdisco/mesh/", "osdisco/serve/")
 """The parts of the library that use aiohttp for something else than a store; each is loaded late."""
 
 LIBRARY = sorted((ROOT / "osdisco").rglob("*.py"))
