@@ -88,7 +88,8 @@ class World:
 
     def left(self) -> list[str]:
         """What should have been taken away, when all its users are gone. A semaphore's limit stays."""
-        prefixes = ("lock/", "rw/", "sem/", "revoke/", "election/", "ext/", "probe/", "svc/", "svcprobe/", "x/")
+        places = "lock rw sem revoke election ext probe svc svcprobe calls x"
+        prefixes = tuple(f"{place}/" for place in places.split())
         return [key for key in self.keys() if key.startswith(prefixes) and not key.endswith("/limit")]
 
     async def aclose(self) -> None:

@@ -1,7 +1,9 @@
 """The service mesh: calls that reach a healthy endpoint, in time, or say why not."""
 
+from osdisco.mesh._canary import CanaryPhase, CanaryPlan, CanaryState, Sample
 from osdisco.mesh._choice import EndpointSubset
 from osdisco.mesh._matching import Text
+from osdisco.mesh._rules_record import RulesVersion
 from osdisco.mesh._state import EndpointState, Outcome
 from osdisco.mesh.balancers import (
     LeastRequestLoadBalancer,
@@ -19,10 +21,13 @@ from osdisco.mesh.breaker import (
     CircuitBreaker,
     CircuitBreakerRegistry,
 )
+from osdisco.mesh.canary import CanaryController
+from osdisco.mesh.canary_figures import CallFigures, CallSummaries, CanaryMetrics
 from osdisco.mesh.events import EndpointEjected, EndpointReturned, PanicBegan, PanicOver
 from osdisco.mesh.mirroring import Mirroring
 from osdisco.mesh.outliers import EjectionReason, OutlierSettings
 from osdisco.mesh.pool import Pool, PoolSettings
+from osdisco.mesh.prometheus_figures import PrometheusFigures
 from osdisco.mesh.rate_limits import TokenBucket
 from osdisco.mesh.refusal import Refused, RefusedReason
 from osdisco.mesh.rendezvous import RendezvousLoadBalancer
@@ -41,8 +46,10 @@ from osdisco.mesh.rules import (
     Split,
     SubsetRule,
 )
+from osdisco.mesh.rules_view import RulesView
 from osdisco.mesh.slow_start import SlowStart
 from osdisco.mesh.subsets import Subsetting
+from osdisco.mesh.traffic_rules import TrafficRules
 from osdisco.mesh.zones import ZoneAwareLoadBalancer
 
 __all__ = [
@@ -50,6 +57,13 @@ __all__ = [
     "BreakerReason",
     "BreakerSettings",
     "BreakerState",
+    "CallFigures",
+    "CallSummaries",
+    "CanaryController",
+    "CanaryMetrics",
+    "CanaryPhase",
+    "CanaryPlan",
+    "CanaryState",
     "CircuitBreaker",
     "CircuitBreakerRegistry",
     "EjectionReason",
@@ -72,6 +86,7 @@ __all__ = [
     "PeakEwmaLoadBalancer",
     "Pool",
     "PoolSettings",
+    "PrometheusFigures",
     "RandomLoadBalancer",
     "RateLimit",
     "Redirect",
@@ -82,6 +97,9 @@ __all__ = [
     "RoundRobinLoadBalancer",
     "Route",
     "Router",
+    "RulesVersion",
+    "RulesView",
+    "Sample",
     "ServiceRules",
     "SlowStart",
     "Split",
@@ -91,6 +109,7 @@ __all__ = [
     "Target",
     "Text",
     "TokenBucket",
+    "TrafficRules",
     "WeightedRoundRobinLoadBalancer",
     "ZoneAwareLoadBalancer",
 ]

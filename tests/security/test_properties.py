@@ -23,6 +23,8 @@ from osdisco.discovery import EndpointInfo, ExtensionInfo
 from osdisco.discovery.findings import Finding, FindingState, ProberMember
 from osdisco.discovery.registration import Registration
 from osdisco.errors import RecordError
+from osdisco.mesh._histogram import SIZE
+from osdisco.mesh.canary_figures import CallRecord, Counts
 from osdisco.names import escape
 from osdisco.registry import ServiceEndpoint
 from osdisco.registry.record import Record
@@ -40,6 +42,7 @@ GOOD: list[Any] = [
     _Record(Member("a", 2, {"z": "b"}), 3),
     Finding("a", "me", "http://h/", FindingState.PASSING, "fine", 1.5),
     ProberMember("p", "me", "a"),
+    CallRecord("me", {"a": Counts(3, 1, (1,) * SIZE)}),
 ]
 """One of each class that is read from a store, with something in each field."""
 

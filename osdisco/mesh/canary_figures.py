@@ -1,0 +1,212 @@
+"""How the calls to a canary went, without more than the store: callers tell each what they have counted.
+
+Under `calls/<service>/<caller>` stands a small leased record of sums that only rise, by subset. It is written while a
+canary of that service is under way, seldom, and only when there is something new. Who judges the canary reads all of
+them, and takes what came since it read last.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from types import TracebackType
+from typing import Final, Protocol, Self
+
+from attrs import define, field, frozen
+
+from osdisco._connection import backoff
+from osdisco._records import decode, encode
+from osdisco._tasks import Supervisor
+from osdisco.backend import ABSENT, Condition, Delete, HeldBy, Put
+from osdisco.client import Client
+from osdisco.errors import ClosedError, ConflictError, OsdiscoError, RecordError
+from osdisco.mesh._canary import CanaryPlan, Sample
+from osdisco.mesh._histogram import SIZE, bucket_of, quantile
+from osdisco.mesh.rules_view import RulesView
+
+log = logging.getLogger("osdisco")
+
+PLACE: Final = "calls"
+
+PERIOD: Final = 10.0
+"""Seconds between two writes of a caller, or a third of the canary's interval when that is less."""
+
+
+class CanaryMetrics(Protocol):
+    """Knows how the calls to a subset went."""
+
+    async def sample(self, service: str, subset: str, window: float) -> Sample | None:
+        """Return how they went since this was last asked for, or in the last `window` seconds; None: nobody knows.
+
+        It is asked when a canary begins to be watched, which only marks the beginning, and after each interval. What it
+        raises is as good as None.
+        """
+
+
+@frozen
+class Counts:
+    """Sums of the calls to one subset: all, those that failed, and how many took how long."""
+
+    calls: int = 0
+    failed: int = 0
+    took: Sequence[int] = (0,) * SIZE
+
+
+@frozen
+class CallRecord:
+    """What one caller has counted, by subset."""
+
+    caller: str
+    subsets: Mapping[str, Counts]
+
+
+@define(eq=False)
+class _Sums:
+    calls: int = 0
+    failed: int = 0
+    took: list[int] = field(factory=lambda: [0] * SIZE)
+
+
+class CallSummaries:
+    """Counts this process's calls of services that have a canary under way, and publishes the sums. Enter it.
+
+    Args:
+        view: the rules that calls are routed by.
+    """
+
+    def __init__(self, client: Client, view: RulesView) -> None:
+        self._client = client
+        self._connection = client._connection
+        self._view = view
+        self._id = client.runtime.unique()
+        self._sums: dict[str, dict[str, _Sums]] = {}
+        self._written: dict[str, bytes] = {}
+        self._supervisor = Supervisor()
+
+    def count(self, service: str, subset: str | None, *, ok: bool, seconds: float) -> None:
+        """Count one call. Costs next to nothing while no canary of the service is under way."""
+        if subset is None or self._plan(service) is None:
+            return
+        sums = self._sums.setdefault(service, {}).setdefault(subset, _Sums())
+        sums.calls += 1
+        sums.failed += not ok
+        sums.took[bucket_of(seconds)] += 1
+
+    def _plan(self, service: str) -> CanaryPlan | None:
+        version = self._view.get(service)
+        canary = version.canary if version is not None else None
+        return canary.plan if canary is not None and canary.running else None
+
+    async def __aenter__(self) -> Self:
+        self._supervisor.spawn(self._publish(), "publish what calls came to")
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._supervisor.aclose()
+        for service in list(self._written):
+            with suppress(OsdiscoError):  # it goes with the session
+                await self._withdraw(service)
+
+    async def _publish(self) -> None:
+        failures = 0
+        with suppress(ClosedError):
+            while True:
+                await self._view.until(lambda _: self._plans() or self._written)
+                period = min((plan.interval / 3 for plan in self._plans().values()), default=0.0)
+                await asyncio.sleep(self._client.runtime.jittered(min(period, PERIOD)))
+                try:
+                    await self._publish_now()
+                    failures = 0
+                except ClosedError:
+                    raise
+                except OsdiscoError as exc:
+                    log.debug("what calls came to could not be published: %s", exc)
+                    await asyncio.sleep(backoff(self._client.runtime, failures))
+                    failures += 1
+
+    def _plans(self) -> dict[str, CanaryPlan]:
+        plans = ((service, self._plan(service)) for service in self._view)
+        return {service: plan for service, plan in plans if plan is not None}
+
+    async def _publish_now(self) -> None:
+        """Write now what is new, and take away what is over. Raises what the store says."""
+        plans = self._plans()
+        for service in self._sums.keys() - plans.keys():
+            del self._sums[service]
+        for service in self._written.keys() - plans.keys():
+            await self._withdraw(service)
+        for service, sums in list(self._sums.items()):
+            record = CallRecord(self._client.runtime.name, {name: _counts(one) for name, one in sums.items()})
+            data = encode(record)
+            if self._written.get(service) != data:
+                await self._put(service, data)
+
+    async def _put(self, service: str, data: bytes) -> None:
+        key = self._client._keys.join(PLACE, service, self._id)
+        session = await self._client.shared_session()
+        guards: list[Condition] = [HeldBy(session.id), ABSENT]
+        for guard in guards if service in self._written else reversed(guards):
+            try:
+                await self._connection.commit([Put(key, data, session.id)], {key: guard})
+                self._written[service] = data
+                return
+            except ConflictError:
+                continue
+        raise ConflictError(f"{key!a} is still held by a session of before")
+
+    async def _withdraw(self, service: str) -> None:
+        await self._connection.commit([Delete(self._client._keys.join(PLACE, service, self._id))], {})
+        self._written.pop(service, None)
+
+
+def _counts(sums: _Sums) -> Counts:
+    return Counts(sums.calls, sums.failed, tuple(sums.took))
+
+
+class CallFigures:
+    """CanaryMetrics from what callers publish."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+        self._seen: dict[tuple[str, str], dict[str, Counts]] = {}
+
+    async def sample(self, service: str, subset: str, window: float) -> Sample | None:
+        """Return how calls went since this was last asked for. Raises what the store says."""
+        now = await self._read(service, subset)
+        before = self._seen.get((service, subset))
+        self._seen[service, subset] = now
+        if before is None or not now:
+            return None
+        differences = [_since(counts, before.get(key, Counts())) for key, counts in now.items()]
+        calls = sum(one.calls for one in differences)
+        if not calls:
+            return Sample(0, 0.0)
+        failed = sum(one.failed for one in differences)
+        took = [sum(one.took[place] for one in differences) for place in range(SIZE)]
+        return Sample(calls, 100.0 * (calls - failed) / calls, quantile(took, 0.99))
+
+    async def _read(self, service: str, subset: str) -> dict[str, Counts]:
+        """Return the sums of each caller that called the subset."""
+        snapshot = await self._client._connection.scan(self._client._keys.join(PLACE, service) + "/")
+        found: dict[str, Counts] = {}
+        for key, item in snapshot.items.items():
+            try:
+                counts = decode(item.value, CallRecord).subsets.get(subset)
+            except RecordError as exc:
+                log.warning("skipped what a caller is said to have counted at %r: %s", key, exc)
+                continue
+            if counts is not None and len(counts.took) == SIZE:
+                found[key] = counts
+        return found
+
+
+def _since(now: Counts, before: Counts) -> Counts:
+    """Return what came after `before`; a sum that fell was begun anew."""
+    if now.calls < before.calls:
+        before = Counts()
+    took = tuple(max(0, new - old) for new, old in zip(now.took, before.took, strict=True))
+    return Counts(now.calls - before.calls, max(0, now.failed - before.failed), took)
