@@ -27,6 +27,7 @@ _COMMANDS: Final = {
     "lock": "Hold a lock, or run a command under it.",
     "ls": "List the registered extensions.",
     "register": "Register an extension, while a command runs or until interrupted.",
+    "routes": "Show and change where the calls of services go.",
     "serve": "Serve extensions and metrics by HTTP.",
     "status": "Show what is held, by whom, and who waits.",
     "watch": "Follow the changes under a prefix.",
