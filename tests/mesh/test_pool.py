@@ -189,10 +189,11 @@ def test_who_has_an_open_circuit_is_not_picked_and_then_tried_by_three_calls() -
 
 
 def test_when_all_circuits_are_open_nobody_is_picked_not_even_in_a_panic() -> None:
-    for settings in (CALM, PoolSettings()):
-        fleet = opened(2, 0, 1, settings=settings)
+    for settings, numbers in ((CALM, (0, 1)), (PoolSettings(), (0,))):
+        fleet = opened(len(numbers), *numbers, settings=settings)
         fleet.time.at += 2
         refused = fleet.refused()
+        assert fleet.pool.panicking is (settings is not CALM)
         assert (refused.reason, refused.retry_after) == (RefusedReason.CIRCUIT_OPEN, 8.0)
         assert "tried again in 8.0 s" in str(refused)
         fleet.time.at += 8
