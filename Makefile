@@ -4,6 +4,10 @@ PYTHON ?= python3
 BIN := .venv/bin
 export PYTHONDONTWRITEBYTECODE := # tests start many processes, which would compile everything each time
 
+ifneq ($(wildcard .servers),) # binaries of etcd and Consul that somebody has put here
+export OSDISCO_TEST_SERVERS ?= $(CURDIR)/.servers
+endif
+
 .PHONY: demo test lint types suites unit cluster faults mutants simulate soak leaks fuzz bench docs pictures lock sbom clean
 
 demo: .venv/.for-demo # the main job, on the store in memory
@@ -33,8 +37,8 @@ faults: .venv/.for-test # every test that holds a fault, FAULTS_ROUNDS times; ke
 
 FAULTS_ROUNDS ?= 3
 
-mutants: .venv/.for-test # known mistakes, each of which its test must notice
-	OSDISCO_MUTANT_SEEDS=$(OSDISCO_MUTANT_SEEDS) $(BIN)/python tests/mutants/run.py
+mutants: .venv/.for-test # known mistakes, each of which its test must notice; MUTANT_SHARE=3 tries one of three
+	OSDISCO_MUTANT_SEEDS=$(OSDISCO_MUTANT_SEEDS) OSDISCO_MUTANT_SHARE=$(MUTANT_SHARE) $(BIN)/python tests/mutants/run.py
 
 simulate: .venv/.for-test # recipes and discovery by SEEDS seeds on all cores; keeps the result in docs/simulation.md and .json
 	$(BIN)/python tests/simulate.py --seeds $(SEEDS)
@@ -43,6 +47,7 @@ simulate: .venv/.for-test # recipes and discovery by SEEDS seeds on all cores; k
 JOBS ?= 2
 SEEDS ?= 5000
 OSDISCO_MUTANT_SEEDS ?= 1000
+MUTANT_SHARE ?= 1
 
 soak: .venv/.for-test # ten minutes of churn on real servers, at whose end memory, tasks and files are as they were
 	$(BIN)/python tests/soak.py --seconds $(SOAK_SECONDS)

@@ -123,7 +123,7 @@ class Feed:
     def _replace(self, snapshot: Snapshot) -> Change:
         old, self.items = self.items, dict(snapshot.items)
         if not old:
-            return Change(dict(self.items), {}, snapshot.revision, resync=True)
+            return Change(snapshot.items, {}, snapshot.revision, resync=True)
         puts = {key: item for key, item in self.items.items() if (was := old.get(key)) is None or _differs(was, item)}
         deletes = {
             key: was for key, was in old.items() if (item := self.items.get(key)) is None or item.created != was.created

@@ -67,12 +67,14 @@ class View(Follower, Mapping[str, Item]):
         return lambda: self._listeners.pop(token, None) and None
 
     def _show(self, change: Change, first: bool) -> None:
+        puts = self._keys.by_name(change.puts)
         if first:  # what a view showed before it was closed is over
-            self._items.clear()
-        for gone in self._keys.names(change.deletes):
-            if gone is not None:
-                self._items.pop(gone, None)
-        self._items.update(self._keys.by_name(change.puts))
+            self._items = puts
+        else:
+            for gone in self._keys.names(change.deletes):
+                if gone is not None:
+                    self._items.pop(gone, None)
+            self._items.update(puts)
         named = _named(change, self._keys) if self._listeners else change
         for listener in list(self._listeners.values()):
             try:

@@ -34,6 +34,11 @@ from osdisco_memory._watching import Subscription
 
 T = TypeVar("T")
 
+Keys = Callable[[], Collection[str]]
+"""The keys that a call names; only faults ask for them."""
+
+_NONE: Final[Keys] = tuple
+
 CONTACT: Final = 10.0
 """Seconds after which an idle watch says that the store is there."""
 
@@ -66,23 +71,23 @@ class MemoryBackend(Backend):
 
     async def get(self, key: str, *, timeout: float) -> Item | None:
         """Read one key."""
-        return await self._call("get", (key,), lambda: self.store.get(key), timeout)
+        return await self._call("get", lambda: (key,), lambda: self.store.get(key), timeout)
 
     async def scan(self, prefix: str, *, timeout: float) -> Snapshot:
         """Read all under a prefix."""
-        return await self._call("scan", (prefix,), lambda: self.store.scan(prefix), timeout)
+        return await self._call("scan", lambda: (prefix,), lambda: self.store.scan(prefix), timeout)
 
     async def commit(self, ops: Sequence[Op], expect: Mapping[str, Condition], *, timeout: float) -> Mapping[str, int]:
         """Apply all or nothing."""
-        keys = {op.key for op in ops} | expect.keys()
-        return await self._call("commit", keys, lambda: self.store.commit(ops, expect), timeout)
+        return await self._call("commit", lambda: _named(ops, expect), lambda: self.store.commit(ops, expect), timeout)
 
     async def commit_and_scan(
         self, ops: Sequence[Op], expect: Mapping[str, Condition], prefix: str, *, timeout: float
     ) -> tuple[Mapping[str, int], Mapping[str, Item] | None]:
         """Apply all or nothing, and read."""
-        keys = {op.key for op in ops} | expect.keys()
-        return await self._call("commit", keys, lambda: self.store.commit_and_scan(ops, expect, prefix), timeout)
+        return await self._call(
+            "commit", lambda: _named(ops, expect), lambda: self.store.commit_and_scan(ops, expect, prefix), timeout
+        )
 
     async def watch(self, target: str, *, after: int | None = None) -> AsyncGenerator[Snapshot | Batch, None]:
         """Follow a key or a prefix."""
@@ -111,19 +116,19 @@ class MemoryBackend(Backend):
     async def grant(self, ttl: float, *, timeout: float) -> Lease:
         """Open a lease."""
         lease_id = self._runtime.unique()
-        return await self._call("grant", (), lambda: self.store.grant(ttl, lease_id), timeout)
+        return await self._call("grant", _NONE, lambda: self.store.grant(ttl, lease_id), timeout)
 
     async def renew(self, lease: Lease, *, timeout: float) -> float:
         """Renew a lease."""
-        return await self._call("renew", (), lambda: self.store.renew(lease.id), timeout, false=lease.ttl)
+        return await self._call("renew", _NONE, lambda: self.store.renew(lease.id), timeout, false=lease.ttl)
 
     async def revoke(self, lease: Lease, *, timeout: float) -> None:
         """End a lease with its keys."""
-        await self._call("revoke", (), lambda: self.store.revoke(lease.id), timeout)
+        await self._call("revoke", _NONE, lambda: self.store.revoke(lease.id), timeout)
 
     async def lease_status(self, lease: str, *, timeout: float) -> LeaseStatus | None:
         """Tell how long a lease lasts."""
-        return await self._call("lease_status", (), lambda: self.store.lease_status(lease), timeout)
+        return await self._call("lease_status", _NONE, lambda: self.store.lease_status(lease), timeout)
 
     async def inspect(self, *, timeout: float) -> Sequence[EndpointStatus]:
         """Tell how the store is."""
@@ -161,11 +166,11 @@ class MemoryBackend(Backend):
             raise ClosedError("this backend is closed")
 
     async def _call(
-        self, call: str, keys: Collection[str], apply: Callable[[], T], timeout: float, *, false: T | None = None
+        self, call: str, keys: Keys, apply: Callable[[], T], timeout: float, *, false: T | None = None
     ) -> T:
         self._check_open()
         if self.faults.active or self.store.faults.active:
-            return await self._troubled(call, keys, apply, timeout, false)
+            return await self._troubled(call, keys(), apply, timeout, false)
         return await self._at_once(apply)
 
     async def _at_once(self, apply: Callable[[], T]) -> T:
@@ -238,3 +243,7 @@ class MemoryBackend(Backend):
 
     def _contact(self, sub: Subscription, last: float) -> Snapshot | Batch | None:
         return self.store.contact(sub) if self._now() - last >= CONTACT else None
+
+
+def _named(ops: Sequence[Op], expect: Mapping[str, Condition]) -> Collection[str]:
+    return {op.key for op in ops} | expect.keys()

@@ -152,8 +152,9 @@ class MemoryStore:
             for op in ops:
                 if isinstance(op, Put) and op.lease is not None and op.lease not in self._leases:
                     raise LeaseExpiredError(f"the lease {op.lease} is not known: it expired or was revoked")
-            self._write({op.key: self._after(op) for op in ops})
-            return {op.key: self._items[op.key].revision for op in ops if isinstance(op, Put)}
+            after = {op.key: self._after(op) for op in ops}
+            self._write(after)
+            return {key: item.revision for key, item in after.items() if item is not None}
 
     def commit_and_scan(
         self, ops: Sequence[Op], expect: Mapping[str, Condition], prefix: str
@@ -268,6 +269,8 @@ class MemoryStore:
 
     def tick(self) -> None:
         """Do what is due, in its order. Everything that looks at the store calls this first."""
+        if not self._due:  # mostly; what another thread adds meanwhile is not due yet
+            return
         with self._lock:
             while self._due and self._due[0][0] <= self.time() and not self.faults.frozen:
                 _, _, what = heapq.heappop(self._due)

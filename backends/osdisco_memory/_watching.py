@@ -19,15 +19,16 @@ class History:
     def __init__(self, size_max: int) -> None:
         self._size_max = size_max
         self._size = 0
-        self._changes: dict[int, Changes] = {}
+        self._changes: dict[int, tuple[Changes, int]] = {}  # each with its size
         self.first = 1
 
     def add(self, revision: int, changes: Changes) -> None:
         """Append; revisions come without gaps."""
-        self._changes[revision] = changes
-        self._size += _size(changes)
+        size = _size(changes)
+        self._changes[revision] = changes, size
+        self._size += size
         while self._size > self._size_max and self.first < revision:
-            self._size -= _size(self._changes.pop(self.first))
+            self._size -= self._changes.pop(self.first)[1]
             self.first += 1
 
     def forget(self, revision: int) -> None:
@@ -38,7 +39,7 @@ class History:
 
     def batch(self, target: str, revision: int) -> Batch | None:
         """Return what one revision did under the target, if anything."""
-        touched = [(k, item) for k, item in self._changes[revision].items() if covers(target, k)]
+        touched = [(k, item) for k, item in self._changes[revision][0].items() if covers(target, k)]
         if not touched:
             return None
         puts = tuple(item for _, item in touched if item is not None)
@@ -108,6 +109,8 @@ class Subscriptions:
 
     def touched(self, changes: Changes) -> list[Subscription]:
         """Return those that see any of the changes."""
+        if not self._by_target:
+            return []
         targets = dict.fromkeys(target for key in changes for target in _targets(key))
         return [sub for target in targets for sub in self._by_target.get(target, ())]
 

@@ -7,6 +7,7 @@ by taking too long, and not something that it stands on (noticing.py). A line
 `Simulation: tests/…::test_…` names a simulation that is run, too, to see how many seeds it needs; so is told for a test
 that is a simulation itself. Their seeds are the same in each run. `OSDISCO_MUTANT_SEEDS` sets how many are tried where
 that is only told. `Tier: cluster` says that its test starts clusters: with CI=true one such mutant is tried, by chance.
+`OSDISCO_MUTANT_SHARE=3` tries every third of all, another third each time; `OSDISCO_MUTANT_SEED` repeats a choice.
 """
 
 from __future__ import annotations
@@ -31,6 +32,8 @@ SEEDS = 1000
 """How many seeds a simulation may need where it is the test of a mutant."""
 ASKED = int(os.environ.get("OSDISCO_MUTANT_SEEDS", SEEDS))
 """How many seeds one may take that is only asked how many it needs."""
+SHARE = int(os.environ.get("OSDISCO_MUTANT_SHARE", "1"))
+"""One of how many mutants is tried, where none are named."""
 WHOLE = 50
 """Seeds for the tree without mistakes."""
 
@@ -51,13 +54,18 @@ def main(names: list[str]) -> int:
 
 
 def chosen(patches: list[Path]) -> list[Path]:
-    """Return those that are tried: all, but in CI only one of those that take clusters."""
+    """Return those that are tried: all or a share of them, and in CI only one of those that take clusters."""
+    seed = int(os.environ.get("OSDISCO_MUTANT_SEED", random.randrange(2**32)))
+    choice = random.Random(seed)
     slow = [patch for patch in patches if head_line(patch, "Tier: ") == "cluster"]
-    if os.environ.get("CI", "").lower() not in ("true", "1") or not slow:
-        return patches
-    one = random.choice(slow)
-    print(f"of {len(slow)} that take clusters only {one.stem}")
-    return [patch for patch in patches if patch is one or patch not in slow]
+    if os.environ.get("CI", "").lower() in ("true", "1") and slow:
+        one = choice.choice(slow)
+        print(f"of {len(slow)} that take clusters only {one.stem}")
+        patches = [patch for patch in patches if patch is one or patch not in slow]
+    if SHARE > 1:
+        print(f"one of {SHARE}, chosen by OSDISCO_MUTANT_SEED={seed}")
+        patches = sorted(choice.sample(patches, -(-len(patches) // SHARE)))
+    return patches
 
 
 def named_test(patch: Path) -> str:

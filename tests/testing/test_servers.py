@@ -20,6 +20,7 @@ from pytest import MonkeyPatch, Pytester  # noqa: PT013
 from testcontainers.core.config import ConnectionMode
 
 import osdisco
+from osdisco.errors import ConfigError
 from osdisco.testing import ApiError, ConsulServer, EtcdContainer, EtcdServer, Servers, make_certificates
 from osdisco.testing._api import free_port
 from osdisco.testing._stores import Server, in_namespace
@@ -242,6 +243,17 @@ def test_in_ci_a_missing_server_is_a_failure(pytester: Pytester, bare_machine: M
     result = pytester.runpytest_subprocess(*QUICK)
     result.assert_outcomes(passed=1, errors=3)
     result.stdout.fnmatch_lines(["*no etcd server: *; with CI=true that is a failure*"])
+
+
+def test_outside_of_a_test_a_missing_server_is_an_error_that_says_so(bare_machine: MonkeyPatch) -> None:
+    bare_machine.setenv("CI", "true")
+    bare_machine.delenv("PYTEST_VERSION")
+    docker_problem.cache_clear()
+    try:
+        with Servers() as servers, pytest.raises(ConfigError, match="no etcd server: Docker does not answer; no etcd"):
+            servers.fresh_etcd()
+    finally:
+        docker_problem.cache_clear()
 
 
 def test_a_url_from_the_environment_comes_first_and_is_left_clean(
