@@ -248,12 +248,9 @@ def test_in_ci_a_missing_server_is_a_failure(pytester: Pytester, bare_machine: M
 def test_outside_of_a_test_a_missing_server_is_an_error_that_says_so(bare_machine: MonkeyPatch) -> None:
     bare_machine.setenv("CI", "true")
     bare_machine.delenv("PYTEST_VERSION")
-    docker_problem.cache_clear()
-    try:
-        with Servers() as servers, pytest.raises(ConfigError, match="no etcd server: Docker does not answer; no etcd"):
-            servers.fresh_etcd()
-    finally:
-        docker_problem.cache_clear()
+    bare_machine.setattr("osdisco.testing.servers.docker_problem", lambda store: "Docker does not answer")
+    with Servers() as servers, pytest.raises(ConfigError, match="no etcd server: Docker does not answer; no etcd"):
+        servers.fresh_etcd()
 
 
 def test_a_url_from_the_environment_comes_first_and_is_left_clean(
