@@ -164,7 +164,6 @@ class Wire:
                 timeout=_limits(attempt.left, self._connect_timeout),
                 allow_redirects=False,
                 server_hostname=self._server_name,
-                middlewares=(_deliver_once,) if call.write else (),  # a read may as well be sent twice
             ) as response:
                 return Answer(response.status, response.headers, await response.read())
         except (ClientError, _errors.CutOffError, OSError) as exc:  # TimeoutError is one of OSError
@@ -199,6 +198,7 @@ class Wire:
                 raise ClosedError("the Consul backend was closed")
             session = self._sessions[lane] = ClientSession(
                 connector=self._connector(lane),
+                middlewares=(_deliver_once,),
                 cookie_jar=DummyCookieJar(),
                 headers={"Accept-Encoding": "identity"},  # on a local network packing costs more than it saves
                 trust_env=False,
