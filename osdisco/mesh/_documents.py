@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Callable, Mapping, Sequence
-from math import isfinite
 from typing import Any, Final, TypeVar
 
 import attrs
@@ -241,9 +240,10 @@ def wrong_number(value: object, low: float, high: float, what: str = "", *, abov
     """Return what is wrong with a number."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return f"must be a number, not {kind(value)}"
-    if not isfinite(value) or not low <= value <= high or (above and value == low):
+    if not low <= value <= high or (above and value == low):  # what is no number is not between them
         least = f"above {low:g}, at most" if above else f"from {low:g} to"
-        return f"is {value!r}; {least} {high:g}{what and f' {what}'} is allowed"
+        shown = f"{value!r}" if isinstance(value, float) or abs(value) < 10**18 else "too large"
+        return f"is {shown}; {least} {high:g}{what and f' {what}'} is allowed"
     return None
 
 

@@ -34,6 +34,9 @@ PERIOD: Final = 10.0
 """Seconds between two writes of a caller, or a third of the canary's interval when that is less."""
 
 
+COUNT_MAX: Final = 2**53
+
+
 class CanaryMetrics(Protocol):
     """Knows how the calls to a subset went."""
 
@@ -199,9 +202,15 @@ class CallFigures:
             except RecordError as exc:
                 log.warning("skipped what a caller is said to have counted at %r: %s", key, exc)
                 continue
-            if counts is not None and len(counts.took) == SIZE:
+            if counts is not None and _is_sound(counts):
                 found[key] = counts
         return found
+
+
+def _is_sound(counts: Counts) -> bool:
+    """Return whether that can have been counted: others may write there, too."""
+    numbers = (counts.calls, counts.failed, *counts.took)
+    return len(counts.took) == SIZE and all(0 <= number <= COUNT_MAX for number in numbers)
 
 
 def _since(now: Counts, before: Counts) -> Counts:

@@ -248,6 +248,7 @@ class ServiceRules:
 
     def __attrs_post_init__(self) -> None:
         _check_splits(self.splits)
+        _check_names(self.match)
         if self.redirect is not None and (others := sorted(self.document().keys() - {"redirect"})):
             raise refuse("redirect", f"excludes everything else, and there is {', '.join(others)}")
         for path, subset in self._subsets_named():
@@ -302,6 +303,14 @@ def _check_splits(splits: Iterable[Split]) -> None:
         first = places.setdefault((split.service, split.subset), number)
         if first != number:
             raise refuse(f"splits[{number}]", f"goes where splits[{first}] goes; add their weights up in one")
+
+
+def _check_names(matches: Iterable[Match]) -> None:
+    seen: set[str] = set()
+    for number, match in enumerate(matches):
+        if match.name is not None and match.name in seen:
+            raise refuse(f"match[{number}].name", f"is {match.name!a}, which an earlier match has already")
+        seen.add(match.name or "")
 
 
 def _there_are(subsets: Mapping[str, object]) -> str:

@@ -132,6 +132,9 @@ async def _commit_two(url: str) -> None:
         ("counter", "get", "x"),
         ("counter", "add", "x", "--exactly-once"),
         ("status",),
+        ("routes", "show", "x"),
+        ("routes", "history", "x"),
+        ("routes", "rollback", "x"),
     ],
 )
 @pytest.mark.parametrize("scheme", ["etcd", "consul"])

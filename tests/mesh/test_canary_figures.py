@@ -127,7 +127,12 @@ async def test_the_store_may_be_away(world: World) -> None:
         await until(lambda: world.keys("calls/"), 60)
 
 
-@pytest.mark.parametrize("broken", [b"{", b"{}", b'{"caller":"x","subsets":{"v2":{"calls":1,"took":[1]}}}'])
+TOOK = ",".join(["1"] * SIZE)
+BROKEN = [b"{", b"{}", b'{"caller":"x","subsets":{"v2":{"calls":1,"took":[1]}}}']
+BROKEN += [f'{{"caller":"x","subsets":{{"v2":{{"calls":{n},"took":[{TOOK}]}}}}}}'.encode() for n in ("-7", "9" * 400)]
+
+
+@pytest.mark.parametrize("broken", BROKEN, ids=range(len(BROKEN)))
 async def test_what_others_write_there_is_left_out(world: World, broken: bytes) -> None:
     await begun(world)
     figures = CallFigures(world.process())

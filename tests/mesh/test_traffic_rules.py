@@ -38,6 +38,17 @@ async def test_each_change_is_a_version_that_tells_who_and_why_and_what_was_befo
     assert await them.history("geo") == [second, first]
 
 
+async def test_a_change_costs_two_reads_and_a_commit_and_following_one_watch(world: World) -> None:
+    writer, reader = world.process(), world.process()
+    await TrafficRules(writer).set("geo", document())
+    async with TrafficRules(reader).view() as view:
+        writer.backend.calls.clear()
+        await TrafficRules(writer).set("geo", document(timeout=1))
+        assert dict(writer.backend.calls) == {"scan": 2, "commit": 1}
+        await until(lambda: view["geo"].version == 2)
+    assert {name: count for name, count in reader.backend.calls.items() if name != "frames"} == {"watch": 1}
+
+
 async def test_the_history_is_bounded(world: World) -> None:
     them = TrafficRules(world.process())
     for number in range(HISTORY_MAX + 5):

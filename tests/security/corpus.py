@@ -6,6 +6,7 @@ Only what must be refused is counted, and each input once.
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -150,6 +151,37 @@ def _events() -> Iterator[bytes]:
             yield b"\n".join([b"a/p.1\t" + line, b"a/q.1\t" + line.replace(b"3}", b"4}"), b"a/p.1", b"a/q.1", b"=\t{}"])
 
 
+def _rules() -> Iterator[bytes]:
+    """What a canary and all that rules may say look like in the store, and each value of it replaced by each other."""
+    subsets = {"v1": {"version": ">=1,<2", "zone": "a"}, "v2": {"metadata": {"a": "b"}, "only_passing": True}}
+    match = [{"method": {"one_of": ["m"], "invert": True}, "metadata": {"x": {"present": True}}, "subset": "v2"}]
+    document = {
+        "match": [*match, {"method": "m", "splits": [{"weight": 100, "service": "b"}], "retry": {"attempts": 1}}],
+        "splits": [{"subset": "v1", "weight": 99.5}, {"subset": "v2", "weight": 0.5}],
+        "default_subset": "v1",
+        "subsets": subsets,
+        "failover": {"*": [{"zone": "b"}], "v2": [{"service": "c"}]},
+        "mirror": {"percent": 1, "service": "d"},
+        "fault": {"percent": 0.1, "delay": 1, "status": 503},
+        "rate_limit": {"per_second": 5, "burst": 9},
+        "lb": {"policy": "random"},
+        "timeout": 5,
+    }
+    canary = {"plan": {"stable": "v1", "canary": "v2"}, "weight": 0.5, "checks": 1}
+    whole = {"version": 7, "previous": 3, "by": "me", "at": 1.5, "why": "set", "rules": document, "canary": canary}
+    yield json.dumps(whole).encode()
+    yield b'{"version":1,"rules":{"redirect":{"service":"b"}}}'
+    for place in (whole, document):
+        for key in place:
+            written = json.dumps(
+                {**whole, "rules": {**document, key: "@"}} if place is document else {**whole, key: "@"}
+            )
+            yield from (written.replace('"@"', value).encode() for value in ODD)
+
+
+ODD = ("null", "-1", "1e999", "9" * 400, '"\\ud800"', "[[[]]]", '{"v1":{}}', "true", '"v1"')
+
+
 def _etcd_frames() -> Iterator[bytes]:
     readers, methods = list(answers.JSON_READERS), list(answers.GRPC_READERS)
     for call, _, body in hostile.ETCD.values():
@@ -176,6 +208,7 @@ SEEDS: dict[str, Callable[[], Iterator[bytes]]] = {
     "url": _url,
     "record": _records,
     "event": _events,
+    "rules": _rules,
     "etcd_frames": _etcd_frames,
     "consul_json": _consul_json,
 }

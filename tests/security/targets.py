@@ -18,9 +18,12 @@ from osdisco._records import decode, encode
 from osdisco.backend import Item, Limits
 from osdisco.discovery import ExtensionInfo
 from osdisco.discovery.registration import Registration, kind, read as read_extension
-from osdisco.errors import DiscoveryError, InvalidNameError, OsdiscoError, RecordError
+from osdisco.errors import DiscoveryError, InvalidNameError, OsdiscoError, RecordError, RulesError
+from osdisco.mesh import Router
+from osdisco.mesh._rules_record import decode as decode_rules, encode as encode_rules
 from osdisco.names import escape, escape_key, escape_prefix, unescape, unescape_key
 from osdisco.registry.record import SERVICES, Record, read as read_service
+from osdisco.runtime import Runtime
 from osdisco.url import ClientOptions, StoreURL, TlsOptions, check_transport, parse_duration
 
 Outcome = type[Exception] | None
@@ -132,6 +135,20 @@ def _read(data: bytes, read: Callable[[bytes], tuple[Any, int]], whole: Callable
     assert whole(found, number) == strict, "the quick reader takes what the strict one does not"
     assert type(number) is int
     assert decode(encode(strict), kind) == strict
+    return None
+
+
+def rules(data: bytes) -> Outcome:
+    """Read it as rules for traffic; what is taken is written as what reads the same, and leads somewhere."""
+    try:
+        found = decode_rules(data)
+    except RulesError as exc:
+        f"{exc.field[0]} {exc}".encode()
+        return type(exc)
+    assert decode_rules(encode_rules(found)) == found
+    router = Router(Runtime(), {"a": found.rules})
+    for key in (None, "k"):
+        str(router.route("a", "m", {"x": "y"}, key).targets[0]).encode()
     return None
 
 
