@@ -36,7 +36,7 @@ class Outcome(enum.Enum):
     UNSENT = "unsent"
     """No connection: nothing was sent."""
     REJECTED = "rejected"
-    """It said that it is overloaded. It is alive: neither for nor against it."""
+    """It said that it is overloaded. Only who says so more often than the others is held to fare worse."""
     CANCELLED = "cancelled"
     """Nobody waits for it any more. Neither for nor against it."""
 
@@ -76,14 +76,14 @@ class EndpointState:
         ejected_until: when it may be picked again; None unless it is ejected.
         ejections: by how many times `base_ejection` its next ejection grows; falls while all is well.
         consecutive: failures since its last success.
-        calls, failures: in the running interval of the outlier detection.
+        calls, failures, rejections: in the running interval of the outlier detection.
         returned_at: when its last ejection ended.
         outcomes: how many attempts ended how.
     """
 
     __slots__ = (
         "__weakref__", "_at", "_seed", "breaker", "calls", "consecutive", "ejected_until", "ejections", "endpoint",
-        "ewma", "failures", "id", "in_flight", "outcomes", "returned_at", "since", "tier", "weight",
+        "ewma", "failures", "id", "in_flight", "outcomes", "rejections", "returned_at", "since", "tier", "weight",
     )  # fmt: skip
 
     def __init__(self, endpoint: ServiceEndpoint, now: float = 0.0, breaker: CircuitBreaker | None = None) -> None:
@@ -99,6 +99,7 @@ class EndpointState:
         self.consecutive = 0
         self.calls = 0
         self.failures = 0
+        self.rejections = 0
         self.returned_at: float | None = None
         self.outcomes: Counter[Outcome] = Counter()
         self._at = now

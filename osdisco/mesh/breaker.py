@@ -1,9 +1,9 @@
 """Circuit breakers: who fails too often, or is too slow, is left alone for a while, and then tried with a few calls.
 
-One for each endpoint, fed with every attempt, and one for each service, fed with what becomes of whole calls. The rules
-are those of resilience4j's `CircuitBreakerStateMachine`: rates of a window once it holds enough calls, and in HALF_OPEN
-as many calls as there are permits decide. But for one: a call that began before the breaker last moved says nothing of
-how things are since, so it is not counted.
+The pool feeds one for each endpoint with every attempt; that of a whole service is fed by whoever asks for it. The
+rules are those of resilience4j's `CircuitBreakerStateMachine`: rates of a window once it holds enough calls, and in
+HALF_OPEN as many calls as there are permits decide. But for one: a call that began before the breaker last moved says
+nothing of how things are since, so it is not counted.
 """
 
 from __future__ import annotations

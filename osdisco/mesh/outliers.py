@@ -10,8 +10,10 @@ The rules are those of Envoy's `outlier_detection_impl.cc`, for one process and 
    the end of every interval in which all was well.
 4. At most `max_share` of all are ejected together, but one always may be (Envoy's `always_eject_one_host`).
 
-Two things differ: an ejection ends when it is over, not at the end of an interval, and an interval in which nobody
-called ends without a judgement on what was before it. It has no timer: whoever drives it looks at `due`.
+Three things differ. An ejection ends when it is over, not at the end of an interval. An interval in which nobody called
+ends without a judgement on what was before it. And who says that it is overloaded, which Envoy takes for a failure, has
+failed only for the success rate: that compares it with the others, while to eject whoever is overloaded would overload
+the rest. It has no timer: whoever drives it looks at `due`.
 """
 
 from __future__ import annotations
@@ -120,6 +122,11 @@ class OutlierDetector:
             state.consecutive = 0
             self._eject(state, EjectionReason.CONSECUTIVE_FAILURES, now)
 
+    def note_rejected(self, state: EndpointState) -> None:
+        """Learn that an endpoint said it is overloaded."""
+        state.calls += 1
+        state.rejections += 1
+
     def forget(self, state: EndpointState) -> None:
         """Forget an endpoint that is gone."""
         self._ejected.discard(state)
@@ -140,7 +147,7 @@ class OutlierDetector:
         interval = self.settings.interval
         self._ends += over * interval
         for state in states:
-            state.calls = state.failures = 0
+            state.calls = state.failures = state.rejections = 0
             well = state.ejected_until is None and state.returned_at is not None
             if well and state.ejections and now - (state.returned_at or 0.0) >= interval:
                 state.ejections = max(0, state.ejections - over)
@@ -187,7 +194,7 @@ class OutlierDetector:
 
 
 def _success(state: EndpointState) -> float:
-    return 1 - state.failures / state.calls
+    return 1 - (state.failures + state.rejections) / state.calls
 
 
 def success_threshold(rates: Collection[float], stdev: float) -> float:

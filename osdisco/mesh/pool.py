@@ -127,7 +127,10 @@ class Pool:
     # Who there is
 
     def update(self, endpoints: Iterable[ServiceEndpoint]) -> None:
-        """Take all endpoints that there are now. What was seen of one stays as long as its address does."""
+        """Take all endpoints that there are now.
+
+        What was seen of one stays until it has another address, or starts: what failed was another process then.
+        """
         now, changed = self._now(), False
         present: dict[str, EndpointState] = {}
         for endpoint in endpoints:
@@ -143,7 +146,7 @@ class Pool:
             self._follow_change()
 
     def _renewed(self, state: EndpointState | None, endpoint: ServiceEndpoint, now: float) -> EndpointState:
-        if state is not None and state.endpoint.address != endpoint.address:
+        if state is not None and _is_another(state.endpoint, endpoint):
             self._forget(state)
             state = None
         if state is None:
@@ -225,19 +228,25 @@ class Pool:
             self._advance(now)
         if outcome is not Outcome.REJECTED:
             state.observe(seconds, now, whole=outcome is Outcome.OK)
-        self._judge(state, VERDICTS.get(outcome), seconds, now)
-
-    def _judge(self, state: EndpointState, failed: bool | None, seconds: float, now: float) -> None:
-        breaker = state.breaker
-        if breaker is not None:
-            if breaker.state is BreakerState.HALF_OPEN:
-                self._turns.clear()  # a permit may be free again
-            if failed is None:
-                breaker.release(seconds)
-            else:
-                breaker.record(failed, seconds)
-        if failed is not None and self._outliers is not None:
+        failed = VERDICTS.get(outcome)
+        self._tell_breaker(state, failed, seconds)
+        if self._outliers is None:
+            return
+        if failed is not None:
             self._outliers.note(state, failed, now)
+        elif outcome is Outcome.REJECTED:
+            self._outliers.note_rejected(state)
+
+    def _tell_breaker(self, state: EndpointState, failed: bool | None, seconds: float) -> None:
+        breaker = state.breaker
+        if breaker is None:
+            return
+        if breaker.state is BreakerState.HALF_OPEN:
+            self._turns.clear()  # a permit may be free again
+        if failed is None:
+            breaker.release(seconds)
+        else:
+            breaker.record(failed, seconds)
 
     # What is due
 
@@ -318,6 +327,16 @@ class Pool:
             if found is not pattern:  # else the table would keep its own key alive
                 owned[subset] = found
         return found
+
+
+def _is_another(old: ServiceEndpoint, new: ServiceEndpoint) -> bool:
+    """Whether it is another process under the same id: at another address, or started anew."""
+    leaving, starting = ExtensionStatus.STOPPING, ExtensionStatus.STARTING
+    if old.address != new.address:
+        return True
+    return (old.status is leaving and new.status is not leaving) or (
+        new.status is starting and old.status is not starting
+    )
 
 
 @frozen

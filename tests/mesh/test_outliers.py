@@ -193,15 +193,14 @@ class Model:
     """One endpoint, by the rules; all calls of the running interval are kept."""
 
     def __init__(self) -> None:
-        self.calls: list[bool] = []
+        self.calls: list[str] = []
         self.row = 0
         self.until: float | None = None
         self.returned: float | None = None
         self.times = 0
 
-    @property
-    def failed(self) -> int:
-        return sum(self.calls)
+    def rate(self, *outcomes: str) -> float:
+        return sum(one in outcomes for one in self.calls) / len(self.calls)
 
 
 class OutlierMachine(RuleBasedStateMachine):
@@ -236,14 +235,17 @@ class OutlierMachine(RuleBasedStateMachine):
             for _ in range(ended if well else 0):
                 model.times = max(0, model.times - 1)
 
-    @rule(data=st.data(), failed=st.lists(st.booleans(), min_size=1, max_size=6))
-    def call(self, data: st.DataObject, failed: list[bool]) -> None:
+    @rule(data=st.data(), outcomes=st.lists(st.sampled_from(["ok", "failed", "rejected"]), min_size=1, max_size=6))
+    def call(self, data: st.DataObject, outcomes: list[str]) -> None:
         number = data.draw(st.integers(0, len(self.states) - 1))
         model = self.models[number]
-        for bad in failed:
-            self.detector.note(self.states[number], bad, self.now)
-            model.calls.append(bad)
-            model.row = model.row + 1 if bad else 0
+        for outcome in outcomes:
+            model.calls.append(outcome)
+            if outcome == "rejected":
+                self.detector.note_rejected(self.states[number])
+                continue
+            self.detector.note(self.states[number], outcome == "failed", self.now)
+            model.row = model.row + 1 if outcome == "failed" else 0
             if model.row >= 3 and model.until is None:
                 model.row = 0
                 self.eject(model)
@@ -258,7 +260,7 @@ class OutlierMachine(RuleBasedStateMachine):
         present = [one for one in self.models if one.until is None]
         rated = [one for one in present if len(one.calls) >= 4]
         if len(rated) >= 3:
-            rates = [1 - one.failed / len(one.calls) for one in rated]
+            rates = [one.rate("ok") for one in rated]
             mean = sum(rates) / len(rates)
             least = mean - sqrt(sum((rate - mean) ** 2 for rate in rates) / len(rates))
             for one, rate in zip(rated, rates, strict=True):
@@ -267,7 +269,7 @@ class OutlierMachine(RuleBasedStateMachine):
         failing = [one for one in present if len(one.calls) >= 2]
         if len(failing) >= 2:
             for one in failing:
-                if one.failed / len(one.calls) >= 0.75:
+                if one.rate("failed") >= 0.75:
                     self.eject(one)
 
     @invariant()

@@ -154,6 +154,42 @@ def test_the_only_endpoint_is_picked_although_it_is_ejected() -> None:
     assert fleet.pool.panicking
 
 
+@pytest.mark.parametrize(("old", "new"), [(STOPPING, HEALTHY), (HEALTHY, STARTING), (STOPPING, DEGRADED)])
+def test_who_starts_anew_is_another_process(old: ExtensionStatus, new: ExtensionStatus) -> None:
+    fleet = Fleet(3)
+    fleet.set(endpoint(0, status=old))
+    fleet.call(0, UNSENT, times=10)
+    assert fleet.state(0).ejected_until is not None
+    fleet.set(endpoint(0, status=new))
+    assert (fleet.state(0).ejected_until, fleet.state(0).consecutive) == (None, 0)
+    assert fleet.pool.breakers.breaker("geo", "e0").state is BreakerState.CLOSED
+
+
+@pytest.mark.parametrize(("old", "new"), [(HEALTHY, STOPPING), (STARTING, HEALTHY), (HEALTHY, UNHEALTHY)])
+def test_who_changes_otherwise_is_the_same_process(old: ExtensionStatus, new: ExtensionStatus) -> None:
+    fleet = of(old, HEALTHY)
+    before = fleet.state(0)
+    fleet.set(endpoint(0, status=new))
+    assert fleet.state(0) is before
+
+
+def test_who_is_overloaded_far_more_often_than_the_others_is_ejected_in_time() -> None:
+    fleet = Fleet(6)
+    for number in range(6):
+        fleet.call(number, OK if number else Outcome.REJECTED, times=100)
+    assert "e0" in fleet.picked()
+    fleet.time.at += 10
+    assert fleet.picked() == {f"e{number}" for number in range(1, 6)}
+
+
+def test_when_all_are_overloaded_nobody_is_ejected() -> None:
+    fleet = Fleet(6)
+    for number in range(6):
+        fleet.call(number, Outcome.REJECTED, times=100)
+    fleet.time.at += 10
+    assert fleet.picked() == {f"e{number}" for number in range(6)}
+
+
 @pytest.mark.parametrize("outcome", [Outcome.REJECTED, Outcome.CANCELLED])
 def test_who_is_only_overloaded_or_given_up_is_not_held_to_have_failed(outcome: Outcome) -> None:
     fleet = Fleet(4)
