@@ -215,17 +215,18 @@ def canary(
 ) -> None:
     """Move the calls of SERVICE to SUBSET, step by step, or back when they fail there.
 
-    The leader of all processes that run a CanaryController does it; with --run this one takes part. Then the exit code
-    is 0 when it was promoted, and 1 when it was rolled back or ended otherwise.
+    The leader of all processes that run a CanaryController does it; with --run this one takes part, also in a canary of
+    SUBSET that is under way already. Then the exit code is 0 when it was promoted, and 1 when it ended otherwise.
     """
 
     async def work(client: Client, _: Interrupts) -> None:
-        rules = TrafficRules(client)
-        from_ = stable or (await _standing(client, service)).rules.default_subset
-        if from_ is None:
-            raise click.UsageError(f"{service!a} has no default_subset: say with --stable where its calls go now")
-        plan = CanaryPlan(from_, subset, success_rate=success, p99=p99 or None, **options)
-        begun = await rules.canary(service, plan)
+        begun = await _standing(client, service)
+        if not (follow and begun.canary and begun.canary.running and begun.canary.plan.canary == subset):
+            from_ = stable or begun.rules.default_subset
+            if from_ is None:
+                raise click.UsageError(f"{service!a} has no default_subset: say with --stable where its calls go now")
+            plan = CanaryPlan(from_, subset, success_rate=success, p99=p99 or None, **options)
+            begun = await TrafficRules(client).canary(service, plan)
         _tell(settings, service, begun)
         if follow:
             await _follow(client, settings, service, begun)

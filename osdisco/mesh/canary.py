@@ -24,6 +24,7 @@ from osdisco.coordination.election import LeaderElection
 from osdisco.errors import (
     ClosedError,
     ConflictError,
+    DeniedError,
     IndeterminateError,
     LostError,
     OsdiscoError,
@@ -97,7 +98,7 @@ class CanaryController:
         """Stand in the election, and act while leading, for ever; trouble of the store is waited out.
 
         Raises:
-            ClosedError: the client was closed. DeniedError: the store no longer lets us look, or lead.
+            ClosedError: the client was closed.
         """
         view, failures = self._rules.view(), 0
         view.start()
@@ -107,6 +108,8 @@ class CanaryController:
                     async with self._election.campaign() as term:
                         failures = 0
                         await self._lead(term, view)
+                except DeniedError as exc:  # until the right is given
+                    log.warning("canaries are not controlled from here: %s", exc)
                 except (LostError, UnavailableError, IndeterminateError) as exc:
                     log.debug("canaries are not controlled from here for now: %s", exc)
                 await asyncio.sleep(backoff(self._client.runtime, failures))
@@ -154,7 +157,7 @@ class CanaryController:
             log.info("%s: %s", service, new.why)
         except _OverError:
             pass
-        except (ConflictError, UnavailableError, IndeterminateError, RulesError) as exc:
+        except (ConflictError, UnavailableError, IndeterminateError, DeniedError, RulesError) as exc:
             log.warning("the canary of %s could not be moved, it is checked again: %s", service, exc)
 
     async def _sample(self, service: str, plan: CanaryPlan) -> Sample | None:

@@ -129,8 +129,14 @@ def test_removed_rules_come_back_by_a_rollback(do: Do, file: Callable[..., str])
 
 
 def test_run_controls_the_canary_from_here_and_says_how_it_ended(do: Do, file: Callable[..., str]) -> None:
-    """Nobody calls, so nobody tells how it goes: it is rolled back."""
+    """Nobody calls, so nobody tells how it goes: it is rolled back. One that is under way is taken over as it is."""
     do("set", "geo", file())
+    do("canary", "geo", "v2", "--interval", "1s", "--threshold", "2")
+    assert (
+        do("canary", "geo", "v2", "--run", "--threshold", "900")
+        .out.splitlines()[-1]
+        .startswith("4\tcanary 'v2': rolled")
+    )
     told = do("canary", "geo", "v2", "--run", "--interval", "1s", "--threshold", "2")
     assert told.code == 1
     lines = [line.split("\t")[1] for line in told.out.splitlines()]

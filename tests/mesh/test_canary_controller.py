@@ -196,6 +196,22 @@ async def test_an_answer_that_is_lost_makes_no_step_twice(stage: Stage) -> None:
         await stage.until_weight(30, 60)
 
 
+async def test_a_right_that_is_missing_for_a_while_ends_no_controller(stage: Stage) -> None:
+    async with stage:
+        client = stage.world.process()
+        denied = client.backend.faults.deny("commit")
+        await stage.controller(Figures(GOOD), client)
+        await stage.rules.canary("geo", PLAN)
+        await asyncio.sleep(200)
+        assert stage.state.checks == 0
+        denied.end()
+        await stage.until_weight(20, 70)
+        with client.backend.faults.deny("commit", key="routes/"):
+            await asyncio.sleep(130)
+            assert stage.state.weight == 20
+        await stage.until_weight(30, 70)
+
+
 async def test_rules_that_an_operator_sets_meanwhile_stay(stage: Stage) -> None:
     async with stage:
         await stage.controller(Figures(GOOD))
