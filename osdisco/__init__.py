@@ -36,10 +36,43 @@ if TYPE_CHECKING:
         connect as connect,
     )
     from osdisco.cluster import (
+        Block as Block,
+        BlocksChanged as BlocksChanged,
+        ClusterBlocks as ClusterBlocks,
+        ClusterChange as ClusterChange,
+        ClusterManagerChanged as ClusterManagerChanged,
+        ClusterMetadata as ClusterMetadata,
+        ClusterNodes as ClusterNodes,
+        ClusterReplaced as ClusterReplaced,
+        ClusterState as ClusterState,
         ClusterStateSource as ClusterStateSource,
+        IndexChanged as IndexChanged,
+        IndexCreated as IndexCreated,
+        IndexDeleted as IndexDeleted,
+        IndexMetadata as IndexMetadata,
+        IndexRouting as IndexRouting,
+        Indices as Indices,
+        NodeAddress as NodeAddress,
+        NodeChanged as NodeChanged,
+        NodeInfo as NodeInfo,
+        NodeJoined as NodeJoined,
+        NodeLeft as NodeLeft,
+        NodeRole as NodeRole,
+        NodeStatus as NodeStatus,
         OpenSearchClientSource as OpenSearchClientSource,
         OpenSearchHttpSource as OpenSearchHttpSource,
+        RoutingTable as RoutingTable,
+        ShardChanged as ShardChanged,
+        ShardGroup as ShardGroup,
+        ShardHashing as ShardHashing,
+        ShardMoved as ShardMoved,
+        ShardRouting as ShardRouting,
+        ShardState as ShardState,
+        StateComponent as StateComponent,
+        StateHeader as StateHeader,
         StateVersion as StateVersion,
+        UnassignedInfo as UnassignedInfo,
+        changes_between as changes_between,
     )
     from osdisco.coordination import (
         BarrierStatus as BarrierStatus,
@@ -188,7 +221,13 @@ _HOMES = {
         "ABSENT Backend Batch Condition Delete EndpointStatus HeldBy Item Lease Limits Op Put Revision Snapshot"
     ),
     "osdisco.client": "Client connect",
-    "osdisco.cluster": "ClusterStateSource OpenSearchClientSource OpenSearchHttpSource StateVersion",
+    "osdisco.cluster": (
+        "Block BlocksChanged ClusterBlocks ClusterChange ClusterManagerChanged ClusterMetadata ClusterNodes "
+        "ClusterReplaced ClusterState ClusterStateSource IndexChanged IndexCreated IndexDeleted IndexMetadata "
+        "IndexRouting Indices NodeAddress NodeChanged NodeInfo NodeJoined NodeLeft NodeRole NodeStatus "
+        "OpenSearchClientSource OpenSearchHttpSource RoutingTable ShardChanged ShardGroup ShardHashing ShardMoved "
+        "ShardRouting ShardState StateComponent StateHeader StateVersion UnassignedInfo changes_between"
+    ),
     "osdisco.coordination": (
         "BarrierStatus BarrierStay CandidateStatus ConsensusRegister Contender CoordinationService "
         "DistributedBarrier DistributedBarrierManager DistributedCounter DistributedLock DistributedLockManager "
