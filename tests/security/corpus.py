@@ -12,9 +12,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 TESTS = Path(__file__).parents[1]
-sys.path[:0] = [str(TESTS / name) for name in ("core", "discovery", "consul")]  # as pytest does when it runs those
+OTHERS = ("core", "discovery", "consul", "cluster_state")
+sys.path[:0] = [str(TESTS / name) for name in OTHERS]  # as pytest does when it runs those
 
 import answers
+import cluster_bodies
 import hostile
 import targets
 from attrs import frozen
@@ -24,13 +26,16 @@ from test_names import EMPTY, FOREIGN, SURROGATES, TOO_LONG
 from test_records import NO_RECORD, WRONG_TYPE, House, house
 from test_secrets import BROKEN
 from test_ssrf import ALWAYS_REFUSED
+from test_state_build import HOSTILE
+from test_state_cut import NO_STATE, WRONG_FIELDS
 from test_url import WRONG, WRONG_OPTIONS
 
 import osdisco
 from osdisco._records import decode
+from osdisco.cluster._pack import pack
 from osdisco.discovery._addresses import Gate
 from osdisco.discovery._target import RefusedError, Target, is_address
-from osdisco.errors import ConfigError, InvalidNameError, OsdiscoError, RecordError
+from osdisco.errors import ClusterDocumentError, ConfigError, InvalidNameError, OsdiscoError, RecordError
 
 FINDINGS = Path(__file__).parent / "findings"
 
@@ -105,8 +110,20 @@ def answered() -> Iterator[Case]:
         yield Case("etcd", given, osdisco.UnavailableError, lambda given=given: answers.gateway(*given))
 
 
+def states() -> Iterator[Case]:
+    """Answers of a search cluster, and packs of a mirror."""
+    wrong = (cluster_bodies.changed(path, value) for path, value, _ in WRONG_FIELDS)
+    for data in [*(data for _, data, _ in NO_STATE), *wrong]:
+        yield Case("state", data, ClusterDocumentError, lambda data=data: targets.cluster_state(data))
+    for data in PACKS:
+        yield Case("pack", data, ClusterDocumentError, lambda data=data: targets.cluster_pack(data))
+
+
+PACKS = [packs[0][1] for component, packs, _ in HOSTILE if component == "nodes" and len(packs) == 1 and packs[0][1]]
+"""What is wrong as nodes, and of no other component either."""
+
 CASES: list[Case] = list(
-    {(one.kind, one.given): one for part in (names, urls, records, answered) for one in part()}.values()
+    {(one.kind, one.given): one for part in (names, urls, records, answered, states) for one in part()}.values()
 )
 
 
@@ -203,6 +220,21 @@ def _consul_json() -> Iterator[bytes]:
             yield bytes([calls.index(call), answers.STATUSES.index(status) + 8]) + body
 
 
+def _cluster_state() -> Iterator[bytes]:
+    small = cluster_bodies.document()
+    for section in ("metadata", "routing_table"):
+        small[section]["indices"] = {"new": small[section]["indices"]["new"]}
+    small["nodes"] = {"d1": small["nodes"]["d1"]}
+    yield cluster_bodies.body(small)
+    yield from (one.given for one in CASES if one.kind == "state" and len(one.given) < 4096)
+
+
+def _cluster_pack() -> Iterator[bytes]:
+    yield from PACKS
+    cut = cluster_bodies.joined(cluster_bodies.body(cluster_bodies.STATE))
+    yield from (one.text for parts in cut.parts.values() for one in pack(parts).packs)
+
+
 SEEDS: dict[str, Callable[[], Iterator[bytes]]] = {
     "codec": _codec,
     "url": _url,
@@ -211,5 +243,7 @@ SEEDS: dict[str, Callable[[], Iterator[bytes]]] = {
     "rules": _rules,
     "etcd_frames": _etcd_frames,
     "consul_json": _consul_json,
+    "cluster_state": _cluster_state,
+    "cluster_pack": _cluster_pack,
 }
 FUZZED = {name: getattr(targets, name, None) or getattr(answers, name) for name in SEEDS}

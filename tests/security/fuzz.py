@@ -18,7 +18,17 @@ from hashlib import sha256
 from pathlib import Path
 
 HERE = Path(__file__).parent
-TARGETS = ("codec", "url", "record", "event", "rules", "etcd_frames", "consul_json")
+TARGETS = (
+    "codec",
+    "url",
+    "record",
+    "event",
+    "rules",
+    "etcd_frames",
+    "consul_json",
+    "cluster_state",
+    "cluster_pack",
+)
 LENGTH = 4096
 """Bytes of an input at most. What is longer is refused before it is looked at, or in the corpus."""
 

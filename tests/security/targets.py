@@ -16,9 +16,22 @@ from osdisco._folded import Folded
 from osdisco._keys import Keyspace
 from osdisco._records import decode, encode
 from osdisco.backend import Item, Limits
+from osdisco.cluster._build import StateBuilder
+from osdisco.cluster._cut import cut_state
+from osdisco.cluster._join import join_nodes
+from osdisco.cluster._pack import pack
+from osdisco.cluster.components import StateComponent
+from osdisco.cluster.state import StateHeader
 from osdisco.discovery import ExtensionInfo
 from osdisco.discovery.registration import Registration, kind, read as read_extension
-from osdisco.errors import DiscoveryError, InvalidNameError, OsdiscoError, RecordError, RulesError
+from osdisco.errors import (
+    ClusterError,
+    DiscoveryError,
+    InvalidNameError,
+    OsdiscoError,
+    RecordError,
+    RulesError,
+)
 from osdisco.mesh import Router
 from osdisco.mesh._rules_record import decode as decode_rules, encode as encode_rules
 from osdisco.names import escape, escape_key, escape_prefix, unescape, unescape_key
@@ -180,3 +193,37 @@ def event(data: bytes) -> Outcome:
             taken = taken or bool(table)
             str(dict(table.skipped)).encode("utf-8", "surrogateescape")
     return None if taken else RecordError
+
+
+def cluster_state(data: bytes) -> Outcome:
+    """Take an answer of a search cluster apart as the mirror does, and build a state of it as its readers do."""
+    builder = StateBuilder(raw=True)
+    try:
+        cut = cut_state(data)
+        parts = {**cut.parts, StateComponent.NODES: join_nodes(cut, None, {})}
+        packs = {component: pack(some).packs for component, some in parts.items()}
+        state = builder.build(cut.header, {name: [(one.sha, one.text) for one in some] for name, some in packs.items()})
+    except ClusterError as exc:
+        return _printable(exc)
+    again = builder.build(cut.header, {name: [(one.sha, None) for one in some] for name, some in packs.items()})
+    for component in StateComponent:
+        assert again.component(component) is state.component(component)
+    return None
+
+
+def _printable(exc: ClusterError) -> Outcome:
+    shown = str(exc)
+    assert shown.isprintable()
+    return type(exc)
+
+
+def cluster_pack(data: bytes) -> Outcome:
+    """Build each component of a pack that anybody may have written."""
+    outcomes: set[Outcome] = set()
+    for component in StateComponent:
+        try:
+            StateBuilder().build(StateHeader("c", "uuid", 1, "state"), {component: [("sha", data)]})
+            outcomes.add(None)
+        except ClusterError as exc:
+            outcomes.add(_printable(exc))
+    return None if None in outcomes else outcomes.pop()

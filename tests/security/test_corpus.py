@@ -20,6 +20,7 @@ def test_there_are_many_of_each_kind_and_each_is_there_once() -> None:
     assert counts["url"] + counts["url to ask"] >= 200
     assert counts["record"] + counts["extension"] >= 200
     assert counts["consul"] + counts["etcd"] >= 200
+    assert counts["state"] + counts["pack"] >= 60
 
 
 @pytest.mark.parametrize("kind", KINDS)
