@@ -9,7 +9,19 @@ from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 
-from benchmarks import churn, discovery, endpoint, kv, memory, mesh_pick, quiet, registry, startup, views
+from benchmarks import (
+    churn,
+    cluster_decode,
+    discovery,
+    endpoint,
+    kv,
+    memory,
+    mesh_pick,
+    quiet,
+    registry,
+    startup,
+    views,
+)
 from benchmarks.coordination import QUICK, Effort, figures
 from benchmarks.figures import Figure, shown
 from benchmarks.harness import document, load
@@ -27,6 +39,7 @@ PARTS = (
     "registry",
     "mesh",
     "failover",
+    "cluster",
 )
 
 
@@ -120,6 +133,10 @@ def _failover(urls: Mapping[str, str], quick: bool, rounds: int) -> Iterable[Fig
     return endpoint.figures(2 if quick else 6) if urls else ()
 
 
+def _cluster(urls: Mapping[str, str], quick: bool, rounds: int) -> Iterable[Figure]:
+    return cluster_decode.measure(rounds, 100 if quick else cluster_decode.INDICES)
+
+
 _PARTS = {
     "startup": _startup,
     "kv": _kv,
@@ -132,6 +149,7 @@ _PARTS = {
     "registry": _registry,
     "mesh": _mesh,
     "failover": _failover,
+    "cluster": _cluster,
 }
 
 main()
