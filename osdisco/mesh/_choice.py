@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Sequence
 from typing import Final, Protocol
 
-from attrs import frozen
+from attrs import evolve, frozen
 
 from osdisco.mesh._state import Candidates, EndpointState, Tier
 from osdisco.mesh.breaker import BreakerState
@@ -37,12 +37,20 @@ class Choice:
     Args:
         tiers: those of the first are picked while it has any; none of them is empty.
         panic: whether too few are fit, so that neither health nor ejection counts.
-        counts: who was left after each step, for `Refused`.
+        counts: who was left after each step.
+        retry_at: when the first circuit may close, if all are open, in seconds of the clock.
     """
 
     tiers: tuple[Candidates, ...]
     panic: bool
     counts: Refused
+    retry_at: float | None
+
+    def refused(self, now: float) -> Refused:
+        """Return why nobody is picked now."""
+        if self.retry_at is None:
+            return self.counts
+        return evolve(self.counts, retry_after=max(0.0, self.retry_at - now))
 
 
 def choose(
@@ -66,10 +74,9 @@ def choose(
     passing = [_let_through(tier) for tier in tiers]
     considered = members if panic else fit
     counts = len(states), len(matching), len(members), len(considered), sum(map(len, passing))
-    reason = _reason(*counts)
-    retry_after = _retry_after(considered) if reason is RefusedReason.CIRCUIT_OPEN else None
-    refused = Refused(reason, *counts, retry_after, None if subset is None else subset.name)
-    return Choice(tuple(Candidates(narrow(tier), members) for tier in passing if tier), panic, refused)
+    refused = Refused(_reason(*counts), *counts, subset=None if subset is None else subset.name)
+    retry_at = _retry_at(considered) if refused.reason is RefusedReason.CIRCUIT_OPEN else None
+    return Choice(tuple(Candidates(narrow(tier), members) for tier in passing if tier), panic, refused, retry_at)
 
 
 def _let_through(states: Sequence[EndpointState]) -> list[EndpointState]:
@@ -90,6 +97,6 @@ def _reason(known: int, matching: int, serving: int, fit: int, closed: int) -> R
     return next((reason for left, reason in steps if not left), RefusedReason.OVERLOADED)
 
 
-def _retry_after(states: Sequence[EndpointState]) -> float | None:
-    waits = [state.breaker.retry_after for state in states if state.breaker is not None]
-    return min((wait for wait in waits if wait is not None), default=None)
+def _retry_at(states: Sequence[EndpointState]) -> float | None:
+    times = [state.breaker.retry_at for state in states if state.breaker is not None]
+    return min((at for at in times if at is not None), default=None)

@@ -189,7 +189,7 @@ class Pool:
             self._advance(now)
         turn = self._turns.get(subset) or self._turn(subset, now)
         if turn.first is None:
-            return turn.choice.counts
+            return turn.choice.refused(now)
         policy = turn.policy if balancer is None else self._own(balancer, subset)
         if not tried:
             state = policy.pick(turn.first, key)
@@ -207,7 +207,7 @@ class Pool:
                 left = [state for state in tier if state.id not in avoided and state not in full]
                 if left:
                     return policy.pick(Candidates(left, tier.members), key)
-        return choice.counts
+        return choice.counts  # with circuits that are closed
 
     def begin(self, state: EndpointState) -> None:
         """Count an attempt that begins at an endpoint which was just picked."""

@@ -73,6 +73,7 @@ class PoolMachine(RuleBasedStateMachine):
         if isinstance(picked, Refused):
             assert allowed == set()
             assert picked.reason is self.reason(version)
+            assert picked.retry_after == self.retry_after(version, picked.reason)
             return
         assert picked.id in allowed
         assert self.pool.states[picked.id] is picked
@@ -132,6 +133,12 @@ class PoolMachine(RuleBasedStateMachine):
             if not left:
                 return reason
         return RefusedReason.OVERLOADED
+
+    def retry_after(self, version: str | None, reason: RefusedReason) -> float | None:
+        *_, considered, _ = self.steps(version)
+        waits = [one.breaker.retry_after for one in considered if one.breaker is not None]
+        waits = [] if reason is not RefusedReason.CIRCUIT_OPEN else [wait for wait in waits if wait is not None]
+        return min(waits, default=None)
 
     # What holds at any time
 
