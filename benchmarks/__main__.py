@@ -16,6 +16,7 @@ from benchmarks import (
     endpoint,
     kv,
     memory,
+    mesh_call,
     mesh_pick,
     quiet,
     registry,
@@ -126,7 +127,8 @@ def _registry(urls: Mapping[str, str], quick: bool, rounds: int) -> Iterable[Fig
 
 
 def _mesh(urls: Mapping[str, str], quick: bool, rounds: int) -> Iterable[Figure]:
-    return mesh_pick.measure(3 if quick else 9, 2_000 if quick else 20_000)
+    yield from mesh_pick.measure(3 if quick else 9, 2_000 if quick else 20_000)
+    yield from asyncio.run(mesh_call.measure(2 if quick else 9, 1_000 if quick else 10_000))
 
 
 def _failover(urls: Mapping[str, str], quick: bool, rounds: int) -> Iterable[Figure]:

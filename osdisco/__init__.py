@@ -180,6 +180,18 @@ if TYPE_CHECKING:
         TimedOutError as TimedOutError,
         UnavailableError as UnavailableError,
     )
+    from osdisco.mesh import (
+        CircuitBreakerRegistry as CircuitBreakerRegistry,
+        ExtensionServiceMesh as ExtensionServiceMesh,
+        HttpTransport as HttpTransport,
+        LoadBalancer as LoadBalancer,
+        RetryPolicy as RetryPolicy,
+        RoundRobinLoadBalancer as RoundRobinLoadBalancer,
+        ServiceServer as ServiceServer,
+        TlsFiles as TlsFiles,
+        TrafficRules as TrafficRules,
+        Transport as Transport,
+    )
     from osdisco.metrics import (
         Metrics as Metrics,
         OpenTelemetryMetrics as OpenTelemetryMetrics,
@@ -249,6 +261,10 @@ _HOMES = {
         "IndeterminateError InvalidCommitError InvalidNameError LeaseExpiredError LimitError LostError "
         "NoHealthyEndpointsError OsdiscoError OverloadedError RecordError RemoteError RequestError ResponseError "
         "RulesError ServiceMeshError ServiceNotFoundError StaleTokenError TimedOutError UnavailableError"
+    ),
+    "osdisco.mesh": (
+        "CircuitBreakerRegistry ExtensionServiceMesh HttpTransport LoadBalancer RetryPolicy RoundRobinLoadBalancer "
+        "ServiceServer TlsFiles TrafficRules Transport"
     ),
     "osdisco.metrics": "Metrics OpenTelemetryMetrics PrometheusMetrics",
     "osdisco.registry": (

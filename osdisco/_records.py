@@ -9,6 +9,7 @@ from __future__ import annotations
 import collections.abc
 import json
 from collections.abc import Callable
+from dataclasses import is_dataclass
 from functools import cache
 from math import isinf
 from typing import TYPE_CHECKING, Any, TypeVar, get_args, get_origin
@@ -22,7 +23,13 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-_SEQUENCES: dict[Any, Any] = {tuple: tuple, list: list, collections.abc.Sequence: tuple}
+_SEQUENCES: dict[Any, Any] = {
+    tuple: tuple,
+    list: list,
+    collections.abc.Sequence: tuple,
+    set: set,
+    frozenset: frozenset,
+}
 _MAPPINGS: tuple[Any, ...] = (dict, collections.abc.Mapping)
 
 RECORD_MAX = 64 * 1024
@@ -63,7 +70,6 @@ def decode(data: bytes, cls: type[T]) -> T:
     Raises:
         RecordError: saying which field is wrong, without showing its value.
     """
-    from cattrs import transform_error
     from cattrs.errors import BaseValidationError
 
     parsed = parse(data)
@@ -72,7 +78,14 @@ def decode(data: bytes, cls: type[T]) -> T:
     try:
         return _converter().structure(parsed, cls)
     except BaseValidationError as exc:
-        raise RecordError("; ".join(transform_error(exc, format_exception=_shown))) from None
+        raise RecordError(explained(exc, cls)) from None
+
+
+def explained(exc: Exception, whole: Any) -> str:
+    """Return which field of what was to be `whole` is wrong, without showing its value."""
+    from cattrs import transform_error
+
+    return "; ".join(transform_error(exc, format_exception=lambda part, kind: _shown(part, kind or whole)))
 
 
 def parse(data: bytes) -> Any:
@@ -120,16 +133,30 @@ def _no_twice(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 @cache
 def _converter() -> Converter:
+    return strict_converter()
+
+
+def strict_converter(*, detailed: bool = True) -> Converter:
+    """Return a converter that takes nothing for something else.
+
+    Args:
+        detailed: whether its errors name the field; without it is faster.
+    """
     from cattrs import Converter
     from cattrs.gen import make_dict_structure_fn
 
-    converter = Converter()
+    converter = Converter(detailed_validation=detailed)
     for kind, takes in ((bool, bool), (int, int), (float, int | float), (str, str)):
         converter.register_structure_hook(kind, _scalar(kind, takes))
 
     def sequence(value: Any, kind: Any) -> Any:
         _check_type(value, list)
-        return _SEQUENCES[get_origin(kind)](converter.structure(one, get_args(kind)[0]) for one in value)
+        kinds = get_args(kind)
+        if get_origin(kind) is tuple and kinds[-1] is not Ellipsis:
+            _check_length(value, len(kinds))
+        else:
+            kinds = (kinds[0],) * len(value)
+        return _SEQUENCES[get_origin(kind)](map(converter.structure, value, kinds))
 
     def mapping(value: Any, kind: Any) -> Any:
         _check_type(value, dict)
@@ -145,7 +172,7 @@ def _converter() -> Converter:
 
         return hook
 
-    converter.register_structure_hook_factory(attrs.has, record)
+    converter.register_structure_hook_factory(lambda kind: attrs.has(kind) or is_dataclass(kind), record)
     converter.register_structure_hook_func(lambda t: get_origin(t) in _SEQUENCES, sequence)
     converter.register_structure_hook_func(lambda t: get_origin(t) in _MAPPINGS, mapping)
     return converter
@@ -156,12 +183,19 @@ def _check_type(value: Any, kind: type) -> None:
         raise _Misfit(f"must be a {kind.__name__}, not {type(value).__name__}")
 
 
+def _check_length(value: list[Any], length: int) -> None:
+    if len(value) != length:
+        raise _Misfit(f"must have {length} items, not {len(value)}")
+
+
 def _scalar(kind: type, takes: Any) -> Callable[[Any, Any], Any]:
     def hook(value: Any, _: Any) -> Any:
         if not isinstance(value, takes) or (isinstance(value, bool) and kind is not bool):
             raise _Misfit(f"must be a {kind.__name__}, not {type(value).__name__}")
         if isinstance(value, str) and not value.isascii():
             _check_text(value)
+        if isinstance(value, float) and isinf(value):
+            raise _Misfit("a number that is too large")
         return kind(value)
 
     return hook

@@ -52,7 +52,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 def _needs_server(item: pytest.Item) -> bool:
     callspec = getattr(item, "callspec", None)
-    store = callspec.params.get("osdisco_url", "memory") if callspec else "memory"
+    params = callspec.params if callspec else {}
+    store = params.get("osdisco_url") or params.get("store_url", "memory")
     return store != "memory" or "osdisco_servers" in getattr(item, "fixturenames", ())
 
 

@@ -9,11 +9,13 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from textwrap import dedent
+from typing import Any
+from uuid import uuid4
 
 import attrs
 import pytest
 from examples import Area, Example
-from worlds import World
+from worlds import World, connect
 
 from osdisco.testing import run
 
@@ -21,11 +23,14 @@ Name = tuple[str, str]
 """A class, and a public name that it defines."""
 
 
-def without_example(area: Area, classes: list[type]) -> set[Name]:
-    """Run all examples of an area in memory; returns the public names of the classes that none of them uses."""
+def without_example(area: Area, classes: list[type], runner: Callable[[Any], object] | None = None) -> set[Name]:
+    """Run all examples of an area in memory; returns the public names of the classes that none of them uses.
+
+    By a `runner` of a real event loop, such as `asyncio.run`, they may use sockets.
+    """
     with seen(area, classes) as names:
         for example in area.examples:
-            run(_run(area, example))
+            (runner or run)(_run(area, example) if runner is None else _run_really(area, example))
     return {(owner.__name__, name) for cls in classes for name, owner in public(cls).items()} - names
 
 
@@ -33,6 +38,12 @@ async def _run(area: Area, example: Example) -> None:
     world = World()
     await area.run(example, world.process(), world.process())
     await world.aclose()
+
+
+async def _run_really(area: Area, example: Example) -> None:
+    url = f"memory://{uuid4().hex}"
+    async with connect(url) as client, connect(url) as other:
+        await area.run(example, client, other)
 
 
 def public(cls: type) -> dict[str, type]:

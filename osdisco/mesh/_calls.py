@@ -1,0 +1,225 @@
+"""One call: its attempts, each at an endpoint that is picked anew.
+
+The order of each attempt: rules (once for a call), then health, subset and zone, then ejection and panic, then who was
+tried before is left out, then the policy picks. What the endpoint is judged by is one attempt, not the call.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from functools import partial
+from typing import Any, Final
+
+from attrs import define
+
+from osdisco._tasks import Supervisor
+from osdisco.errors import (
+    CircuitOpenError,
+    DeadlineExceededError,
+    EndpointUnreachableError,
+    NoHealthyEndpointsError,
+    OverloadedError,
+    RemoteError,
+    RequestError,
+    ResponseError,
+    ServiceMeshError,
+    ServiceNotFoundError,
+)
+from osdisco.mesh._services import Service, Way
+from osdisco.mesh._state import EndpointState, Outcome
+from osdisco.mesh._wire import error_of
+from osdisco.mesh.codec import CodecError, decode
+from osdisco.mesh.hedging import Delay, hedged
+from osdisco.mesh.pool import Pool
+from osdisco.mesh.refusal import Refused, RefusedReason
+from osdisco.mesh.retry import RetryPolicy, repeatable
+from osdisco.mesh.transport import MeshRequest, Transport
+from osdisco.runtime import Runtime
+
+NOTHING: Final[Mapping[str, str]] = {}
+
+
+@define(eq=False)
+class Call:
+    """One call, and how far it has come.
+
+    Args:
+        kind: what its result is to be.
+        deadline: when its time is over, on this process's clock.
+        ways: where it may go, in order.
+        policy: how it is tried again; `attempts` and `attempt_timeout` may be those of a rule.
+        balancer: which picks, instead of that of the pool.
+        sent: whether a handler may have run for one of its attempts.
+    """
+
+    service: str
+    method: str
+    body: bytes
+    kind: Any
+    deadline: float
+    ways: tuple[Way, ...]
+    policy: RetryPolicy
+    attempts: int
+    attempt_timeout: float | None
+    idempotent: bool
+    key: str | None = None
+    metadata: Mapping[str, str] = NOTHING
+    headers: Mapping[str, str] = NOTHING
+    balancer: Any = None
+    attempt: int = 0
+    tried: frozenset[str] = frozenset()
+    sent: bool = False
+
+    def share(self, left: float, pool: Pool) -> float:
+        """Return how long the next attempt may take of the seconds that are left."""
+        if self.attempt_timeout is not None:
+            return min(left, self.attempt_timeout)
+        others = self.idempotent and self.attempt + 1 < self.attempts and len(pool.states) > 1
+        return left / 2 if others else left
+
+
+class Caller:
+    """Makes calls by a transport."""
+
+    def __init__(self, runtime: Runtime, transport: Transport) -> None:
+        self._runtime = runtime
+        self._now = runtime.clock.now
+        self._transport = transport
+        self._hedging = Supervisor()
+        self._delays: dict[tuple[str, str], Delay] = {}
+
+    async def call(self, call: Call) -> Any:
+        """Return the result. Raises ServiceMeshError."""
+        service = call.ways[0].service
+        service.balance.deposit(self._now())
+        hedging = call.policy.hedging
+        attempt = self._attempt if hedging is None or not call.idempotent else self._hedged
+        try:
+            return await attempt(call)
+        except ServiceMeshError as exc:
+            if call.attempts <= 1 or not repeatable(exc, idempotent=call.idempotent):
+                raise
+            failure = exc
+        return await self._repeat(call, service, failure)
+
+    async def _repeat(self, call: Call, service: Service, failure: ServiceMeshError) -> Any:
+        from osdisco.mesh._repeating import Plan, repeat
+
+        runtime = self._runtime
+        plan = Plan(
+            policy=call.policy,
+            attempts=call.attempts,
+            balance=service.balance,
+            clock=runtime.clock,
+            random=runtime.random,
+            deadline=call.deadline,
+            idempotent=call.idempotent,
+        )
+        return await repeat(partial(self._attempt, call), failure, plan)
+
+    async def _attempt(self, call: Call) -> Any:
+        """Pick an endpoint and ask it once. Raises ServiceMeshError, with its place."""
+        began = self._now()
+        left = call.deadline - began
+        if left <= 0:
+            raise _placed(DeadlineExceededError("its time was over before it was sent"), call, None)
+        pool, state = _pick(call)
+        seconds = call.share(left, pool)
+        call.attempt += 1
+        call.tried |= {state.id}
+        endpoint = state.endpoint
+        request = MeshRequest(call.service, call.method, call.body, seconds, call.attempt, call.metadata, call.headers)
+        pool.begin(state)
+        outcome = Outcome.CANCELLED
+        try:
+            async with asyncio.timeout(seconds):
+                response = await self._transport.send(endpoint, request, seconds)
+            if response.status != 200:
+                raise error_of(response)
+            result = _decoded(call, response.body)
+            outcome = Outcome.OK
+            return result
+        except ServiceMeshError as exc:
+            outcome = outcome_of(exc)
+            _placed(exc, call, state, request.attempt)
+            raise
+        except TimeoutError:
+            outcome = Outcome.TIMEOUT
+            error = DeadlineExceededError(f"no answer within {seconds:.3g} s; it may be done all the same", sent=True)
+            raise _placed(error, call, state, request.attempt) from None
+        finally:
+            pool.end(state, outcome, self._now() - began)
+
+    async def _hedged(self, call: Call) -> Any:
+        """Ask a second endpoint, too, when the first one is slower than nearly all calls were."""
+        assert call.policy.hedging is not None
+        delay = self._delays.setdefault((call.service, call.method), Delay(call.policy.hedging))
+        service, began = call.ways[0].service, self._now()
+        if delay.seconds is None:
+            result = await self._attempt(call)
+        else:
+            result = await hedged(
+                partial(self._attempt, call),
+                delay.seconds,
+                lambda: call.attempt < call.attempts and service.balance.withdraw(self._now()),
+                self._hedging.spawn,
+            )
+        delay.note(self._now() - began)
+        return result
+
+    async def aclose(self) -> None:
+        """Leave no task behind."""
+        await self._hedging.aclose()
+
+
+def _pick(call: Call) -> tuple[Pool, EndpointState]:
+    """Return who is asked next, of the first way that has somebody. Raises ServiceMeshError."""
+    refused: Refused | None = None
+    for way in call.ways:
+        pool = way.service.pool
+        picked = pool.pick(subset=way.subset, key=call.key, tried=call.tried, balancer=call.balancer)
+        if not isinstance(picked, Refused):
+            return pool, picked
+        refused = refused or picked
+    assert refused is not None
+    raise _placed(error_of_refusal(refused), call, None)
+
+
+def error_of_refusal(refused: Refused) -> ServiceMeshError:
+    """Return what the caller is told when nobody was picked."""
+    if refused.reason is RefusedReason.NO_ENDPOINTS:
+        return ServiceNotFoundError(str(refused))
+    if refused.reason is RefusedReason.CIRCUIT_OPEN:
+        return CircuitOpenError(refused)
+    if refused.reason is RefusedReason.OVERLOADED:
+        return OverloadedError(str(refused))
+    return NoHealthyEndpointsError(refused)
+
+
+def outcome_of(error: ServiceMeshError) -> Outcome:
+    """Return what the endpoint is judged by."""
+    if isinstance(error, EndpointUnreachableError):
+        return Outcome.UNSENT
+    if isinstance(error, OverloadedError):
+        return Outcome.REJECTED
+    if isinstance(error, RequestError) or (isinstance(error, DeadlineExceededError) and not error.sent):
+        return Outcome.CANCELLED
+    if isinstance(error, RemoteError) and error.status < 500:
+        return Outcome.OK
+    return Outcome.TIMEOUT if isinstance(error, DeadlineExceededError) else Outcome.FAILED
+
+
+def _decoded(call: Call, body: bytes) -> Any:
+    try:
+        return decode(body, call.kind)
+    except CodecError as exc:
+        raise ResponseError(f"the answer cannot be read: {exc}", sent=True) from None
+
+
+def _placed(error: ServiceMeshError, call: Call, state: EndpointState | None, attempt: int = 0) -> ServiceMeshError:
+    error.service, error.method = call.service, call.method
+    error.endpoint = None if state is None else state.endpoint.address
+    error.attempt = attempt or call.attempt
+    error.sent = call.sent = call.sent or error.sent  # of the last attempt alone it would hide what an earlier one did
+    return error

@@ -1,0 +1,145 @@
+"""Rules applied to calls: once for each, before its first attempt."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from attrs import evolve
+
+from osdisco.client import Client
+from osdisco.errors import (
+    DeadlineExceededError,
+    NoHealthyEndpointsError,
+    OverloadedError,
+    ServiceMeshError,
+    TimedOutError,
+)
+from osdisco.mesh import balancers
+from osdisco.mesh._calls import Call, Caller, outcome_of
+from osdisco.mesh._services import Services, Way
+from osdisco.mesh._state import Outcome
+from osdisco.mesh.balancers import LoadBalancer
+from osdisco.mesh.canary_figures import CallSummaries
+from osdisco.mesh.faults import inject
+from osdisco.mesh.mirroring import Mirroring
+from osdisco.mesh.rendezvous import RendezvousLoadBalancer
+from osdisco.mesh.route import Route, Target
+from osdisco.mesh.traffic_rules import TrafficRules
+
+MIRRORED: Final = {"x-osdisco-mirrored": "1"}
+"""What copies carry, so that a handler can tell."""
+
+
+class Routing:
+    """Follows the rules of all services, from the first call on."""
+
+    def __init__(self, client: Client, services: Services, caller: Caller) -> None:
+        self._client = client
+        self._now = client.runtime.clock.now
+        self._services = services
+        self._caller = caller
+        self._rules = TrafficRules(client).view()
+        self._summaries = CallSummaries(client, self._rules)
+        self._started = self._known = False
+        self._mirroring = Mirroring()
+        self._balancers: dict[str, LoadBalancer] = {}
+
+    async def call(self, call: Call, *, said_timeout: bool) -> Any:
+        """Make a call as the rules say, and count it if a canary is under way.
+
+        Raises:
+            ServiceMeshError: as any call, and OverloadedError for a rate limit, RemoteError for a fault on purpose,
+                NoHealthyEndpointsError when the rules are not known.
+        """
+        if not self._known:
+            await self._learn(call)
+        if not self._rules:
+            return await self._caller.call(call)
+        await self._direct(call, said_timeout=said_timeout)
+        began, ok = self._now(), False
+        try:
+            result = await self._caller.call(call)
+            ok = True
+            return result
+        except ServiceMeshError as exc:
+            ok = outcome_of(exc) is Outcome.OK
+            raise
+        finally:
+            way = call.ways[0]
+            subset = None if way.subset is None else way.subset.name
+            self._summaries.count(way.service.name, subset, ok=ok, seconds=self._now() - began)
+
+    async def _direct(self, call: Call, *, said_timeout: bool) -> None:
+        route = self._rules.router.route(call.service, call.method, call.metadata, call.key)
+        if route.timeout is not None and not said_timeout:
+            call.deadline = min(call.deadline, self._now() + route.timeout)
+        self._limit(route)
+        await self._lead(call, route)
+        if route.mirror is not None:
+            self._mirror(call, route.mirror)
+        if route.fault is not None:
+            await self._fault(call, route)
+
+    async def _learn(self, call: Call) -> None:
+        if not self._started:
+            self._started = True
+            self._rules.start()
+            await self._summaries.__aenter__()
+        left = min(max(call.deadline - self._now(), 0.0), self._client.options.timeout)
+        try:
+            await self._rules.until(lambda _: self._rules.known, left)
+        except TimedOutError:
+            raise NoHealthyEndpointsError("the rules for traffic are not known, for the store was not seen") from None
+        self._known = True
+
+    def _limit(self, route: Route) -> None:
+        wait = 0.0 if route.limit is None else route.limit.take()
+        if wait:
+            raise OverloadedError(f"{route.reason} allow no more calls for {wait:.3f} s", retry_after=wait)
+
+    async def _lead(self, call: Call, route: Route) -> None:
+        ways = tuple(map(self._way, route.targets))
+        for way in ways:
+            if not way.service.known:
+                await way.service.wait_known(max(call.deadline - self._now(), 0.0))
+        call.ways = ways
+        call.balancer = None if route.lb is None else self._balancer(route.lb)
+        if route.retry is not None:
+            call.attempts = route.retry.attempts
+            call.attempt_timeout = route.retry.timeout or call.attempt_timeout
+
+    def _way(self, target: Target) -> Way:
+        return Way(self._services.open(target.service), target.subset)
+
+    def _balancer(self, policy: str) -> LoadBalancer:
+        found = self._balancers.get(policy)
+        if found is None:
+            found = self._balancers[policy] = _POLICIES[policy](self._client.runtime)
+        return found
+
+    def _mirror(self, call: Call, target: Target) -> None:
+        copy = evolve(call, ways=(self._way(target),), attempts=1, headers={**call.headers, **MIRRORED}, kind=None)
+        self._mirroring.offer(lambda: self._caller.call(copy))
+
+    async def _fault(self, call: Call, route: Route) -> None:
+        assert route.fault is not None
+        if self._now() + route.fault.delay >= call.deadline:
+            raise DeadlineExceededError("a rule lets it be later than its time allows")
+        await inject(route.fault, service=call.service, method=call.method)
+
+    async def aclose(self) -> None:
+        """Follow them no more."""
+        await self._mirroring.aclose()
+        if self._started:
+            await self._summaries.__aexit__(None, None, None)
+            await self._rules.aclose()
+
+
+_POLICIES: Final = {
+    "least_request": balancers.LeastRequestLoadBalancer,
+    "peak_ewma": balancers.PeakEwmaLoadBalancer,
+    "random": balancers.RandomLoadBalancer,
+    "rendezvous": RendezvousLoadBalancer,
+    "round_robin": balancers.RoundRobinLoadBalancer,
+    "weighted_round_robin": balancers.WeightedRoundRobinLoadBalancer,
+}

@@ -1,0 +1,195 @@
+"""The transport by HTTP: an aiohttp client with kept connections, and aiohttp's server without a router.
+
+Nothing is sent twice: POST is never repeated by aiohttp, redirects are not followed, and no proxy or cookie comes from
+the environment. Idle connections are closed by who calls, sooner than by who serves: else a request could meet the end
+of the connection, and its outcome would be unknown.
+"""
+
+from __future__ import annotations
+
+import ssl
+from functools import lru_cache
+from typing import Final
+from urllib.parse import quote
+
+import aiohttp
+from multidict import istr
+from yarl import URL
+
+from osdisco._version import __version__
+from osdisco.discovery.checks import cannot_connect
+from osdisco.errors import (
+    CallInterruptedError,
+    ClosedError,
+    EndpointUnreachableError,
+    RequestError,
+    ResponseError,
+    ServiceMeshError,
+)
+from osdisco.mesh import _wire
+from osdisco.mesh.deadline import checked_timeout
+from osdisco.mesh.server import HttpListener
+from osdisco.mesh.tls import TlsFiles
+from osdisco.mesh.transport import REQUEST_MAX, RESPONSE_MAX, Answer, MeshRequest, MeshResponse
+from osdisco.registry.definition import ServiceEndpoint
+
+IDLE_MAX: Final = 15.0
+"""Seconds after which an idle connection is closed here; servers keep it for 75."""
+
+URLS_MAX: Final = 4096
+"""URLs that are kept ready."""
+
+_SERVICE: Final = istr(_wire.SERVICE)
+_TIMEOUT: Final = istr(_wire.TIMEOUT)
+_ATTEMPT: Final = istr(_wire.ATTEMPT)
+_METADATA: Final = istr(_wire.METADATA)
+_ALWAYS: Final = {
+    "User-Agent": f"osdisco/{__version__}",
+    "Content-Type": "application/json",
+    "Accept-Encoding": "identity",
+}
+
+quoted = lru_cache(URLS_MAX)(quote)
+
+
+class HttpTransport:
+    """Calls and serves by HTTP/1.1, with TLS if files for it are given.
+
+    Args:
+        tls: certificates; all calls and all serving use TLS then.
+        connect_timeout: seconds for a connection to be made; it never takes longer than the call may.
+        request_max, response_max: bytes of a body.
+
+    Raises:
+        ConfigError: numbers or files that cannot be used.
+    """
+
+    def __init__(
+        self,
+        *,
+        tls: TlsFiles | None = None,
+        connect_timeout: float = 2.0,
+        request_max: int = REQUEST_MAX,
+        response_max: int = RESPONSE_MAX,
+    ) -> None:
+        self._tls = tls
+        self._scheme = "http" if tls is None else "https"
+        self._server_name = None if tls is None else tls.server_name
+        self._context: ssl.SSLContext | None = None if tls is None else tls.client_context()
+        self._connect_timeout = checked_timeout("connect_timeout", connect_timeout)
+        self._request_max = request_max
+        self._response_max = response_max
+        self._session: aiohttp.ClientSession | None = None
+        self._urls: dict[tuple[str, str], URL] = {}
+        self._closed = False
+
+    def __repr__(self) -> str:
+        return f"<HttpTransport by {self._scheme}>"
+
+    async def send(self, endpoint: ServiceEndpoint, request: MeshRequest, timeout: float) -> MeshResponse:
+        """Send a request once; see `Transport`."""
+        if len(request.body) > self._request_max:
+            size = len(request.body)
+            raise RequestError(f"the request takes {size} bytes as JSON; {self._request_max} are allowed")
+        session = self._session or self._open()
+        try:
+            response = await session.post(
+                self._urls.get((endpoint.address, request.method)) or self._url(endpoint.address, request.method),
+                data=request.body,
+                headers=_headers(request, timeout),
+                allow_redirects=False,
+                server_hostname=self._server_name,
+            )
+        except (aiohttp.ClientError, OSError, ValueError) as exc:
+            raise _unanswered(exc) from exc
+        body = await self._body(response)
+        return MeshResponse(response.status, body, response.headers)
+
+    async def listen(self, answer: Answer, host: str, port: int) -> HttpListener:
+        """Take requests; see `Transport`."""
+        context = None if self._tls is None else self._tls.server_context()
+        return await HttpListener.open(answer, host, port, context, self._request_max)
+
+    async def aclose(self) -> None:
+        """End all connections."""
+        self._closed = True
+        if self._session is not None:
+            await self._session.close()
+
+    def _open(self) -> aiohttp.ClientSession:
+        if self._closed:
+            raise ClosedError("the transport is closed")
+        connector = aiohttp.TCPConnector(
+            ssl=True if self._context is None else self._context,
+            limit=0,  # how much may be under way is the pools' business
+            keepalive_timeout=IDLE_MAX,
+        )
+        self._session = aiohttp.ClientSession(
+            connector=connector,
+            headers=_ALWAYS,
+            skip_auto_headers=("Accept",),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            timeout=aiohttp.ClientTimeout(total=None, sock_connect=self._connect_timeout),
+            trust_env=False,
+            auto_decompress=False,
+        )
+        return self._session
+
+    def _url(self, address: str, method: str) -> URL:
+        if len(self._urls) >= URLS_MAX:
+            self._urls.clear()
+        url = self._urls[address, method] = URL(f"{self._scheme}://{address}{_wire.PATH}{method}", encoded=True)
+        return url
+
+    async def _body(self, response: aiohttp.ClientResponse) -> bytes:
+        try:
+            length = response.content_length
+            if length is not None and length <= self._response_max:
+                return await response.read()
+            if length is None and len(body := await _read(response.content, self._response_max)) <= self._response_max:
+                response.release()
+                return body
+        except (aiohttp.ClientError, OSError, ValueError) as exc:
+            response.close()
+            raise ResponseError(f"HTTP {response.status}, and the connection ended in its middle", sent=True) from exc
+        except BaseException:
+            response.close()
+            raise
+        response.close()
+        raise ResponseError(f"the answer takes more than the {self._response_max} bytes that are allowed", sent=True)
+
+
+def _headers(request: MeshRequest, timeout: float) -> dict[str, str]:
+    headers: dict[str, str] = {_SERVICE: quoted(request.service), _TIMEOUT: _wire.milliseconds(timeout)}
+    if request.attempt > 1:
+        headers[_ATTEMPT] = str(request.attempt)
+    if request.metadata:
+        headers[_METADATA] = _wire.pack_metadata(request.metadata)
+    if request.headers:
+        headers.update(request.headers)
+    return headers
+
+
+async def _read(content: aiohttp.StreamReader, most: int) -> bytes:
+    """Read to the end, or a little more than is allowed."""
+    body = bytearray()
+    while len(body) <= most and (chunk := await content.readany()):
+        body += chunk
+    return bytes(body)
+
+
+def _unanswered(exc: Exception) -> ServiceMeshError:
+    """Return what it means that no head of an answer came."""
+    if isinstance(exc, aiohttp.InvalidURL):
+        return EndpointUnreachableError("its address cannot be one")
+    if isinstance(exc, aiohttp.ConnectionTimeoutError):
+        return EndpointUnreachableError("no connection in time; is the host up?")
+    if isinstance(exc, aiohttp.ClientConnectorCertificateError):
+        return EndpointUnreachableError(f"its certificate is not trusted: {exc.certificate_error}")
+    if isinstance(exc, aiohttp.ClientConnectorSSLError):
+        return EndpointUnreachableError("no TLS with it; does it serve by TLS, and take our certificate?")
+    if isinstance(exc, aiohttp.ClientConnectorError):
+        return EndpointUnreachableError(cannot_connect(exc.os_error))
+    if isinstance(exc, aiohttp.ServerDisconnectedError | aiohttp.ClientOSError | OSError):
+        return CallInterruptedError("the connection ended before any answer; it may have been done", sent=True)
+    return ResponseError("the answer is not HTTP; is the address right?", sent=True)

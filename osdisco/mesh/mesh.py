@@ -1,0 +1,360 @@
+"""The mesh of one process: it calls services by name, and serves its own. All else in this package works for it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Generator, Iterable, Mapping
+from contextlib import AsyncExitStack, suppress
+from importlib.util import find_spec
+from math import isnan
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Final, Self, TypeVar, overload
+
+from osdisco._signal import Signal
+from osdisco.client import Client
+from osdisco.discovery.checks import Check
+from osdisco.discovery.extension import ExtensionStatus
+from osdisco.discovery.leaving import Drain
+from osdisco.errors import ClosedError, ConfigError, RequestError, ServiceMeshError
+from osdisco.mesh._calls import NOTHING, Call, Caller
+from osdisco.mesh._services import Service, Services
+from osdisco.mesh._wire import is_method, pack_metadata
+from osdisco.mesh.balancers import LoadBalancer
+from osdisco.mesh.breaker import CircuitBreakerRegistry
+from osdisco.mesh.codec import CodecError, encode
+from osdisco.mesh.deadline import DEFAULT_TIMEOUT, checked_timeout, deadline
+from osdisco.mesh.handlers import AT_ONCE, Handler, Handlers
+from osdisco.mesh.pool import Pool, PoolSettings
+from osdisco.mesh.retry import RetryPolicy
+from osdisco.mesh.serving import ServiceServer, options
+from osdisco.mesh.tls import TlsFiles
+from osdisco.mesh.transport import Transport
+from osdisco.registry.definition import ServiceDefinition
+from osdisco.registry.registration import Registration
+from osdisco.registry.service import ServiceRegistry
+
+if TYPE_CHECKING:
+    from osdisco.mesh._routing import Routing
+
+T = TypeVar("T")
+
+ANY: Final = "*"
+"""The name under which `retry_policies` has the policy of all services that are not named."""
+
+
+class ExtensionServiceMesh:
+    """Calls services by name, and serves this process's own. Enter it with `async with`, or close it.
+
+    Args:
+        client: in whose namespace services are found and registered.
+        load_balancer: the pattern of what picks; least request of two choices when None.
+        retry_policies: by the name of the service, `"*"` for all others; or one for all.
+        circuit_breakers: where the breakers are, to be observed; an own registry when None.
+        pool: who may be picked: panic threshold, limit of concurrency, ejection, slow start, subsetting.
+        transport: how requests travel; `HttpTransport` when None.
+        tls: certificates for the transport by HTTP, for calling and serving.
+        timeout: seconds for a call that says nothing else, all attempts included.
+        rules: whether calls follow the rules for traffic that stand in the store.
+
+    Raises:
+        ConfigError: what cannot be used, or a package of `osdisco[mesh]` is missing.
+    """
+
+    def __init__(
+        self,
+        client: Client,
+        *,
+        load_balancer: LoadBalancer | None = None,
+        retry_policies: Mapping[str, RetryPolicy] | RetryPolicy | None = None,
+        circuit_breakers: CircuitBreakerRegistry | None = None,
+        pool: PoolSettings | None = None,
+        transport: Transport | None = None,
+        tls: TlsFiles | None = None,
+        timeout: float = DEFAULT_TIMEOUT,
+        rules: bool = True,
+    ) -> None:
+        self._client = client
+        self._now = client.runtime.clock.now
+        self._timeout = checked_timeout("timeout", timeout)
+        self._policies = _policies(retry_policies)
+        self._balancer = load_balancer
+        self._pool = pool
+        self.circuit_breakers: Final = (
+            CircuitBreakerRegistry(clock=client.runtime.clock) if circuit_breakers is None else circuit_breakers
+        )
+        self._registry = ServiceRegistry(client)
+        self._transport = _transport(transport, tls)
+        self._services = Services(self._registry, self._new_pool, self._policy_of)
+        self._caller = Caller(client.runtime, self._transport)
+        self._routing = self._new_routing() if rules else None
+        self._servers: set[ServiceServer] = set()
+        self._under_way = 0
+        self._ended = Signal()
+        self._closed = False
+
+    def __repr__(self) -> str:
+        return f"<ExtensionServiceMesh of {self._client!r}: {len(self._services)} services called>"
+
+    @property
+    def services(self) -> Mapping[str, Service]:
+        """The services that were called, each with its `view` and its `pool`."""
+        return self._services
+
+    @property
+    def under_way(self) -> int:
+        """Calls of this process that have not ended."""
+        return self._under_way
+
+    # Calling
+
+    @overload
+    async def call(
+        self,
+        service: str,
+        method: str,
+        request: object = None,
+        *,
+        response_type: type[T],
+        timeout: float | None = None,
+        key: str | None = None,
+        metadata: Mapping[str, str] | None = None,
+        idempotent: bool | None = None,
+    ) -> T: ...
+
+    @overload
+    async def call(
+        self,
+        service: str,
+        method: str,
+        request: object = None,
+        *,
+        response_type: Any = None,
+        timeout: float | None = None,
+        key: str | None = None,
+        metadata: Mapping[str, str] | None = None,
+        idempotent: bool | None = None,
+    ) -> Any: ...
+
+    async def call(
+        self,
+        service: str,
+        method: str,
+        request: object = None,
+        *,
+        response_type: Any = None,
+        timeout: float | None = None,
+        key: str | None = None,
+        metadata: Mapping[str, str] | None = None,
+        idempotent: bool | None = None,
+    ) -> Any:
+        """Call a method of a service at one of its endpoints; returns the result.
+
+        Args:
+            request: what JSON can hold, attrs classes and dataclasses included.
+            response_type: what the result must be, such as an attrs class or `list[int]`; JSON as it is when None.
+            timeout: seconds for all attempts; never more than is left to the request that this process is serving.
+            key: calls of one key go the same way where rules split, and to one endpoint if the balancer does so.
+            metadata: text by name, for rules and for the handler.
+            idempotent: whether it may be done twice: only then is it tried again when its outcome is unknown.
+                When None the service's `RetryPolicy` says so.
+
+        Raises:
+            ServiceNotFoundError: nobody serves it. NoHealthyEndpointsError, CircuitOpenError: somebody, but not now.
+            DeadlineExceededError: the time is over. RemoteError: the handler failed.
+            OverloadedError, EndpointUnreachableError: nothing was done. CallInterruptedError, ResponseError: unknown.
+            RequestError: it cannot be sent. ClosedError: the mesh is closed. InvalidNameError: no name of a service.
+        """
+        if self._closed:
+            raise ClosedError(f"{self!r} is closed")
+        self._under_way += 1
+        try:
+            call = self._prepared(service, method, request, timeout, key, metadata, idempotent)
+            call.kind = response_type
+            target = call.ways[0].service
+            if not target.known:
+                await target.wait_known(self._patience(call))
+            if self._routing is not None:
+                return await self._routing.call(call, said_timeout=timeout is not None)
+            return await self._caller.call(call)
+        except ServiceMeshError as exc:
+            exc.service, exc.method = exc.service or service, exc.method or method
+            raise
+        finally:
+            self._under_way -= 1
+            if self._closed:
+                self._ended.fire()
+
+    def _prepared(
+        self,
+        service: str,
+        method: str,
+        request: object,
+        timeout: float | None,
+        key: str | None,
+        metadata: Mapping[str, str] | None,
+        idempotent: bool | None,
+    ) -> Call:
+        """Return the call as it goes without rules. Raises RequestError."""
+        if not isinstance(service, str):
+            raise RequestError(f"the name of a service must be text, not {type(service).__name__}")
+        if not is_method(method):
+            raise RequestError(f"{method!a} is no name of a method: letters, digits, '_', '.' and '-', at most 128")
+        if key is not None and not isinstance(key, str):
+            raise RequestError(f"key must be text, not {type(key).__name__}")
+        if metadata:
+            pack_metadata(metadata)
+        try:
+            body = encode(request)
+        except CodecError as exc:
+            raise RequestError(f"the request cannot be encoded: {exc}") from None
+        target = self._services.open(service)
+        policy = target.policy
+        return Call(
+            service=service,
+            method=method,
+            body=body,
+            kind=None,
+            deadline=min(self._now() + self._seconds(timeout), deadline()),
+            ways=target.way,
+            policy=policy,
+            attempts=policy.attempts,
+            attempt_timeout=policy.attempt_timeout,
+            idempotent=method in policy.idempotent if idempotent is None else idempotent,
+            key=key,
+            metadata=metadata or NOTHING,
+        )
+
+    def _seconds(self, timeout: float | None) -> float:
+        if timeout is None:
+            return self._timeout
+        if isinstance(timeout, bool) or not isinstance(timeout, int | float) or isnan(timeout):
+            raise RequestError(f"timeout is a number of seconds, not {timeout!a}")
+        return timeout  # of none that is left it is said with the attempt
+
+    def _patience(self, call: Call) -> float:
+        """Return for how long the store is waited for."""
+        return min(max(call.deadline - self._now(), 0.0), self._client.options.timeout)
+
+    def _new_routing(self) -> Routing:
+        from osdisco.mesh._routing import Routing
+
+        return Routing(self._client, self._services, self._caller)
+
+    def _new_pool(self, service: str) -> Pool:
+        return Pool(
+            service,
+            self._client.runtime,
+            self._pool,
+            balancer=self._balancer,
+            breakers=self.circuit_breakers,
+        )
+
+    def _policy_of(self, service: str) -> RetryPolicy:
+        return self._policies.get(service) or self._policies[ANY]
+
+    # Serving
+
+    def register_service(
+        self,
+        definition: ServiceDefinition,
+        *,
+        status: ExtensionStatus = ExtensionStatus.HEALTHY,
+        checks: Iterable[Check] = (),
+        drain: Drain | None = None,
+    ) -> Registration:
+        """Return a registration of a service that is served by something else; see `ServiceRegistry.register`."""
+        return self._registry.register(definition, status=status, checks=checks, drain=drain)
+
+    def serve(
+        self,
+        definition: ServiceDefinition,
+        handlers: Mapping[str, Handler],
+        *,
+        host: str = "127.0.0.1",
+        port: int = 0,
+        status: ExtensionStatus = ExtensionStatus.HEALTHY,
+        checks: Iterable[Check] = (),
+        drain: Drain | None = None,
+        at_once: int = AT_ONCE,
+    ) -> ServiceServer:
+        """Return a server of a service; enter or await it. It starts while the store is away, too.
+
+        Args:
+            definition: without an address, that of `host` and the port counts; of `0.0.0.0` that towards the store.
+            handlers: by the name of their method; see `osdisco.mesh.Handler`.
+            host, port: to listen on; port 0 is one that is free.
+            status, checks: how it is shown to be; see `ServiceRegistry.register`.
+            drain: how long leaving may take; the defaults of Drain when None.
+            at_once: requests that may be under way; more are refused.
+
+        Raises:
+            ConfigError: handlers that are none, or, when it is entered, a place that cannot be listened on.
+        """
+        if self._closed:
+            raise ClosedError(f"{self!r} is closed")
+        server = ServiceServer(
+            self._client,
+            self._transport,
+            definition,
+            Handlers(definition.name, handlers, self._client.runtime.clock, at_once),
+            (host, port),
+            options(status, checks, drain),
+            self._servers.discard,
+        )
+        self._servers.add(server)
+        return server
+
+    # The end
+
+    def __await__(self) -> Generator[Any, None, Self]:
+        return self._itself().__await__()
+
+    async def _itself(self) -> Self:
+        return self
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """Leave with all that is served, then let calls under way end, as long as one operation may take.
+
+        May be called twice.
+        """
+        async with AsyncExitStack() as ending:  # each has its end, whatever becomes of those before
+            ending.push_async_callback(self._transport.aclose)
+            ending.push_async_callback(self._services.aclose)
+            ending.push_async_callback(self._caller.aclose)
+            if self._routing is not None:
+                ending.push_async_callback(self._routing.aclose)
+            await asyncio.gather(*(server.aclose() for server in list(self._servers)))
+            self._closed = True
+            with suppress(TimeoutError):
+                await self._ended.wait_for(lambda: not self._under_way, self._client.options.timeout)
+
+
+def _policies(given: Mapping[str, RetryPolicy] | RetryPolicy | None) -> Mapping[str, RetryPolicy]:
+    if given is None or isinstance(given, RetryPolicy):
+        return {ANY: given or RetryPolicy()}
+    if not isinstance(given, Mapping) or not all(isinstance(policy, RetryPolicy) for policy in given.values()):
+        raise ConfigError("retry_policies are a RetryPolicy, or several by the name of the service")
+    return {ANY: RetryPolicy(), **given}
+
+
+def _transport(given: Transport | None, tls: TlsFiles | None) -> Transport:
+    missing = [
+        name for name in ("tenacity", "aiohttp") if find_spec(name) is None and not (given and name == "aiohttp")
+    ]
+    if missing:
+        raise ConfigError(f"the mesh needs {' and '.join(missing)}: pip install 'osdisco[mesh]'")
+    if given is not None:
+        if tls is not None:
+            raise ConfigError("tls is for the transport by HTTP; give it to your own transport instead")
+        return given
+    from osdisco.mesh.http import HttpTransport
+
+    return HttpTransport(tls=tls)

@@ -1,0 +1,79 @@
+"""The page on the mesh: every example runs and shows what it says, on every store, by real HTTP; nothing lacks one."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+from apis import Name, calls, lines, without_example
+from examples import DOCS, Area, Example, examples_of
+from worlds import connect
+
+import osdisco.mesh
+from osdisco.mesh import ServiceServer
+
+
+class OnePage(Area):
+    """The pages below have frames of their own."""
+
+    @property
+    def pages(self) -> list[Path]:
+        return [DOCS / f"{self.name}.md"]
+
+
+MESH = OnePage("mesh", lambda client, other: {})
+EXAMPLES = MESH.examples
+(API,) = examples_of(DOCS / "api-mesh.md")
+
+SHOWN = {
+    f"osdisco.mesh.{name}"
+    for name in ("deadline", "handlers", "hedging", "mesh", "retry", "serving", "tls", "transport")
+}
+
+
+@pytest.mark.parametrize("example", EXAMPLES, ids=str)
+async def test_an_example_shows_what_it_says_in_memory(example: Example) -> None:
+    url = f"memory://{uuid4().hex}"
+    async with connect(url) as client, connect(url) as other:
+        await MESH.run(example, client, other)
+
+
+@pytest.mark.parametrize("example", EXAMPLES, ids=str)
+@pytest.mark.osdisco("etcd", "etcd+http", "consul")
+async def test_an_example_shows_what_it_says(example: Example, osdisco_url: str) -> None:
+    async with connect(osdisco_url) as client, connect(osdisco_url) as other:
+        await MESH.run(example, client, other)
+
+
+def test_the_frame_runs_as_printed() -> None:
+    done = subprocess.run([sys.executable, "-c", MESH.frame.text], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_every_example_shows_something() -> None:
+    assert [str(example) for example in EXAMPLES if not example.claims] == []
+
+
+INTERNAL: set[Name] = {("Transport", name) for name in ("send", "listen", "aclose")}
+INTERNAL |= {("Listener", name) for name in ("port", "aclose")}
+"""Protocols, which nothing is derived from: the page has a class with their methods."""
+INTERNAL |= {("HttpTransport", name) for name in ("send", "listen")}
+"""For the mesh."""
+
+
+def test_every_public_name_has_an_example() -> None:
+    """A new public method, property or field fails here until the page shows it."""
+    names = [getattr(osdisco.mesh, name) for name in osdisco.mesh.__all__]
+    classes = [one for one in names if isinstance(one, type) and one.__module__ in SHOWN]
+    assert ServiceServer in classes
+    assert without_example(MESH, classes, asyncio.run) - INTERNAL == set()
+
+
+def test_every_call_of_the_api_has_an_example() -> None:
+    shown = {call for example in EXAMPLES for call in calls(example.tree())}
+    missing = [call for call in lines(API.tree()) if call[:2] not in shown]
+    assert missing == []
