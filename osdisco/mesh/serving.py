@@ -7,6 +7,7 @@ registration is taken away, and only then is the port closed. So neither a start
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable
+from contextlib import suppress
 from types import TracebackType
 from typing import Any, Self
 
@@ -14,7 +15,7 @@ from osdisco.client import Client
 from osdisco.discovery.checks import Check
 from osdisco.discovery.extension import ExtensionStatus
 from osdisco.discovery.leaving import Drain
-from osdisco.errors import ClosedError
+from osdisco.errors import ClosedError, TimedOutError
 from osdisco.mesh._own_address import reachable
 from osdisco.mesh.handlers import Handlers
 from osdisco.mesh.transport import Listener, Transport
@@ -116,6 +117,15 @@ class ServiceServer:
         registration = ServiceRegistry(self._client).register(definition, **self._registered)
         self._handlers.leaving = registration._leaving
         self._registration = await registration
+        if registration.registered:
+            await self._seen(registration)
+
+    async def _seen(self, registration: Registration) -> None:
+        """Wait until this process's own view shows it, so that whoever calls after this finds it."""
+        roster = registration._registrar._roster
+        with suppress(TimedOutError):
+            id_ = registration.endpoint.extension_id
+            await roster._wait(lambda: id_ in roster.table, self._client.options.timeout)
 
     async def aclose(self, *, now: bool = False) -> None:
         """Leave, and close the port. A second call waits for the first. With `now` nothing in flight is waited for."""

@@ -20,6 +20,7 @@ from osdisco.mesh.retry import NEVER, RetryPolicy
 from osdisco.mesh.serving import ServiceServer
 from osdisco.registry import ServiceDefinition
 from osdisco.testing import ChaosProxy
+from osdisco.testing._api import free_port
 
 AT_ONCE = Drain(propagation=0, grace=0)
 DRAIN = Drain(propagation=0.5, grace=5)
@@ -51,12 +52,12 @@ class Town:
 
     async def serve(self, handlers: Any = None, drain: Drain = AT_ONCE) -> ServiceServer:
         """Serve from a process of its own, at the address of a proxy."""
-        proxy = await self._stack.enter_async_context(ChaosProxy("127.0.0.1:9"))
+        port = free_port()  # before anybody knows of the address: who is registered is called at once
+        proxy = await self._stack.enter_async_context(ChaosProxy(f"127.0.0.1:{port}"))
         mesh = await self.mesh()
         definition = ServiceDefinition("geo", "2.1.0", proxy.address)
         handlers = handlers or {"who": who, "add": who}
-        server = await self._stack.enter_async_context(mesh.serve(definition, handlers, drain=drain))
-        proxy.server = f"127.0.0.1:{server.port}"
+        server = await self._stack.enter_async_context(mesh.serve(definition, handlers, port=port, drain=drain))
         self.proxies.append(proxy)
         self.servers.append(server)
         return server
