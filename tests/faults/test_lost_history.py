@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
+from collections.abc import Callable
 from urllib.request import Request, urlopen
 
 import pytest
 from network import ways
 
 from osdisco.testing import Servers
+from osdisco.testing.processes import EtcdProcess, find_binary
+from osdisco.testing.servers import missing
 from osdisco.view import View
 
 
@@ -40,6 +44,46 @@ async def test_what_was_compacted_meanwhile_is_still_seen_to_come_and_go(
             await clean.put("c/stays", b"2")
             async with asyncio.timeout(10):
                 assert set((await anext(changes)).puts) == {"c/stays"}
+
+
+@pytest.mark.fault("F19")
+@pytest.mark.parametrize("store", ["etcd", "etcd+http"])
+async def test_a_backup_that_replaced_the_data_is_followed_from_there(store: str, seed: int) -> None:
+    """Given an etcd that comes back with yesterday's files, its revisions go back, and so does all that is there."""
+    if find_binary("etcd") is None:
+        missing("etcd", "the files of a container are not at hand")
+    with EtcdProcess() as server:
+        url = server.url if store == "etcd" else server.gateway_url
+        async with ways(store, f"{url}/ns", seed=seed, alone=True) as there:
+            clean, client = there.clean, await there.client()
+            await clean.put("i/old", b"1")
+            await asyncio.to_thread(_standing_still, server, _save)
+            for number in range(30):
+                await clean.put(f"i/new-{number}", b"1")
+            await clean.delete("i/old")
+            async with client.view("i/") as view:
+                await _until(view, {f"i/new-{number}" for number in range(30)})
+                before = view.revision
+                await asyncio.to_thread(_standing_still, server, _restore)
+                await _until(view, {"i/old"})
+                assert view.revision < before, f"seed {seed}: the revision did not go back"
+                await clean.put("i/next", b"1")
+                await _until(view, {"i/old", "i/next"})
+
+
+def _standing_still(server: EtcdProcess, work: Callable[[EtcdProcess], object]) -> None:
+    server.kill()
+    work(server)
+    server.start()
+
+
+def _save(server: EtcdProcess) -> None:
+    shutil.copytree(server.access.folder / "data", server.access.folder / "backup")
+
+
+def _restore(server: EtcdProcess) -> None:
+    shutil.rmtree(server.access.folder / "data")
+    shutil.copytree(server.access.folder / "backup", server.access.folder / "data")
 
 
 @pytest.mark.fault("F19", on="consul")
