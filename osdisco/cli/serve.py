@@ -18,16 +18,17 @@ from osdisco.serve import DEFAULT_LISTEN, serve as serve_to
 @click.option("--listen", metavar="HOST:PORT", default=DEFAULT_LISTEN, show_default=True, help="Where; port 0: any.")
 @click.pass_obj
 def serve(settings: Settings, listen: str) -> None:
-    """Serve extensions and metrics by HTTP until interrupted; only reads.
+    """Serve extensions, endpoints and metrics by HTTP until interrupted; only reads.
 
     /sd: Prometheus' http_sd, with ?capability=, ?name=, ?status=, ?endpoint=. /metrics. /healthz: it lives.
-    /readyz: it sees the store. There is neither TLS nor a password, so it listens on loopback unless told otherwise.
+    /readyz: it sees the store. /v3/discovery:endpoints: services by Envoy's EDS over REST.
+    There is neither TLS nor a password, so it listens on loopback unless told otherwise.
     """
 
     async def work(client: Client, _: Interrupts) -> None:
         async with serve_to(client, listen) as server:
             if not server.only_loopback:
-                warn(f"whoever reaches {server.address} sees all extensions; there is no password")
+                warn(f"whoever reaches {server.address} sees all extensions and services; there is no password")
             document({"url": server.url}) if settings.json else line(f"serving {server.url}")
             await asyncio.Event().wait()
 

@@ -7,6 +7,7 @@
 |---|---|
 | `/sd` | the extensions as Prometheus' `http_sd` takes them; 503 as long as the store was never seen |
 | `/metrics` | metrics of osdisco |
+| `POST /v3/discovery:endpoints` | the endpoints of services as Envoy takes them, by EDS over REST |
 | `/healthz` | 200: the process lives |
 | `/readyz` | 200 while the store is seen; else 503 and why |
 

@@ -11,6 +11,8 @@ from osdisco.url import Host
 
 _ADDRESS: Final = re.compile(r"(?:\[(?P<six>[0-9A-Fa-f:.]+)\]|(?P<name>[A-Za-z0-9_.-]+)):(?P<port>\d{1,5})\Z", re.ASCII)
 
+_LABEL: Final = re.compile(r"[A-Za-z0-9_-]{1,63}\Z", re.ASCII)
+
 
 def parse_listen(text: str) -> Host:
     """Read `HOST:PORT`; port 0 is one that is free.
@@ -36,3 +38,11 @@ def names_loopback(header: str) -> bool:
     """
     name = header[1:].partition("]")[0] if header.startswith("[") else header.partition(":")[0]
     return Host(name.lower()).loopback
+
+
+def one_label(header: str) -> bool:
+    """Return whether a Host header is one word, as Envoy sends it: the name that it has for this server.
+
+    The name of a web page elsewhere has a dot.
+    """
+    return _LABEL.match(header) is not None

@@ -49,6 +49,7 @@ class Serving:
         self, client: Client, listen: str, discovery: DiscoveryService | None, registry: CollectorRegistry | None
     ) -> None:
         try:
+            from osdisco.serve._envoy import Assignments
             from osdisco.serve._site import Site
         except ImportError as exc:
             raise ConfigError(f"serve needs a package ({exc}): pip install 'osdisco[serve]'") from exc
@@ -58,7 +59,7 @@ class Serving:
         self._own = DiscoveryService(client) if discovery is None else None
         shown = discovery or self._own
         assert shown is not None
-        self._site = Site(shown.extensions, registry, only_loopback=self._listen.loopback)
+        self._site = Site(shown.extensions, Assignments(client), registry, only_loopback=self._listen.loopback)
         self._port: int | None = None
         self._closed = False
 
@@ -106,7 +107,9 @@ class Serving:
                 raise ConfigError(f"cannot listen on {self._listen.address(0)}: {exc.strerror or exc}") from exc
             raise
         if not self.only_loopback:
-            log.warning("serving on %s: whoever reaches it sees all extensions, there is no password", self.address)
+            log.warning(
+                "serving on %s: whoever reaches it sees all extensions and services, there is no password", self.address
+            )
         return self
 
     async def aclose(self) -> None:

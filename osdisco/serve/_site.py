@@ -1,4 +1,4 @@
-"""The four paths, by aiohttp. Only `_server` comes here."""
+"""The paths, by aiohttp. Only `_server` comes here."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any, Final
 from aiohttp import web
 
 from osdisco.discovery import ExtensionInfo, Extensions
-from osdisco.errors import ConfigError
-from osdisco.serve._connections import Connections
-from osdisco.serve._listen import names_loopback
+from osdisco.errors import ConfigError, InvalidNameError, OsdiscoError
+from osdisco.serve._connections import SILENCE_MAX, Connections
+from osdisco.serve._envoy import Assignments, DiscoveryRequest
+from osdisco.serve._listen import names_loopback, one_label
 from osdisco.serve._targets import Query, target_groups
 from osdisco.url import Host
 
@@ -23,6 +24,13 @@ if TYPE_CHECKING:
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 _HEADERS: Final = {"Server": "osdisco", "Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
+
+ENDPOINTS: Final = "/v3/discovery:endpoints"
+"""Where Envoy asks, by the `google.api.http` option of `FetchEndpoints` in its `eds.proto`."""
+
+_REQUEST_MAX: Final = 1024 * 1024
+"""Bytes of a request; Envoy tells with each what it was built with."""
+
 AT_ONCE: Final = 250
 """Extensions that are written in one step of the loop."""
 
@@ -31,10 +39,18 @@ _SHUTDOWN: Final = 2.0
 
 
 class Site:
-    """Serves a view of extensions and a registry of metrics."""
+    """Serves a view of extensions, assignments for Envoy and a registry of metrics."""
 
-    def __init__(self, extensions: Extensions, registry: CollectorRegistry | None, *, only_loopback: bool) -> None:
+    def __init__(
+        self,
+        extensions: Extensions,
+        assignments: Assignments,
+        registry: CollectorRegistry | None,
+        *,
+        only_loopback: bool,
+    ) -> None:
         self._extensions = extensions
+        self._assignments = assignments
         self._registry = registry
         self._only_loopback = only_loopback
         self._server: asyncio.Server | None = None
@@ -44,9 +60,10 @@ class Site:
         async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
             return await self._guard(request, handler)
 
-        app = web.Application(middlewares=[guard])
+        app = web.Application(middlewares=[guard], client_max_size=_REQUEST_MAX)
         paths = {"/sd": self._sd, "/metrics": self._metrics, "/healthz": self._healthz, "/readyz": self._readyz}
         app.add_routes([web.get(path, handler) for path, handler in paths.items()])
+        app.add_routes([web.post(ENDPOINTS, self._endpoints)])
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=_SHUTDOWN, keepalive_timeout=30)
 
     async def start(self, listen: Host) -> int:
@@ -66,6 +83,7 @@ class Site:
         if self._connections is not None:
             self._connections.close()
         await self._runner.cleanup()
+        await self._assignments.aclose()
 
     async def _guard(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         """Say no in JSON, and set what every answer has."""
@@ -80,10 +98,13 @@ class Site:
         return response
 
     async def _checked(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        if request.method not in ("GET", "HEAD"):
+        envoy = request.path == ENDPOINTS
+        if request.method not in ("GET", "HEAD") and not (envoy and request.method == "POST"):
             raise web.HTTPMethodNotAllowed(request.method, ("GET", "HEAD"))
         host = request.headers.get("Host")
-        if self._only_loopback and host is not None and not names_loopback(host):
+        trusted = host is None or names_loopback(host) or (envoy and one_label(host))
+        if self._only_loopback and not trusted:
+            assert host is not None
             return _json({"error": f"this is served to this machine alone, not as {host[:80]!a}"}, 403)
         return await handler(request)
 
@@ -101,6 +122,19 @@ class Site:
         age = f"{self._extensions.age:.3f}"
         headers = {"Osdisco-Stale": str(self._extensions.stale).lower(), "Osdisco-Age": age}
         return _response(await listed(self._extensions, query), headers=headers)
+
+    async def _endpoints(self, request: web.Request) -> web.StreamResponse:
+        try:
+            async with asyncio.timeout(SILENCE_MAX):
+                body = await request.read()
+            answer = await self._assignments.answer(DiscoveryRequest.parse(body))
+        except TimeoutError:
+            return _json({"error": "the request did not come whole in time"}, 408)
+        except (ConfigError, InvalidNameError) as exc:
+            return _json({"error": str(exc)}, 400)
+        except OsdiscoError as exc:  # Envoy keeps its endpoints at an error
+            return _json({"error": str(exc)}, 503)
+        return web.Response(status=304) if answer is None else _response(answer)
 
     async def _metrics(self, request: web.Request) -> web.StreamResponse:
         if self._registry is None:
