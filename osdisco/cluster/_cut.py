@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from attrs import field, frozen
 
-from osdisco.cluster._fields import Fields, flat, within
+from osdisco.cluster._fields import Fields, flat, shown, within
 from osdisco.cluster._hashing import ShardHashing
 from osdisco.cluster._json import Walker, encoded, parse
 from osdisco.cluster.components import StateComponent
@@ -78,7 +78,7 @@ def cut_nodes(body: bytes) -> dict[str, bytes]:
     found: dict[str, bytes] = {}
     for name in walker.members("the answer of /_nodes"):
         if name != "nodes":
-            walker.value(name)
+            walker.value(shown(name))
             continue
         for id_ in walker.members("nodes"):
             place = within("nodes", id_)
@@ -135,7 +135,7 @@ class _Cutter:
             elif name in _SCALARS:
                 self.scalars[name] = self.walker.value(name)
             else:
-                self.walker.value(name)
+                self.walker.value(shown(name))
         self.walker.end()
 
     def result(self) -> CutState:
@@ -163,7 +163,7 @@ class _Cutter:
                 for index in self.walker.members("metadata.indices"):
                     self._index(index, within("metadata.indices", index))
             else:
-                value = self.walker.value(f"metadata.{name}")
+                value = self.walker.value(f"metadata.{shown(name)}")
                 if name != "templates":
                     self.rest[name] = value
 
@@ -179,7 +179,7 @@ class _Cutter:
     def _routing_table(self) -> None:
         for name in self.walker.members("routing_table"):
             if name != "indices":
-                self.walker.value(f"routing_table.{name}")
+                self.walker.value(f"routing_table.{shown(name)}")
                 continue
             for index in self.walker.members("routing_table.indices"):
                 place = within("routing_table.indices", index)
@@ -195,7 +195,7 @@ class _Cutter:
             elif name == "global":
                 blocks[GLOBAL] = self.walker.piece("blocks.global")
             else:
-                self.walker.value(f"blocks.{name}")
+                self.walker.value(f"blocks.{shown(name)}")
 
     def _check_whole(self) -> None:
         """Refuse what would look as if all nodes or indices were gone: only empty blocks may be left out."""

@@ -91,7 +91,7 @@ class Fields:
 
     def place(self, name: str) -> str:
         """Return where a field is."""
-        return f"{self._place}.{_shown(name)}"
+        return f"{self._place}.{shown(name)}"
 
     def at(self, key: str) -> str:
         """Return where a value is that has a name of its own, such as an index."""
@@ -141,10 +141,10 @@ def numbered(name: str, place: str) -> int:
 
 def within(place: str, key: str) -> str:
     """Return where something is that has a name of its own."""
-    return f"{place}[{_shown(key)}]"
+    return f"{place}[{shown(key)}]"
 
 
-def _shown(name: str) -> str:
+def shown(name: str) -> str:
     """Return a name as it may be shown: it comes from others, and no control character of it may get into a log."""
     return name if name.isprintable() and len(name) <= 255 else ascii(name[:255])
 

@@ -194,10 +194,35 @@ def test_a_body_that_ends_within_a_text_says_where() -> None:
         cut_state(half)
 
 
-def test_a_name_cannot_forge_a_line_of_a_log() -> None:
+@pytest.mark.parametrize(
+    "way",
+    [
+        "%s",
+        "nodes/%s",
+        "nodes/d1/attributes/%s",
+        "metadata/%s",
+        "metadata/indices/%s",
+        "metadata/indices/orders/primary_terms/%s",
+        "routing_table/%s",
+        "routing_table/indices/%s",
+        "routing_table/indices/orders/shards/%s",
+        "blocks/%s",
+        "blocks/indices/%s",
+        "blocks/global/%s",
+    ],
+)
+def test_a_name_cannot_forge_a_line_of_a_log(way: str) -> None:
+    given = changed(way % "a\nERROR all is lost", "here").replace(b'"here"', b"[1e999]")
     with pytest.raises(ClusterDocumentError) as caught:
-        cut_state(changed("metadata/indices", {"a\nERROR all is lost": []}))
-    assert "\n" not in str(caught.value)
+        Reader().read(given)
+    assert str(caught.value).isprintable()
+
+
+@pytest.mark.parametrize("given", ['{"a\\n":', '{"nodes":{"a\\n":'])
+def test_nor_can_one_of_a_node_that_answers(given: str) -> None:
+    with pytest.raises(ClusterDocumentError) as caught:
+        cut_nodes(given.encode())
+    assert str(caught.value).isprintable()
 
 
 JSON = st.recursive(
