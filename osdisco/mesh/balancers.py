@@ -194,6 +194,8 @@ class LeastRequestLoadBalancer(StateBalancer):
         if len(states) == 1:
             return states[0]
         one, other = two_drawn(states, self._random)
+        if states.bounds is None:  # of 10,000 each look at one more field is a wait for memory
+            return one if one.in_flight <= other.in_flight else other
         return one if one.in_flight * other.weight <= other.in_flight * one.weight else other
 
 
