@@ -51,6 +51,7 @@ class Call:
         policy: how it is tried again; `attempts` and `attempt_timeout` may be those of a rule.
         balancer: which picks, instead of that of the pool.
         sent: whether a handler may have run for one of its attempts.
+        went: which of the ways the last attempt took.
     """
 
     service: str
@@ -70,6 +71,7 @@ class Call:
     attempt: int = 0
     tried: frozenset[str] = frozenset()
     sent: bool = False
+    went: Way | None = None
 
     def share(self, left: float, pool: Pool) -> float:
         """Return how long the next attempt may take of the seconds that are left."""
@@ -180,6 +182,7 @@ def _pick(call: Call) -> tuple[Pool, EndpointState]:
         pool = way.service.pool
         picked = pool.pick(subset=way.subset, key=call.key, tried=call.tried, balancer=call.balancer)
         if not isinstance(picked, Refused):
+            call.went = way
             return pool, picked
         refused = refused or picked
     assert refused is not None

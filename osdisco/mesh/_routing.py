@@ -59,10 +59,10 @@ class Routing:
         began, ok = self._now(), False
         try:
             result = await self._caller.call(call)
-            ok = True
+            ok = call.went is call.ways[0]  # what others answered in its place does not speak for a canary
             return result
         except ServiceMeshError as exc:
-            ok = outcome_of(exc) is Outcome.OK
+            ok = call.went is call.ways[0] and outcome_of(exc) is Outcome.OK
             raise
         finally:
             way = call.ways[0]

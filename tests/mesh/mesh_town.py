@@ -140,7 +140,7 @@ class Town:
         **options: Any,
     ) -> ServiceServer:
         """Serve from a process of its own, at a host of its own."""
-        definition = ServiceDefinition(service, "2.1.0", **options.pop("definition", {}))
+        definition = ServiceDefinition(service, **{"version": "2.1.0", **options.pop("definition", {})})
         options = {"host": f"10.0.0.{next(self._hosts)}", "drain": AT_ONCE, **options}
         return await (mesh or self.mesh()).serve(definition, handlers, **options)
 
