@@ -45,13 +45,19 @@ if TYPE_CHECKING:
         ClusterNodes as ClusterNodes,
         ClusterReplaced as ClusterReplaced,
         ClusterState as ClusterState,
+        ClusterStateEvent as ClusterStateEvent,
+        ClusterStateListener as ClusterStateListener,
+        ClusterStateService as ClusterStateService,
         ClusterStateSource as ClusterStateSource,
+        ComponentSize as ComponentSize,
         IndexChanged as IndexChanged,
         IndexCreated as IndexCreated,
         IndexDeleted as IndexDeleted,
         IndexMetadata as IndexMetadata,
         IndexRouting as IndexRouting,
         Indices as Indices,
+        MirrorState as MirrorState,
+        MirrorStatus as MirrorStatus,
         NodeAddress as NodeAddress,
         NodeChanged as NodeChanged,
         NodeInfo as NodeInfo,
@@ -235,10 +241,11 @@ _HOMES = {
     "osdisco.client": "Client connect",
     "osdisco.cluster": (
         "Block BlocksChanged ClusterBlocks ClusterChange ClusterManagerChanged ClusterMetadata ClusterNodes "
-        "ClusterReplaced ClusterState ClusterStateSource IndexChanged IndexCreated IndexDeleted IndexMetadata "
-        "IndexRouting Indices NodeAddress NodeChanged NodeInfo NodeJoined NodeLeft NodeRole NodeStatus "
-        "OpenSearchClientSource OpenSearchHttpSource RoutingTable ShardChanged ShardGroup ShardHashing ShardMoved "
-        "ShardRouting ShardState StateComponent StateHeader StateVersion UnassignedInfo changes_between"
+        "ClusterReplaced ClusterState ClusterStateEvent ClusterStateListener ClusterStateService ClusterStateSource "
+        "ComponentSize IndexChanged IndexCreated IndexDeleted IndexMetadata IndexRouting Indices MirrorState "
+        "MirrorStatus NodeAddress NodeChanged NodeInfo NodeJoined NodeLeft NodeRole NodeStatus OpenSearchClientSource "
+        "OpenSearchHttpSource RoutingTable ShardChanged ShardGroup ShardHashing ShardMoved ShardRouting ShardState "
+        "StateComponent StateHeader StateVersion UnassignedInfo changes_between"
     ),
     "osdisco.coordination": (
         "BarrierStatus BarrierStay CandidateStatus ConsensusRegister Contender CoordinationService "

@@ -18,7 +18,7 @@ from osdisco.testing.simulation import Scenario
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"
-PARTS = ("core", "coordination", "discovery", "registry", "mesh")
+PARTS = ("core", "coordination", "discovery", "registry", "mesh", "cluster_state")
 PASS = 250
 """Seeds of each scenario before the next one's turn: what was seen is kept after every pass, if it is broken off."""
 BEGIN, END = "<!-- figures -->\n", "<!-- end of figures -->\n"

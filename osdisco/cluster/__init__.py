@@ -1,6 +1,7 @@
 """The state of a search cluster: read by one elected mirror, and known to every extension."""
 
 from osdisco.cluster._hashing import ShardHashing
+from osdisco.cluster._mirror import MirrorState
 from osdisco.cluster.blocks import Block, ClusterBlocks
 from osdisco.cluster.changes import (
     BlocksChanged,
@@ -19,12 +20,15 @@ from osdisco.cluster.changes import (
 )
 from osdisco.cluster.components import StateComponent
 from osdisco.cluster.http_source import OpenSearchHttpSource
+from osdisco.cluster.listeners import ClusterStateEvent, ClusterStateListener
 from osdisco.cluster.metadata import ClusterMetadata, IndexMetadata, Indices
 from osdisco.cluster.nodes import ClusterNodes, NodeAddress, NodeInfo, NodeRole, NodeStatus
 from osdisco.cluster.opensearch_py import OpenSearchClientSource
 from osdisco.cluster.routing import IndexRouting, RoutingTable, ShardGroup, ShardRouting, ShardState, UnassignedInfo
+from osdisco.cluster.service import ClusterStateService
 from osdisco.cluster.source import ClusterStateSource, StateVersion
 from osdisco.cluster.state import ClusterState, StateHeader
+from osdisco.cluster.status import ComponentSize, MirrorStatus
 
 __all__ = [
     "Block",
@@ -36,13 +40,19 @@ __all__ = [
     "ClusterNodes",
     "ClusterReplaced",
     "ClusterState",
+    "ClusterStateEvent",
+    "ClusterStateListener",
+    "ClusterStateService",
     "ClusterStateSource",
+    "ComponentSize",
     "IndexChanged",
     "IndexCreated",
     "IndexDeleted",
     "IndexMetadata",
     "IndexRouting",
     "Indices",
+    "MirrorState",
+    "MirrorStatus",
     "NodeAddress",
     "NodeChanged",
     "NodeInfo",

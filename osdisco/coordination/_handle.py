@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from types import TracebackType
 from typing import Any, ClassVar, Final, Self
 
+from osdisco._checks import check_commit
 from osdisco._entries import Entry
 from osdisco._epoch import EPOCH_SHIFT
 from osdisco._loss import Loss, Scope
@@ -65,9 +66,18 @@ class Handle:
             LostError: it is not ours any more; nothing was applied.
             ConflictError: a condition of `expect` did not hold.
         """
+        return await self._while_held(lambda: self._client._commit(ops, expect or {}, also=self._held()))
+
+    async def _commit_keys(self, ops: Sequence[Op], expect: Mapping[str, Condition]) -> Mapping[str, int]:
+        """Do the same with the store's own keys."""
+        conditions = {**expect, **self._held()}
+        check_commit(ops, conditions, self._client.limits)
+        return await self._while_held(lambda: self._client._connection.commit(ops, conditions))
+
+    async def _while_held(self, commit: Callable[[], Awaitable[Mapping[str, int]]]) -> Mapping[str, int]:
         self.check()
         try:
-            return await self._client._commit(ops, expect or {}, also=self._held())
+            return await commit()
         except ConflictError:  # it is lost, or a condition of the caller's did not hold
             await self._raise_if_gone()
             raise

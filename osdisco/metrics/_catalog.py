@@ -89,6 +89,31 @@ PUBLICATION_FAILURES: Final = Metric(
 WATCH_INTERRUPTIONS: Final = Metric(
     "osdisco_watch_interruptions", _C, "Watches that broke, and were opened again with what was missed."
 )
+CLUSTER_STALE: Final = Metric(
+    "osdisco_cluster_stale",
+    _G,
+    "1 while the search cluster may have another state than the one that is shown.",
+    ("namespace", "cluster"),
+)
+CLUSTER_AGE: Final = Metric(
+    "osdisco_cluster_age_seconds",
+    _G,
+    "Seconds since the shown state was last known to be the present one; absent before there is any.",
+    ("namespace", "cluster"),
+)
+CLUSTER_VERSION: Final = Metric(
+    "osdisco_cluster_version", _G, "The version of the shown state.", ("namespace", "cluster")
+)
+CLUSTER_MIRRORING: Final = Metric(
+    "osdisco_cluster_mirroring", _G, "1 while this process is the mirror of the cluster.", ("namespace", "cluster")
+)
+CLUSTER_POLLS: Final = Metric(
+    "osdisco_cluster_polls",
+    _C,
+    "Questions to the search cluster for its version, by result: ok or failed.",
+    ("result",),
+)
+CLUSTER_HEADS: Final = Metric("osdisco_cluster_heads", _C, "States that this process has put into the store.")
 
 METRICS: Final = (
     EXTENSIONS,
@@ -109,4 +134,10 @@ METRICS: Final = (
     PUBLISHED,
     PUBLICATION_FAILURES,
     WATCH_INTERRUPTIONS,
+    CLUSTER_STALE,
+    CLUSTER_AGE,
+    CLUSTER_VERSION,
+    CLUSTER_MIRRORING,
+    CLUSTER_POLLS,
+    CLUSTER_HEADS,
 )

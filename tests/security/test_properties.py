@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 from osdisco._records import decode, encode
+from osdisco.cluster._head import Head, Journal
 from osdisco.coordination._contend import EntryRecord
 from osdisco.coordination._revoke import RevocationRecord
 from osdisco.coordination.barrier import BarrierRecord
@@ -43,6 +44,8 @@ GOOD: list[Any] = [
     Finding("a", "me", "http://h/", FindingState.PASSING, "fine", 1.5),
     ProberMember("p", "me", "a"),
     CallRecord("me", {"a": Counts(3, 1, (1,) * SIZE)}),
+    Head(1, 2, 3, "s", 4, "name", "uuid", "n1", 1.5, {"nodes": {"ab": (1, 2, 3)}}),
+    Journal(1, 2, {"nodes": {"ab": (1, 0)}}, {"blocks": {"cd": (2, 7)}}),
 ]
 """One of each class that is read from a store, with something in each field."""
 
