@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from functools import partial
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from attrs import evolve
 
@@ -16,6 +16,7 @@ from osdisco.client import Client
 from osdisco.discovery._changing import changed
 from osdisco.discovery._gauges import gauges
 from osdisco.discovery._iterating import Events
+from osdisco.discovery._nearness import ClusterAware
 from osdisco.discovery._prober import EXTENSIONS, Prober
 from osdisco.discovery._telling import Audience, Backlog, Listener
 from osdisco.discovery.checks import Check
@@ -32,8 +33,11 @@ from osdisco.discovery.registrar import ExtensionRegistrar
 from osdisco.discovery.registration import fold
 from osdisco.errors import ClosedError, DiscoveryError, OsdiscoError, TimedOutError
 
+if TYPE_CHECKING:
+    from osdisco.cluster import ClusterStateService
 
-class DiscoveryService:
+
+class DiscoveryService(ClusterAware):
     """`async with` it. Without an extension of its own it only observes.
 
     The store is not needed to start: the latest record is put into it as soon, and again as often, as it can be. When
@@ -45,6 +49,7 @@ class DiscoveryService:
         drain: how long `stop` waits; by default not at all, or as `Drain()` says once `in_flight` was used.
         probing: how this process probes others' extensions, if it is to.
         publish: other catalogs that show the extension, too.
+        cluster: what shows the search cluster; its nodes are then followed, too. It is started and stopped by itself.
         protection: the share of its recent size that the view keeps when too many extensions vanish at once, from 0
             (off) to 1; for `protection_window` seconds, two ttls when None. See `osdisco.registry`.
 
@@ -62,9 +67,11 @@ class DiscoveryService:
         drain: Drain | None = None,
         probing: Probing | None = None,
         publish: Sequence[Publication] = (),
+        cluster: ClusterStateService | None = None,
         protection: float = 0.0,
         protection_window: float | None = None,
     ) -> None:
+        super().__init__(cluster)
         self._client = client
         self._changed = Signal()
         share, window = checked_share(protection), checked_window(protection_window, client.options.ttl)
@@ -173,6 +180,7 @@ class DiscoveryService:
         return self
 
     def _begin(self) -> None:
+        self._attend_cluster()
         if self._audience.needed:
             self._extensions._hear(self._looking)
         if self._prober is not None:
@@ -207,6 +215,7 @@ class DiscoveryService:
         self._unfollow()
         async with AsyncExitStack() as ending:  # each has its end, whatever becomes of those before
             ending.callback(self._is_closed)
+            ending.callback(self._forgo_cluster)
             ending.push_async_callback(self._view.forgo, self._own_id, self._look)
             ending.push_async_callback(self._extensions._forgo, self._looking)
             ending.push_async_callback(self._audience.aclose)
