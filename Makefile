@@ -77,7 +77,7 @@ pictures: # docs/pictures, by Graphviz's `dot`
 # What is installed for tests, and what of it comes with osdisco: versions and hashes, for all Pythons that are supported.
 LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 	--no-annotate --custom-compile-command 'make lock'
-RUNTIME := etcd etcd-gateway consul health opensearch cli prometheus otel serve
+RUNTIME := etcd etcd-gateway consul health opensearch cli mesh prometheus otel serve
 
 lock: .venv/.for-release # requirements/*.txt after a change of pyproject.toml; UPGRADE=--upgrade takes what is newest
 	$(LOCK) $(UPGRADE) pyproject.toml $(RUNTIME:%=--extra %) --output-file requirements/runtime.txt
