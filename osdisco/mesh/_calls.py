@@ -126,12 +126,13 @@ class Caller:
         left = call.deadline - began
         if left <= 0:
             raise _placed(DeadlineExceededError("its time was over before it was sent"), call, None)
-        pool, state = _pick(call)
+        service, state = _pick(call)
+        pool = service.pool
         seconds = call.share(left, pool)
         call.attempt += 1
         call.tried |= {state.id}
         endpoint = state.endpoint
-        request = MeshRequest(call.service, call.method, call.body, seconds, call.attempt, call.metadata, call.headers)
+        request = MeshRequest(service.name, call.method, call.body, seconds, call.attempt, call.metadata, call.headers)
         pool.begin(state)
         outcome = Outcome.CANCELLED
         try:
@@ -175,15 +176,14 @@ class Caller:
         await self._hedging.aclose()
 
 
-def _pick(call: Call) -> tuple[Pool, EndpointState]:
-    """Return who is asked next, of the first way that has somebody. Raises ServiceMeshError."""
+def _pick(call: Call) -> tuple[Service, EndpointState]:
+    """Return who is asked next, and of which service, by the first way that has somebody. Raises ServiceMeshError."""
     refused: Refused | None = None
     for way in call.ways:
-        pool = way.service.pool
-        picked = pool.pick(subset=way.subset, key=call.key, tried=call.tried, balancer=call.balancer)
+        picked = way.service.pool.pick(subset=way.subset, key=call.key, tried=call.tried, balancer=call.balancer)
         if not isinstance(picked, Refused):
             call.went = way
-            return pool, picked
+            return way.service, picked
         refused = refused or picked
     assert refused is not None
     raise _placed(error_of_refusal(refused), call, None)

@@ -114,7 +114,7 @@ class Routing:
     def _balancer(self, policy: str) -> LoadBalancer:
         found = self._balancers.get(policy)
         if found is None:
-            found = self._balancers[policy] = _POLICIES[policy](self._client.runtime)
+            found = self._balancers[policy] = _POLICIES[policy](runtime=self._client.runtime)
         return found
 
     def _mirror(self, call: Call, target: Target) -> None:

@@ -11,7 +11,7 @@ import json
 from functools import cache
 from typing import TYPE_CHECKING, Any, Final
 
-from osdisco._records import explained, finite, no_constant, strict_converter
+from osdisco._records import explained, no_constant, strict_converter
 from osdisco.errors import RecordError
 
 if TYPE_CHECKING:
@@ -19,11 +19,7 @@ if TYPE_CHECKING:
 
 _JSON: Final = (dict, list, str, int, float, bool, type(None))
 
-_EXPONENTS: Final = tuple(f"{e}{next_}" for e in "eE" for next_ in "+0123456789")
-"""What a number that is too large to be one has in it; only then each is looked at, which takes time."""
-
-_quickly = json.JSONDecoder(parse_constant=no_constant).decode
-_carefully = json.JSONDecoder(parse_constant=no_constant, parse_float=finite).decode
+_read = json.JSONDecoder(parse_constant=no_constant).decode
 
 
 class CodecError(ValueError):
@@ -73,8 +69,7 @@ def decode(data: bytes, kind: Any = None) -> Any:
 
 def _parse(data: bytes) -> Any:
     try:
-        text = data.decode()  # `json.loads` would take other encodings, and encoded surrogates
-        return _carefully(text) if any(map(text.__contains__, _EXPONENTS)) else _quickly(text)
+        return _read(data.decode())  # `json.loads` would take other encodings, and encoded surrogates
     except RecordError as exc:
         raise CodecError(str(exc)) from None
     except (ValueError, RecursionError) as exc:

@@ -44,6 +44,7 @@ _TIMEOUT: Final = istr(_wire.TIMEOUT)
 _ATTEMPT: Final = istr(_wire.ATTEMPT)
 _METADATA: Final = istr(_wire.METADATA)
 _ALWAYS: Final = {
+    "Accept": "application/json",
     "User-Agent": f"osdisco/{__version__}",
     "Content-Type": "application/json",
     "Accept-Encoding": "identity",
@@ -91,10 +92,13 @@ class HttpTransport:
         if len(request.body) > self._request_max:
             size = len(request.body)
             raise RequestError(f"the request takes {size} bytes as JSON; {self._request_max} are allowed")
-        session = self._session or self._open()
+        session = self._open() if self._session is None else self._session
+        url = self._urls.get((endpoint.address, request.method))
+        if url is None:
+            url = self._url(endpoint.address, request.method)
         try:
             response = await session.post(
-                self._urls.get((endpoint.address, request.method)) or self._url(endpoint.address, request.method),
+                url,
                 data=request.body,
                 headers=_headers(request, timeout),
                 allow_redirects=False,
@@ -127,7 +131,6 @@ class HttpTransport:
         self._session = aiohttp.ClientSession(
             connector=connector,
             headers=_ALWAYS,
-            skip_auto_headers=("Accept",),
             cookie_jar=aiohttp.DummyCookieJar(),
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=self._connect_timeout),
             trust_env=False,

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from contextvars import Context
-from typing import Any
+from typing import Any, TypeVar
 
 from attrs import evolve
 from worlds import World
@@ -149,10 +149,13 @@ class Town:
             await mesh.aclose()
 
 
+T = TypeVar("T", bound=Town)
+
+
 @asynccontextmanager
-async def town(world: World) -> AsyncGenerator[Town, None]:
+async def town(world: World, kind: type[T] = Town) -> AsyncGenerator[T, None]:  # type: ignore[assignment]
     """Give a town; its meshes are closed at the end."""
-    town = Town(world)
+    town = kind(world)
     yield town
     await town.aclose()
 

@@ -1,0 +1,188 @@
+"""Calls follow the rules that stand in the store: where they go, and what happens to them on the way."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncGenerator
+from typing import Any
+
+import pytest
+from mesh_town import INTERRUPTED, NOT_JUDGED, Town, town
+from worlds import World, until
+
+from osdisco.errors import (
+    CallInterruptedError,
+    DeadlineExceededError,
+    NoHealthyEndpointsError,
+    OverloadedError,
+    RemoteError,
+)
+from osdisco.mesh import CanaryPlan, ExtensionServiceMesh, RetryPolicy, TrafficRules, incoming
+
+SUBSETS = {"v1": {"version": "<2"}, "v2": {"version": ">=2"}}
+
+
+class Ruled(Town):
+    """A town in which `geo` runs in two versions, each of which says what it is."""
+
+    async def set(self, **document: Any) -> None:
+        """Let rules stand, and be seen by a mesh that has called before."""
+        version = await TrafficRules(self.world.process()).set("geo", {"subsets": SUBSETS, **document})
+        for mesh in self.meshes:
+            if (routing := mesh._routing) is not None and routing._started:
+                await until(lambda rules=routing._rules: "geo" in rules and rules["geo"].version == version.version)
+
+    async def versions(self) -> None:
+        for number in (1, 2):
+            await self.serve({"who": lambda number=number: number}, definition={"version": f"{number}.0"})
+
+
+@pytest.fixture
+async def geo(world: World) -> AsyncGenerator[Ruled, None]:
+    async with town(world, Ruled) as place:
+        await place.versions()
+        yield place
+
+
+async def answers(mesh: ExtensionServiceMesh, calls: int, **options: Any) -> Counter[int]:
+    return Counter([await mesh.call("geo", "who", **options) for _ in range(calls)])
+
+
+async def test_calls_are_split_by_weight_from_the_first_one_on(geo: Ruled) -> None:
+    await geo.set(splits=[{"weight": 90, "subset": "v1"}, {"weight": 10, "subset": "v2"}])
+    share = (await answers(geo.mesh(), 2000))[2] / 2000
+    assert 0.07 < share < 0.13
+
+
+async def test_rules_that_change_are_followed_by_the_next_call(geo: Ruled) -> None:
+    mesh = geo.mesh()
+    assert set(await answers(mesh, 50)) == {1, 2}
+    await geo.set(default_subset="v1")
+    assert await answers(mesh, 50) == {1: 50}
+    await geo.set(match=[{"metadata": {"beta": "yes"}, "subset": "v2"}], default_subset="v1")
+    assert await answers(mesh, 50, metadata={"beta": "yes"}) == {2: 50}
+    assert await answers(mesh, 50, metadata={"beta": "no"}) == {1: 50}
+
+
+async def test_calls_of_one_key_stay_where_they_are_when_the_weight_rises(geo: Ruled) -> None:
+    mesh = geo.mesh()
+    places: dict[int, set[str]] = {}
+    for weight in (20, 40, 80):
+        await geo.set(splits=[{"weight": 100 - weight, "subset": "v1"}, {"weight": weight, "subset": "v2"}])
+        places[weight] = {key for key in map(str, range(200)) if await mesh.call("geo", "who", key=key) == 2}
+    assert places[20] < places[40] < places[80]
+
+
+async def test_a_subset_without_anybody_fails_over_or_says_so_and_is_never_spread(geo: Ruled) -> None:
+    mesh = geo.mesh()
+    three = {"subsets": {**SUBSETS, "v3": {"version": ">=3"}}, "default_subset": "v3"}
+    await geo.set(**three)
+    with pytest.raises(NoHealthyEndpointsError, match="none is of the subset v3"):
+        await mesh.call("geo", "who")
+    await geo.set(**three, failover={"v3": [{"subset": "v2"}]})
+    assert await answers(mesh, 20) == {2: 20}
+    await geo.serve({"who": lambda: "elsewhere"}, "backup")
+    await geo.set(**three, failover={"*": [{"service": "backup"}]})
+    assert await answers(mesh, 5) == {"elsewhere": 5}
+
+
+async def test_a_copy_goes_to_the_mirror_and_its_answer_is_dropped(geo: Ruled) -> None:
+    copied = []
+    await geo.serve({"who": lambda: copied.append(dict(request_headers()))}, "shadow")
+    await geo.set(default_subset="v1", mirror={"service": "shadow", "percent": 100})
+    mesh = geo.mesh()
+    assert await answers(mesh, 10) == {1: 10}
+    await until(lambda: len(copied) == 10)
+    assert all(headers["x-osdisco-mirrored"] == "1" for headers in copied)
+
+
+def request_headers() -> Any:
+    request = incoming()
+    assert request is not None
+    return request.headers
+
+
+async def test_faults_on_purpose_are_late_and_fail_and_send_nothing(geo: Ruled) -> None:
+    mesh = geo.mesh()
+    await geo.set(fault={"percent": 100, "delay": 2})
+    began = geo.world.clock.now()
+    assert await mesh.call("geo", "who") in (1, 2)
+    assert geo.world.clock.now() - began == pytest.approx(2, abs=0.05)
+    with pytest.raises(DeadlineExceededError):
+        await mesh.call("geo", "who", timeout=1)
+    await geo.set(fault={"percent": 100, "status": 503})
+    geo.network.sent.clear()
+    with pytest.raises(RemoteError) as caught:
+        await mesh.call("geo", "who", idempotent=True)
+    assert (caught.value.type, caught.value.status, caught.value.sent) == ("InjectedFault", 503, False)
+    assert geo.network.sent == []
+
+
+async def test_a_rate_limit_refuses_what_is_too_much(geo: Ruled) -> None:
+    mesh = geo.mesh()
+    await geo.set(rate_limit={"per_second": 2, "burst": 5})
+    results = await asyncio.gather(*(mesh.call("geo", "who") for _ in range(8)), return_exceptions=True)
+    refused = [result for result in results if isinstance(result, OverloadedError)]
+    assert len(refused) == 3
+    assert all(error.retry_after and not error.sent for error in refused)
+    await geo.world.clock.advance(1)
+    assert sum((await answers(mesh, 2)).values()) == 2
+
+
+async def test_rules_say_how_long_and_how_often_where_the_caller_does_not(geo: Ruled) -> None:
+    mesh = geo.mesh(**NOT_JUDGED, retry_policies=RetryPolicy(attempts=1))
+    await geo.set(timeout=3, retry={"attempts": 4})
+    for address in list(geo.network.places):
+        geo.network.fail(address, INTERRUPTED)
+    with pytest.raises(CallInterruptedError) as caught:
+        await mesh.call("geo", "who", idempotent=True)
+    assert caught.value.attempt == 4
+    for address in list(geo.network.places):
+        geo.network.heal(address)
+        geo.network.places[address].delay = 60
+    for timeout, seconds in ((None, 3), (5, 5)):
+        began = geo.world.clock.now()
+        with pytest.raises(DeadlineExceededError):
+            await mesh.call("geo", "who", timeout=timeout)
+        assert geo.world.clock.now() - began == pytest.approx(seconds, abs=0.05)
+
+
+@pytest.mark.parametrize(
+    "policy", ["least_request", "peak_ewma", "random", "rendezvous", "round_robin", "weighted_round_robin"]
+)
+async def test_rules_choose_the_policy(policy: str, geo: Ruled) -> None:
+    mesh = geo.mesh()
+    await geo.set(lb={"policy": policy})
+    keys = [str(number) for number in range(51)]
+    once = [await mesh.call("geo", "who", key=key) for key in keys]
+    again = [await mesh.call("geo", "who", key=key) for key in keys]
+    assert set(once) == {1, 2}
+    assert (once == again) is (policy == "rendezvous")
+
+
+async def test_before_the_rules_are_known_no_call_goes_anywhere(geo: Ruled) -> None:
+    client = geo.world.process(timeout=1.0)
+    mesh = geo.mesh(client)
+    rule = client.backend.faults.outage("watch", key="routes/")
+    with pytest.raises(NoHealthyEndpointsError, match="rules for traffic are not known"):
+        await mesh.call("geo", "who")
+    assert geo.network.sent == []
+    rule.end()
+    assert await mesh.call("geo", "who") in (1, 2)
+
+
+async def test_a_mesh_that_follows_no_rules_is_not_kept_by_them(geo: Ruled) -> None:
+    await geo.set(default_subset="v1")
+    assert set(await answers(geo.mesh(rules=False), 50)) == {1, 2}
+
+
+async def test_calls_to_a_canary_are_counted_for_who_judges_it(geo: Ruled) -> None:
+    await geo.set(default_subset="v1")
+    await TrafficRules(geo.world.process()).canary("geo", CanaryPlan("v1", "v2"))
+    mesh = geo.mesh()
+    counted = await answers(mesh, 400)
+    await geo.world.clock.advance(60)
+    (key,) = geo.world.keys("calls/geo/")
+    value = geo.world.store.scan(f"ns/{key}").items[f"ns/{key}"].value
+    assert f'"calls":{counted[2]},"failed":0'.encode() in value
