@@ -43,6 +43,24 @@ class Place:
         self.answer = answer
         self.trouble: ServiceMeshError | MeshResponse | Callable[[MeshRequest], Awaitable[MeshResponse]] | None = None
         self.delay = 0.0
+        self.running: set[asyncio.Task[MeshResponse]] = set()
+
+    async def run(self, answer: Callable[[MeshRequest], Awaitable[MeshResponse]], request: MeshRequest) -> MeshResponse:
+        """Answer; when that is ended from here, the connection ends."""
+        task = asyncio.ensure_future(answer(request))
+        self.running.add(task)
+        try:
+            await asyncio.wait([task])
+        finally:
+            self.running.discard(task)
+            task.cancel()
+            await asyncio.wait([task])
+        if task.cancelled():
+            raise CallInterruptedError(*INTERRUPTED.args, sent=True)
+        return task.result()
+
+
+INTERRUPTED = CallInterruptedError("the connection ended before any answer", sent=True)
 
 
 class Network:
@@ -77,7 +95,9 @@ class Network:
             return evolve(place.trouble)
         if isinstance(place.trouble, ServiceMeshError):
             raise type(place.trouble)(*place.trouble.args, sent=place.trouble.sent)
-        return await (place.trouble or place.answer)(request)  # type: ignore[misc]
+        answer = place.trouble or place.answer
+        assert answer is not None
+        return await place.run(answer, request)
 
 
 class FakeListener:
@@ -89,6 +109,8 @@ class FakeListener:
     async def aclose(self) -> None:
         if (place := self._network.places.get(self._address)) is not None:
             place.answer = None
+            for task in list(place.running):
+                task.cancel()
 
 
 class FakeTransport:
@@ -158,9 +180,6 @@ async def town(world: World, kind: type[T] = Town) -> AsyncGenerator[T, None]:  
     town = kind(world)
     yield town
     await town.aclose()
-
-
-INTERRUPTED = CallInterruptedError("the connection ended before any answer", sent=True)
 
 
 async def hang(_: MeshRequest) -> MeshResponse:

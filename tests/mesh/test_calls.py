@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from collections.abc import AsyncGenerator
 from typing import Any
 
@@ -27,10 +28,10 @@ from osdisco.errors import (
 )
 from osdisco.mesh import _wire
 from osdisco.mesh._wire import Refusal
-from osdisco.mesh.deadline import deadline_scope, remaining
-from osdisco.mesh.handlers import incoming
+from osdisco.mesh.deadline import deadline, deadline_scope, remaining
+from osdisco.mesh.handlers import Handlers, incoming
 from osdisco.mesh.retry import NEVER
-from osdisco.mesh.transport import MeshResponse
+from osdisco.mesh.transport import MeshRequest, MeshResponse
 from osdisco.registry import ServiceDefinition
 
 
@@ -190,6 +191,14 @@ async def test_what_is_called_by_a_handler_has_what_is_left_to_it(geo: Town) -> 
     assert left == [pytest.approx(2.5, abs=0.01)]
     (request,) = [request for _, request in geo.network.sent if request.method == "inner"]
     assert request.timeout == pytest.approx(2.5, abs=0.01)
+
+
+async def test_a_handler_in_the_context_of_its_caller_leaves_that_as_it_was(geo: Town) -> None:
+    """As it is with a transport within one process."""
+    handlers = Handlers("geo", {"left": lambda: deadline() - geo.world.clock.now()}, geo.world.clock)
+    response = await handlers(MeshRequest("geo", "left", b"null", timeout=2))
+    assert response.body == b"2.0"
+    assert (deadline(), incoming()) == (math.inf, None)
 
 
 async def test_calls_in_a_scope_share_its_time(geo: Town) -> None:
