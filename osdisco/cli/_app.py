@@ -18,6 +18,7 @@ from osdisco.errors import nearest
 
 _COMMANDS: Final = {
     "barrier": "Let everybody wait, wait, or let everybody pass.",
+    "cluster": "Show the search cluster, who mirrors it, and mirror it.",
     "counter": "Show a counter, or add to it.",
     "demo": "Watch the main job done: register, find each other, fail over.",
     "describe": "Show all that is known of one extension.",

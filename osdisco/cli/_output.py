@@ -40,8 +40,8 @@ def note(text: str) -> None:
         sys.stderr.write(visible(text) + "\n")
 
 
-def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """Write a table for a terminal, or lines of tab-separated fields for a pipe."""
+def table(columns: Sequence[str], rows: Iterable[Sequence[str]], styles: Mapping[str, str] | None = None) -> None:
+    """Write a table for a terminal, or lines of tab-separated fields for a pipe. `styles` are those of whole fields."""
     if not at_terminal():
         for row in rows:
             _write_fields(row)
@@ -52,8 +52,8 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     from rich.text import Text
 
     shown = Table(*columns, box=SIMPLE_HEAD, header_style="bold", pad_edge=False)
-    for row in rows:
-        shown.add_row(*(Text(visible(field)) for field in row))  # Text: nothing in it is taken for markup
+    for row in rows:  # Text: nothing in it is taken for markup
+        shown.add_row(*(Text(visible(field), (styles or {}).get(field, "")) for field in row))
     Console(highlight=False).print(shown)
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 import click
@@ -15,14 +17,16 @@ from osdisco.cli._running import run
 from osdisco.cli._settings import Command, Settings
 from osdisco.cli.demo._director import Director
 from osdisco.cli.demo._documents import Documents
+from osdisco.cli.demo._extension import live
 from osdisco.cli.demo._facts import Facts
 from osdisco.cli.demo._outage import ByCommands, Killed, Outage, SwitchedOff
-from osdisco.cli.demo._stages import Actor, ProcessActor, ThreadActor, in_scope
+from osdisco.cli.demo._stages import Actor, ProcessActor, Stage, ThreadActor, in_scope
 from osdisco.client import Client
 from osdisco.errors import ConfigError
 from osdisco.url import Host, StoreURL
 
 if TYPE_CHECKING:
+    from osdisco.cli.demo._cluster_director import ClusterDirector
     from osdisco.cli.demo._timeline import Timeline
 
 LIMIT: Final = 40.0
@@ -41,15 +45,21 @@ MEMORY: Final = "memory://demo"
     metavar="STOP START",
     help="With --url: two lines for the shell that stop the store, and start it again.",
 )
+@click.option("--cluster", is_flag=True, help="Another one: how a search cluster's state reaches its readers.")
 @click.pass_obj
-def demo(settings: Settings, own: str | None, outage: tuple[str, str] | None) -> None:
+def demo(settings: Settings, own: str | None, outage: tuple[str, str] | None, cluster: bool) -> None:
     """Watch extensions register, find each other, take turns under a lock, elect a leader, and outlive its crash.
 
     One falls ill and recovers. The store is stopped for a while, and all return. The next leader is paused, and its
     write refused when it wakes up. Without --url all in this process, on memory (OSDISCO_URL is not used). With --url
     in processes of their own, on that store, in a namespace that is removed again; one of them is killed, one stopped
     for a while; the store is stopped only by --outage. With --start the same on a server that is its own.
+
+    With --cluster, on the same stores: a search cluster on paper, two candidates for its mirror, and three readers. A
+    node joins, a shard moves, the mirror is killed and replaced, and no reader is harmed.
     """
+    if cluster and outage:
+        raise click.UsageError("--outage is for the demo of extensions, not for that of --cluster")
     if settings.url and own:
         raise click.UsageError("--start and --url exclude each other")
     if outage and not settings.url:
@@ -57,12 +67,25 @@ def demo(settings: Settings, own: str | None, outage: tuple[str, str] | None) ->
     if outage and settings.url and settings.url.startswith("memory:"):
         raise click.UsageError("--outage: a store in memory is stopped anyway")
     by_commands = ByCommands(*outage) if outage else None
+    if cluster:
+        _check_aiohttp()
     if own is None:
-        run(lambda _: _play(settings.url or MEMORY, by_commands, settings))
+        _run(settings, settings.url or MEMORY, by_commands, cluster=cluster)
         return
     with _server(own) as server:
-        url = f"{server.url}?ttl=3s"
-        run(lambda _: _play(url, Killed(server), settings))
+        _run(settings, f"{server.url}?ttl=3s", Killed(server), cluster=cluster)
+
+
+def _run(settings: Settings, url: str, outage: Outage | None, *, cluster: bool) -> None:
+    run(lambda _: _play_cluster(url, settings) if cluster else _play(url, outage, settings))
+
+
+def _check_aiohttp() -> None:
+    """Raise ConfigError when what serves a cluster, and asks it, is not there."""
+    try:
+        import aiohttp  # noqa: F401 - only whether it is there
+    except ImportError:
+        raise ConfigError("demo --cluster needs aiohttp: pip install 'osdisco[cli,opensearch]'") from None
 
 
 def _server(kind: str) -> Any:
@@ -82,23 +105,42 @@ def _server(kind: str) -> Any:
 
 
 async def _play(text: str, outage: Outage | None, settings: Settings) -> None:
+    async with _stage(text) as stage:
+        facts = stage.facts()
+        show = _show(facts, as_json=settings.json)
+        if stage.local:
+            outage = SwitchedOff(stage.client.backend.store)  # type: ignore[attr-defined]
+        how = "each in a thread of this process" if stage.local else "each a process of its own"
+        show.opening(str(stage.url), how, stage.asked)
+        director = Director(stage.client, show, facts, outage)
+        await _within_limit(director, _starter(director, stage), facts)
+        show.summary(facts.summary())
+
+
+async def _play_cluster(text: str, settings: Settings) -> None:
+    from osdisco.cli.demo._cluster import ClusterDirector, fake_cluster, show_for, starter
+
+    async with _stage(text) as stage, fake_cluster() as cluster:
+        facts = stage.facts()
+        show = show_for(facts, as_json=settings.json)
+        how = "each in a thread of this process" if stage.local else "each a command in a process of its own"
+        show.opening(str(stage.url), how, stage.asked)
+        director = ClusterDirector(stage.client, show, facts, cluster)
+        await _within_limit(director, starter(director, stage, cluster), facts)
+        show.summary({"ttl": facts.ttl} | director.figures)
+
+
+@asynccontextmanager
+async def _stage(text: str) -> AsyncIterator[Stage]:
+    """Enter a namespace of the demo's own, on the store of a URL."""
     url = StoreURL.parse(text)
     if url.scheme == "memory" and not url.hosts:
-        url = evolve(url, hosts=(Host("demo"),))  # a name, so that all extensions mean the same store
+        url = evolve(url, hosts=(Host("demo"),))  # a name, so that all mean the same store
     async with osdisco.connect(url, name="demo") as client:
         scope = f"demo-{client.runtime.unique()[:8]}"
         asked, granted = await _shortest_ttl(client)
     async with osdisco.connect(in_scope(url, scope, granted), name="demo") as client:
-        facts = Facts(client.runtime.clock.now())
-        facts.ttl, facts.ttl_late = granted, granted * client.limits.expiry_factor
-        show = _show(facts, as_json=settings.json)
-        local = url.scheme == "memory"
-        if local:
-            outage = SwitchedOff(client.backend.store)  # type: ignore[attr-defined]
-        show.opening(str(url), "each in a thread of this process" if local else "each a process of its own", asked)
-        director = Director(client, show, facts, outage)
-        await _within_limit(director, _starter(director, client.url, text, scope, granted, local=local), facts)
-        show.summary(facts.summary())
+        yield Stage(client, url, text, scope, asked, granted)
 
 
 async def _shortest_ttl(client: Client) -> tuple[float, float]:
@@ -118,19 +160,17 @@ def _show(facts: Facts, *, as_json: bool) -> Documents | Timeline:
     return Timeline(facts)
 
 
-def _starter(
-    director: Director, url: StoreURL | None, text: str, scope: str, ttl: float, *, local: bool
-) -> Callable[[str], Coroutine[Any, Any, Actor]]:
+def _starter(director: Director, stage: Stage) -> Callable[[str], Coroutine[Any, Any, Actor]]:
     async def start(id_: str) -> Actor:
-        if local:
-            assert url is not None
-            return ThreadActor(id_, director.events, url)
-        return await ProcessActor.start(id_, director.events, text, scope, ttl)
+        if stage.local:
+            return ThreadActor(id_, director.events, partial(live, stage.scoped, id_))
+        args = ("demo-extension", id_, f"--scope={stage.scope}", f"--ttl={stage.ttl}")
+        return await ProcessActor.start(id_, director.events, args, stage.text)
 
     return start
 
 
-async def _within_limit(director: Director, start: Callable[[str], Any], facts: Facts) -> None:
+async def _within_limit(director: Director | ClusterDirector, start: Callable[[str], Any], facts: Facts) -> None:
     limit = LIMIT + 4 * facts.ttl_late
     try:
         async with asyncio.timeout(limit) as timer:

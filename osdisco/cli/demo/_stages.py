@@ -14,15 +14,17 @@ import sys
 import threading
 from abc import ABC, abstractmethod
 from asyncio.subprocess import PIPE
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
-from typing import Final, Self
+from typing import Any, Final, Self
 
-from attrs import evolve
+from attrs import evolve, frozen
 
 from osdisco._tasks import cancel
 from osdisco.cli.demo._cast import Event
-from osdisco.cli.demo._extension import live
-from osdisco.client import URL_VARIABLE
+from osdisco.cli.demo._extension import Pause, Tell
+from osdisco.cli.demo._facts import Facts
+from osdisco.client import URL_VARIABLE, Client
 from osdisco.runtime import SystemClock
 from osdisco.url import StoreURL
 
@@ -31,10 +33,44 @@ SETTLE: Final = 0.02
 GOODBYE: Final = 8.0
 """Seconds that an extension gets to leave before it is killed."""
 
+Life = Callable[["asyncio.Queue[str]", Tell, Pause], Coroutine[Any, Any, None]]
+"""What is done: told what to do next, and to whom to tell, and how to pause."""
+
 
 def in_scope(url: StoreURL, scope: str, ttl: float) -> StoreURL:
     """Return the URL of the demo's own namespace below the given one, with its ttl."""
     return evolve(url, namespace=f"{url.namespace}/{scope}", options={**url.options, "ttl": f"{ttl:g}s"})
+
+
+@frozen
+class Stage:
+    """Where a demo plays: `client` is in the namespace `scope`, with leases of `ttl`, of which `asked` were asked for.
+
+    `url` and `text` are as they were given.
+    """
+
+    client: Client
+    url: StoreURL
+    text: str
+    scope: str
+    asked: float
+    ttl: float
+
+    @property
+    def local(self) -> bool:
+        """Whether the store lives in this process."""
+        return self.url.scheme == "memory"
+
+    @property
+    def scoped(self) -> StoreURL:
+        """The URL of its own namespace."""
+        return in_scope(self.url, self.scope, self.ttl)
+
+    def facts(self) -> Facts:
+        """Return the facts of a demo that begins now."""
+        facts = Facts(self.client.runtime.clock.now())
+        facts.ttl, facts.ttl_late = self.ttl, self.ttl * self.client.limits.expiry_factor
+        return facts
 
 
 class Actor(ABC):
@@ -85,10 +121,10 @@ class ProcessActor(Actor):
         self._following = asyncio.get_running_loop().create_task(self._follow())
 
     @classmethod
-    async def start(cls, id_: str, events: asyncio.Queue[Event], url: str, scope: str, ttl: float) -> Self:
-        """Start `osdisco demo-extension`; the URL goes by the environment, which process lists do not show."""
+    async def start(cls, id_: str, events: asyncio.Queue[Event], args: Sequence[str], url: str) -> Self:
+        """Start a command of ours; the URL goes by the environment, which process lists do not show."""
         process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-P", "-m", "osdisco.cli", "demo-extension", id_, f"--scope={scope}", f"--ttl={ttl}"),
+            *(sys.executable, "-P", "-m", "osdisco.cli", *args),
             stdin=PIPE,
             stdout=PIPE,
             stderr=PIPE,
@@ -131,27 +167,28 @@ class ProcessActor(Actor):
         assert self._process.stdout is not None
         assert self._process.stderr is not None
         async for line in self._process.stdout:
-            self.tell(Event(**json.loads(line)))
+            self.tell(self._heard(json.loads(line)))
         last_words = (await self._process.stderr.read()).decode(errors="replace").splitlines()[-1:]
         if code := await self._process.wait():
             why = "".join(last_words).removeprefix("osdisco: ")
             self.fail(f"it ended with code {code}: {why or 'without a word'}")
 
+    def _heard(self, told: dict[str, Any]) -> Event:
+        return Event(**told)
+
 
 class ThreadActor(Actor):
     """A thread with an event loop of its own, for a store that lives in this process."""
 
-    def __init__(self, id_: str, events: asyncio.Queue[Event], url: StoreURL) -> None:
+    def __init__(self, id_: str, events: asyncio.Queue[Event], life: Life) -> None:
         super().__init__(id_, events)
-        self._url = url
         self._director = asyncio.get_running_loop()
         self._orders: asyncio.Queue[str] = asyncio.Queue()
         self._buried = threading.Event()
         self._resumed = threading.Event()
         self._done = asyncio.Event()
         self._loop = asyncio.new_event_loop()
-        life = live(self._url, self.id, self._orders, self._tell_director, self._pause)
-        self._life = self._loop.create_task(life)
+        self._life = self._loop.create_task(life(self._orders, self._tell_director, self._pause))
         threading.Thread(target=self._run, name=f"osdisco demo: {id_}", daemon=True).start()
 
     @property

@@ -5,72 +5,24 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-from rich.console import Console
-from rich.padding import Padding
-from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
-from rich.table import Table
-from rich.text import Text
-
-from osdisco.cli._text import seconds, visible
+from osdisco.cli._text import seconds
 from osdisco.cli.demo._cast import CAST, ELECTION, LOCK, ROUNDS, Event
-from osdisco.cli.demo._facts import Facts
 from osdisco.cli.demo._picture import lanes
+from osdisco.cli.demo._telling import Telling, Words, promised
 
 LANE: Final = 70
 """Columns of the picture of who held the lock and who led."""
-_ASCII: Final = str.maketrans("●◎■○✗✓→◆‖…─━█▒·", "*o#ox+>^=.--#%.")
-
-Words = tuple[str, str, str]
-"""A mark, its style (empty: the extension's colour), and what is said."""
 
 
-class Timeline:
+class Timeline(Telling):
     """A timeline with a colour for each extension."""
-
-    def __init__(self, facts: Facts, console: Console | None = None) -> None:
-        self._facts = facts
-        self._console = console or Console(highlight=False)
-        self._plain = self._console.options.ascii_only
-        self._progress: Progress | None = None
-        self._chapters = 0
 
     def opening(self, url: str, how: str, asked: float) -> None:
         """Tell what is played where."""
-        ttl, late = self._facts.ttl, self._facts.ttl_late
-        self._print()
-        played = Text.assemble(f"three extensions, {how}, on ", (visible(url), "bold"))
-        self._hang((" osdisco demo ", "bold reverse"), ("  ", ""), then=played)
-        told = f"{ttl:g} s" if ttl == asked else f"{ttl:g} s ({asked:g} s asked; the store grants no less)"
-        range_ = f"about {late:g} s" if late == ttl else f"{ttl:g} to {late:g} s"
-        leases = f"leases of {told}: a crash shows after {range_}. Without ttl= in the URL it is 15 s."
-        self._hang(("  ", ""), then=(leases, "dim"))
+        self._open("demo", f"three extensions, {how}", url, promised(self._facts, asked))
 
-    def chapter(self, title: str, text: str) -> None:
-        """Write a heading."""
-        self._chapters += 1
-        self._print()
-        self._hang((f"  {self._chapters}  {title}", "bold"), ("  ─  ", "dim"), then=(text, "dim italic"))
-
-    def wait(self, text: str) -> None:
-        """Show on a terminal that something takes its time."""
-        if self._progress is not None:
-            self._progress.stop()
-            self._progress = None
-        if text and self._console.is_terminal:
-            columns = (TextColumn("          "), SpinnerColumn(), TextColumn("[dim]{task.description}"))
-            self._progress = Progress(*columns, TimeElapsedColumn(), console=self._console, transient=True)
-            self._progress.add_task(text)
-            self._progress.start()
-
-    def event(self, event: Event) -> None:
-        """Write a line about what a person wants to see; the rest is for programs."""
-        told = getattr(self, f"_{event.what.replace(' ', '_')}", None)
-        if told is None or (words := told(event)) is None:
-            return
-        mark, style, text = words
-        colour = CAST[event.who].colour if event.who in CAST else "white"
-        time, who = (f"{event.at - self._facts.start:9.3f} s  ", "dim"), (f"{event.who:<6}", f"bold {colour}")
-        self._hang(time, who, (f"{mark} ", style or colour), then=(text, style))
+    def _colour(self, who: str) -> str:
+        return CAST[who].colour if who in CAST else "white"
 
     def _started(self, event: Event) -> Words:
         return "·", "dim", f"starts as {event.data['place']}"
@@ -190,31 +142,7 @@ class Timeline:
         for lane in lanes(self._facts, max(1, min(LANE, self._console.width - 10))):
             self._print("  ", *lane)
         self._print()
-        table = Table.grid(padding=(0, 2))
-        for name, value in _measured(facts):
-            table.add_row(Text(name, "dim"), Text(self._plainly(value), "bold"))
-        self._console.print(Padding(table, (0, 0, 1, 2), expand=False))
-
-    def _hang(self, *head: tuple[str, str], then: tuple[str, str] | Text) -> None:
-        """Print a line; where a terminal is too narrow, what hangs after its head goes on below itself."""
-        if not self._console.is_terminal:
-            self._print(*head, then)
-            return
-        grid = Table.grid()
-        grid.add_column(no_wrap=True)
-        grid.add_column()
-        grid.add_row(self._assembled(*head), self._assembled(then))
-        self._console.print(grid)
-
-    def _print(self, *parts: Any) -> None:
-        self._console.print(self._assembled(*parts), soft_wrap=True)
-
-    def _assembled(self, *parts: Any) -> Text:
-        text = Text.assemble(*parts)
-        return Text(self._plainly(text.plain)) if self._plain else text
-
-    def _plainly(self, text: str) -> str:
-        return text.translate(_ASCII) if self._plain else text
+        self._close(_measured(facts))
 
 
 def _measured(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
