@@ -134,11 +134,14 @@ class Mirror:
                 await Duty(self._client, self._places, self, term).run()
         except ClosedError:
             raise
-        except OsdiscoError as exc:
-            log.log(logging.INFO if isinstance(exc, _ENDS) else logging.WARNING, "the mirror begins anew: %s", exc)
+        except _ENDS as exc:
+            log.info("the mirror begins anew: %s", exc)
             self.error = exc
             self._failures += 1
             return backoff(self._client.runtime, self._failures - 1)
+        except OsdiscoError as exc:
+            log.warning("this process cannot mirror the cluster; another candidate may do better: %s", exc)
+            self.error = exc
         except Exception:
             log.exception("the mirror failed in a way that it does not know; another candidate may do better")
         return REST * self._client.runtime.random.uniform(1.0, 1.2)

@@ -27,7 +27,7 @@ from osdisco.cluster._head import Blob, Head
 from osdisco.cluster._places import Places
 from osdisco.cluster.components import StateComponent
 from osdisco.cluster.state import ClusterState
-from osdisco.errors import ClusterDocumentError, DeniedError, OsdiscoError, RecordError, UnavailableError
+from osdisco.errors import ClosedError, ClusterDocumentError, OsdiscoError, RecordError
 
 log = logging.getLogger("osdisco")
 
@@ -120,7 +120,9 @@ class Reader:
             self.state = ReaderState.FETCHING
             try:
                 await self._work()
-            except (UnavailableError, DeniedError) as exc:
+            except ClosedError:
+                raise
+            except OsdiscoError as exc:
                 self.state = ReaderState.FAILED
                 self._fail(f"the state could not be fetched: {exc}")
                 await asyncio.sleep(backoff(self._client.runtime, failures))

@@ -256,6 +256,16 @@ async def test_listeners_are_told_only_when_the_version_rose(mirrored: Mirrored)
     await until(lambda: listener.told[3:] == ["nodes 3>3"])
 
 
+async def test_nodes_that_shards_are_to_leave_are_shown_as_such(mirrored: Mirrored) -> None:
+    await mirrored.mirror()
+    reader = await mirrored.reader(NODES)
+    await mirrored.seen(reader)
+    mirrored.cluster.exclude("node-n2")
+    await until(lambda: reader.state.nodes["n2"].status is NodeStatus.DRAINING, 60)
+    mirrored.cluster.exclude()
+    await until(lambda: reader.state.nodes["n2"].status is NodeStatus.ONLINE, 60)
+
+
 async def test_changes_one_by_one(mirrored: Mirrored) -> None:
     await mirrored.mirror()
     reader = await mirrored.reader(NODES, ROUTING)

@@ -14,7 +14,7 @@ from worlds import World, until
 
 from osdisco.backend import Condition, Delete, Op, Put
 from osdisco.client import Client
-from osdisco.cluster import ClusterStateService, StateComponent
+from osdisco.cluster import ClusterStateService, MirrorState, StateComponent
 from osdisco.cluster._head import Journal
 from osdisco.errors import ConflictError, IndeterminateError
 from osdisco.testing import FakeCluster, Fault
@@ -281,6 +281,18 @@ async def test_who_cannot_reach_the_cluster_gives_the_leadership_away(mirrored: 
     await until(lambda: heir.mirroring, 30)
     await mirrored.seen(heir)
     await asyncio.sleep(60)  # by then it stands again, behind the other one
+    assert heir.mirroring
+
+
+async def test_who_may_not_write_lets_others_lead(mirrored: Mirrored) -> None:
+    client = mirrored.world.process()
+    faults_of(client).deny("commit", key="default/head")
+    mirror = await mirrored.mirror(client=client)
+    await until(lambda: mirror.mirror.candidate is MirrorState.RESTING)
+    heir = await mirrored.mirror(*EVERYTHING)
+    await mirrored.seen(heir)
+    assert "denied" in str(mirror.mirror.error)
+    await asyncio.sleep(60)
     assert heir.mirroring
 
 
