@@ -34,16 +34,16 @@ async def test_what_a_mirror_shows_and_that_another_one_goes_on(osdisco_url: str
     ):
         async with ClusterStateService(first, cluster.source(), cluster=name, poll=0.2) as mirror:
             await reader.subscribe(EVERYTHING, timeout=15)
-            await until(lambda: shows_now(reader, cluster))
+            await until(lambda: shows_now(reader, cluster), 15)
             cluster.move_shard("logs", 0, "n3")
-            await until(lambda: shows_now(reader, cluster))
+            await until(lambda: shows_now(reader, cluster), 15)
             assert reader.state.routing_table["logs"].shards[0].primary.node == "n3"
             assert mirror.mirroring
             heir = ClusterStateService(third, cluster.source(), cluster=name, poll=0.2)
             await heir.start()
         cluster.leave("n3")
         await until(lambda: heir.mirroring, 10)
-        await until(lambda: shows_now(reader, cluster), 10)
+        await until(lambda: shows_now(reader, cluster), 15)
         assert sorted(reader.state.nodes) == ["n1", "n2"]
         assert not reader.stale
         await heir.stop()
@@ -105,7 +105,7 @@ async def test_garbage_is_removed(osdisco_url: str, monkeypatch: pytest.MonkeyPa
         for number in range(6):
             cluster.create_index(f"new-{number}")
             await mirror.subscribe({StateComponent.METADATA}, timeout=10)
-            await until(lambda: shows_now(mirror, cluster))
+            await until(lambda: shows_now(mirror, cluster), 15)
         async with asyncio.timeout(10):
             while len(await blobs(client)) > 3 + 3 + 1:  # of the last three heads, which have the same nodes
                 await asyncio.sleep(0.05)
