@@ -191,6 +191,7 @@ if TYPE_CHECKING:
         ExtensionServiceMesh as ExtensionServiceMesh,
         HttpTransport as HttpTransport,
         LoadBalancer as LoadBalancer,
+        OpenTelemetryTracing as OpenTelemetryTracing,
         RetryPolicy as RetryPolicy,
         RoundRobinLoadBalancer as RoundRobinLoadBalancer,
         ServiceServer as ServiceServer,
@@ -270,8 +271,8 @@ _HOMES = {
         "RulesError ServiceMeshError ServiceNotFoundError StaleTokenError TimedOutError UnavailableError"
     ),
     "osdisco.mesh": (
-        "CircuitBreakerRegistry ExtensionServiceMesh HttpTransport LoadBalancer RetryPolicy RoundRobinLoadBalancer "
-        "ServiceServer TlsFiles TrafficRules Transport"
+        "CircuitBreakerRegistry ExtensionServiceMesh HttpTransport LoadBalancer OpenTelemetryTracing "
+        "RetryPolicy RoundRobinLoadBalancer ServiceServer TlsFiles TrafficRules Transport"
     ),
     "osdisco.metrics": "Metrics OpenTelemetryMetrics PrometheusMetrics",
     "osdisco.registry": (

@@ -120,7 +120,10 @@ class ServiceMeshError(OsdiscoError):
         endpoint: `host:port` of the last attempt; None when there was none.
         attempt: its number, from 1; 0 when there was none.
         sent: whether a handler may have run. When False nothing was done anywhere: it is safe to call again.
+        reason: why nobody was picked, as `osdisco.mesh.Refused`, to decide by; None when somebody was.
     """
+
+    reason: object = None
 
     def __init__(
         self,
@@ -155,7 +158,7 @@ class ServiceNotFoundError(ServiceMeshError):
 
 
 class NoHealthyEndpointsError(ServiceMeshError):
-    """There are instances, and none may be called: `reason` is a structured one, and says why. Nothing was sent."""
+    """There are instances, and none may be called: `reason` says why. Nothing was sent."""
 
     def __init__(self, reason: object, **place: Any) -> None:
         super().__init__(str(reason), **place)

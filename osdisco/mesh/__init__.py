@@ -23,6 +23,7 @@ from osdisco.mesh.breaker import (
     CircuitBreaker,
     CircuitBreakerRegistry,
 )
+from osdisco.mesh.call_events import AttemptFailed, PickRefused
 from osdisco.mesh.canary import CanaryController
 from osdisco.mesh.canary_figures import CallFigures, CallSummaries, CanaryMetrics
 from osdisco.mesh.deadline import deadline_scope, remaining
@@ -58,6 +59,7 @@ from osdisco.mesh.serving import ServiceServer
 from osdisco.mesh.slow_start import SlowStart
 from osdisco.mesh.subsets import Subsetting
 from osdisco.mesh.tls import TlsFiles
+from osdisco.mesh.tracing import OpenTelemetryTracing, Tracing
 from osdisco.mesh.traffic_rules import TrafficRules
 from osdisco.mesh.transport import Listener, MeshRequest, MeshResponse, Transport
 from osdisco.mesh.zones import ZoneAwareLoadBalancer
@@ -66,6 +68,7 @@ if TYPE_CHECKING:
     from osdisco.mesh.http import HttpTransport as HttpTransport
 
 __all__ = [
+    "AttemptFailed",
     "BreakerEvent",
     "BreakerReason",
     "BreakerSettings",
@@ -98,11 +101,13 @@ __all__ = [
     "MeshResponse",
     "MirrorRule",
     "Mirroring",
+    "OpenTelemetryTracing",
     "Outcome",
     "OutlierSettings",
     "PanicBegan",
     "PanicOver",
     "PeakEwmaLoadBalancer",
+    "PickRefused",
     "Pool",
     "PoolSettings",
     "PrometheusFigures",
@@ -132,6 +137,7 @@ __all__ = [
     "Text",
     "TlsFiles",
     "TokenBucket",
+    "Tracing",
     "TrafficRules",
     "Transport",
     "WeightedRoundRobinLoadBalancer",

@@ -26,6 +26,7 @@ from osdisco.errors import (
     ServiceMeshError,
     ServiceNotFoundError,
 )
+from osdisco.mesh._seeing import Seeing
 from osdisco.mesh._services import Service, Way
 from osdisco.mesh._state import EndpointState, Outcome
 from osdisco.mesh._wire import error_of
@@ -73,6 +74,11 @@ class Call:
     sent: bool = False
     went: Way | None = None
 
+    @property
+    def target(self) -> str:
+        """The service whose endpoint was asked last; rules may lead to another one than was called."""
+        return self.service if self.went is None else self.went.service.name
+
     def share(self, left: float, pool: Pool) -> float:
         """Return how long the next attempt may take of the seconds that are left."""
         if self.attempt_timeout is not None:
@@ -84,10 +90,11 @@ class Call:
 class Caller:
     """Makes calls by a transport."""
 
-    def __init__(self, runtime: Runtime, transport: Transport) -> None:
+    def __init__(self, runtime: Runtime, transport: Transport, seeing: Seeing) -> None:
         self._runtime = runtime
         self._now = runtime.clock.now
         self._transport = transport
+        self._seeing = seeing
         self._hedging = Supervisor()
         self._delays: dict[tuple[str, str], Delay] = {}
 
@@ -117,6 +124,7 @@ class Caller:
             random=runtime.random,
             deadline=call.deadline,
             idempotent=call.idempotent,
+            tell=partial(self._seeing.retried, call),
         )
         return await repeat(partial(self._attempt, call), failure, plan)
 
@@ -126,18 +134,18 @@ class Caller:
         left = call.deadline - began
         if left <= 0:
             raise _placed(DeadlineExceededError("its time was over before it was sent"), call, None)
-        service, state = _pick(call)
+        service, state = self._pick(call)
         pool = service.pool
         seconds = call.share(left, pool)
         call.attempt += 1
         call.tried |= {state.id}
-        endpoint = state.endpoint
         request = MeshRequest(service.name, call.method, call.body, seconds, call.attempt, call.metadata, call.headers)
         pool.begin(state)
-        outcome = Outcome.CANCELLED
+        outcome, seeing = Outcome.CANCELLED, self._seeing
+        span = seeing.attempting(request, state.endpoint.address) if seeing.active else None
         try:
             async with asyncio.timeout(seconds):
-                response = await self._transport.send(endpoint, request, seconds)
+                response = await self._transport.send(state.endpoint, request, seconds)
             if response.status != 200:
                 raise error_of(response)
             result = _decoded(call, response.body)
@@ -145,14 +153,31 @@ class Caller:
             return result
         except ServiceMeshError as exc:
             outcome = outcome_of(exc)
-            _placed(exc, call, state, request.attempt)
+            seeing.failed(call, outcome, _placed(exc, call, state, request.attempt), span)
             raise
         except TimeoutError:
             outcome = Outcome.TIMEOUT
-            error = DeadlineExceededError(f"no answer within {seconds:.3g} s; it may be done all the same", sent=True)
-            raise _placed(error, call, state, request.attempt) from None
+            late = DeadlineExceededError(f"no answer within {seconds:.3g} s; it may be done all the same", sent=True)
+            raise seeing.failed(call, outcome, _placed(late, call, state, request.attempt), span) from None
         finally:
-            pool.end(state, outcome, self._now() - began)
+            took = self._now() - began
+            pool.end(state, outcome, took)
+            if seeing.active:
+                seeing.attempted(call, outcome, took, span)
+
+    def _pick(self, call: Call) -> tuple[Service, EndpointState]:
+        """Return who is asked next, and of which service: the first way that has somebody. Raises ServiceMeshError."""
+        first: Refused | None = None
+        for way in call.ways:
+            pool = way.service.pool
+            picked = pool.pick(subset=way.subset, key=call.key, tried=call.tried, balancer=call.balancer)
+            if not isinstance(picked, Refused):
+                call.went = way
+                return way.service, picked
+            self._seeing.refused(call, way.service.name, picked)
+            first = first or picked
+        assert first is not None
+        raise _placed(error_of_refusal(first), call, None)
 
     async def _hedged(self, call: Call) -> Any:
         """Ask a second endpoint, too, when the first one is slower than nearly all calls were."""
@@ -165,39 +190,36 @@ class Caller:
             result = await hedged(
                 partial(self._attempt, call),
                 delay.seconds,
-                lambda: call.attempt < call.attempts and service.balance.withdraw(self._now()),
+                lambda: self._may_hedge(call, service),
                 self._hedging.spawn,
             )
         delay.note(self._now() - began)
         return result
+
+    def _may_hedge(self, call: Call, service: Service) -> bool:
+        may = call.attempt < call.attempts and service.balance.withdraw(self._now())
+        if may:
+            self._seeing.hedged(call)
+        return may
 
     async def aclose(self) -> None:
         """Leave no task behind."""
         await self._hedging.aclose()
 
 
-def _pick(call: Call) -> tuple[Service, EndpointState]:
-    """Return who is asked next, and of which service, by the first way that has somebody. Raises ServiceMeshError."""
-    refused: Refused | None = None
-    for way in call.ways:
-        picked = way.service.pool.pick(subset=way.subset, key=call.key, tried=call.tried, balancer=call.balancer)
-        if not isinstance(picked, Refused):
-            call.went = way
-            return way.service, picked
-        refused = refused or picked
-    assert refused is not None
-    raise _placed(error_of_refusal(refused), call, None)
-
-
 def error_of_refusal(refused: Refused) -> ServiceMeshError:
     """Return what the caller is told when nobody was picked."""
+    error: ServiceMeshError
     if refused.reason is RefusedReason.NO_ENDPOINTS:
-        return ServiceNotFoundError(str(refused))
-    if refused.reason is RefusedReason.CIRCUIT_OPEN:
-        return CircuitOpenError(refused)
-    if refused.reason is RefusedReason.OVERLOADED:
-        return OverloadedError(str(refused))
-    return NoHealthyEndpointsError(refused)
+        error = ServiceNotFoundError(str(refused))
+    elif refused.reason is RefusedReason.CIRCUIT_OPEN:
+        error = CircuitOpenError(refused)
+    elif refused.reason is RefusedReason.OVERLOADED:
+        error = OverloadedError(str(refused))
+    else:
+        error = NoHealthyEndpointsError(refused)
+    error.reason = refused
+    return error
 
 
 def outcome_of(error: ServiceMeshError) -> Outcome:

@@ -28,7 +28,11 @@ _NO_BUDGET: Final = "the budget for retries is used up: the service fails too of
 
 @define
 class Plan:
-    """What one call may do after its first failure."""
+    """What one call may do after its first failure.
+
+    Args:
+        tell: told of each retry, `made`, or what is wanting for it.
+    """
 
     policy: RetryPolicy
     attempts: int
@@ -37,6 +41,7 @@ class Plan:
     random: random.Random
     deadline: float
     idempotent: bool
+    tell: Callable[[str], object] = lambda _: None
 
     def may(self, error: BaseException) -> bool:
         """Return whether an error lets it be tried again at all."""
@@ -99,9 +104,12 @@ class _Stop(stop_base):
     def __call__(self, retry_state: RetryCallState) -> bool:
         plan, now = self._plan, self._plan.clock.now()
         if now + retry_state.upcoming_sleep >= plan.deadline:
-            self.why = _NO_TIME
+            self.why, result = _NO_TIME, "no_time"
         elif not plan.balance.withdraw(now):
-            self.why = _NO_BUDGET
+            self.why, result = _NO_BUDGET, "no_budget"
+        else:
+            result = "made"
+        plan.tell(result)
         return bool(self.why)
 
 

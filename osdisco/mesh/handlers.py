@@ -19,6 +19,7 @@ from attrs import frozen
 from osdisco.discovery.leaving import Leaving, LeavingPhase
 from osdisco.errors import ConfigError, DeadlineExceededError, RemoteError
 from osdisco.mesh import deadline
+from osdisco.mesh._seeing import OTHER, Seeing
 from osdisco.mesh._wire import Refusal, failed, is_method, refused
 from osdisco.mesh.codec import CodecError, check_kind, decode, encode
 from osdisco.mesh.deadline import DEFAULT_TIMEOUT
@@ -94,12 +95,20 @@ class Handlers:
     Args:
         leaving: counts what is under way, and tells when this process leaves; set before the first request.
         at_once: how many requests may be under way.
+        seeing: who looks on.
 
     Raises:
         ConfigError: handlers that are none.
     """
 
-    def __init__(self, service: str, handlers: Mapping[str, Handler], clock: Clock, at_once: int = AT_ONCE) -> None:
+    def __init__(
+        self,
+        service: str,
+        handlers: Mapping[str, Handler],
+        clock: Clock,
+        at_once: int = AT_ONCE,
+        seeing: Seeing | None = None,
+    ) -> None:
         if not isinstance(handlers, Mapping) or not handlers:
             raise ConfigError("handlers are functions by the name of their method, such as {'search': search}")
         if isinstance(at_once, bool) or not isinstance(at_once, int) or at_once < 1:
@@ -108,6 +117,7 @@ class Handlers:
         self._methods = {name: Method.of(name, function) for name, function in handlers.items()}
         self._clock = clock
         self._at_once = at_once
+        self._seeing = seeing
         self.running = 0
         self.leaving: Leaving | None = None
 
@@ -116,8 +126,14 @@ class Handlers:
         """The names of what can be called."""
         return tuple(self._methods)
 
-    async def __call__(self, request: MeshRequest) -> MeshResponse:
+    def __call__(self, request: MeshRequest) -> Awaitable[MeshResponse]:
         """Serve a request; raises nothing but CancelledError."""
+        if self._seeing is None or not self._seeing.active:
+            return self._serve(request)
+        ours = request.service == self._service and request.method in self._methods
+        return self._seeing.serving(self._service, request.method if ours else OTHER, request, self._serve)
+
+    async def _serve(self, request: MeshRequest) -> MeshResponse:
         if (refusal := self._turned_away(request)) is not None:
             return refusal
         method = self._methods[request.method]

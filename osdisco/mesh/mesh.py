@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Generator, Iterable, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping
 from contextlib import AsyncExitStack, suppress
+from functools import partial
 from importlib.util import find_spec
 from math import isnan
 from types import TracebackType
@@ -17,6 +18,8 @@ from osdisco.discovery.extension import ExtensionStatus
 from osdisco.discovery.leaving import Drain
 from osdisco.errors import ClosedError, ConfigError, RequestError, ServiceMeshError
 from osdisco.mesh._calls import NOTHING, Call, Caller
+from osdisco.mesh._gauges import CallMetrics, gauges
+from osdisco.mesh._seeing import MeshEvent, Seeing
 from osdisco.mesh._services import Service, Services
 from osdisco.mesh._wire import is_method, pack_metadata
 from osdisco.mesh.balancers import LoadBalancer
@@ -29,12 +32,14 @@ from osdisco.mesh.retry import RetryPolicy
 from osdisco.mesh.serving import ServiceServer, options
 from osdisco.mesh.tls import TlsFiles
 from osdisco.mesh.transport import Transport
+from osdisco.metrics._hooks import NONE
 from osdisco.registry.definition import ServiceDefinition
 from osdisco.registry.registration import Registration
 from osdisco.registry.service import ServiceRegistry
 
 if TYPE_CHECKING:
     from osdisco.mesh._routing import Routing
+    from osdisco.mesh.tracing import Tracing
 
 T = TypeVar("T")
 
@@ -55,6 +60,7 @@ class ExtensionServiceMesh:
         tls: certificates for the transport by HTTP, for calling and serving.
         timeout: seconds for a call that says nothing else, all attempts included.
         rules: whether calls follow the rules for traffic that stand in the store.
+        tracing: who makes spans of calls, such as `OpenTelemetryTracing()`; nobody when None.
 
     Raises:
         ConfigError: what cannot be used, or a package of `osdisco[mesh]` is missing.
@@ -72,6 +78,7 @@ class ExtensionServiceMesh:
         tls: TlsFiles | None = None,
         timeout: float = DEFAULT_TIMEOUT,
         rules: bool = True,
+        tracing: Tracing | None = None,
     ) -> None:
         self._client = client
         self._now = client.runtime.clock.now
@@ -82,13 +89,16 @@ class ExtensionServiceMesh:
         self.circuit_breakers: Final = (
             CircuitBreakerRegistry(clock=client.runtime.clock) if circuit_breakers is None else circuit_breakers
         )
+        self._seeing = Seeing(client.runtime.clock, tracing)
         self._registry = ServiceRegistry(client)
         self._transport = _transport(transport, tls)
         self._services = Services(self._registry, self._new_pool, self._policy_of)
-        self._caller = Caller(client.runtime, self._transport)
+        self._caller = Caller(client.runtime, self._transport, self._seeing)
         self._routing = self._new_routing() if rules else None
         self._servers: set[ServiceServer] = set()
         self._under_way = 0
+        self._uncount = self._count()
+        self._unlisten = self.circuit_breakers.add_listener(self._seeing.tell)
         self._ended = Signal()
         self._closed = False
 
@@ -170,12 +180,8 @@ class ExtensionServiceMesh:
         try:
             call = self._prepared(service, method, request, timeout, key, metadata, idempotent)
             call.kind = response_type
-            target = call.ways[0].service
-            if not target.known:
-                await target.wait_known(self._patience(call))
-            if self._routing is not None:
-                return await self._routing.call(call, said_timeout=timeout is not None)
-            return await self._caller.call(call)
+            made = self._made(call, said_timeout=timeout is not None)
+            return await (self._seeing.calling(call, made) if self._seeing.active else made)
         except ServiceMeshError as exc:
             exc.service, exc.method = exc.service or service, exc.method or method
             raise
@@ -183,6 +189,25 @@ class ExtensionServiceMesh:
             self._under_way -= 1
             if self._closed:
                 self._ended.fire()
+
+    async def _made(self, call: Call, *, said_timeout: bool) -> Any:
+        target = call.ways[0].service
+        if not target.known:
+            await target.wait_known(self._patience(call))
+        if self._routing is not None:
+            return await self._routing.call(call, said_timeout=said_timeout)
+        return await self._caller.call(call)
+
+    def add_listener(self, listener: Callable[[MeshEvent], object]) -> Callable[[], None]:
+        """Tell a function what happens to calls of this process, while it does: it is to be quick.
+
+        That is PickRefused and AttemptFailed, with why; and of pools and breakers EndpointEjected, EndpointReturned,
+        PanicBegan, PanicOver and BreakerEvent. One that fails is logged. Returns a function that ends it.
+
+        Raises:
+            ConfigError: it is no function.
+        """
+        return self._seeing.listen(listener)
 
     def _prepared(
         self,
@@ -241,13 +266,22 @@ class ExtensionServiceMesh:
         return Routing(self._client, self._services, self._caller)
 
     def _new_pool(self, service: str) -> Pool:
-        return Pool(
+        pool = Pool(
             service,
             self._client.runtime,
             self._pool,
             balancer=self._balancer,
             breakers=self.circuit_breakers,
         )
+        pool.add_listener(self._seeing.tell)
+        return pool
+
+    def _count(self) -> Callable[[], None]:
+        metrics = self._client.runtime.metrics
+        if metrics is NONE:
+            return lambda: None
+        self._seeing.add(CallMetrics(metrics))
+        return metrics.follow(partial(gauges, self._client._keys.root.rstrip("/"), self))
 
     def _policy_of(self, service: str) -> RetryPolicy:
         return self._policies.get(service) or self._policies[ANY]
@@ -296,7 +330,7 @@ class ExtensionServiceMesh:
             self._client,
             self._transport,
             definition,
-            Handlers(definition.name, handlers, self._client.runtime.clock, at_once),
+            Handlers(definition.name, handlers, self._client.runtime.clock, at_once, self._seeing),
             (host, port),
             options(status, checks, drain),
             self._servers.discard,
@@ -331,6 +365,8 @@ class ExtensionServiceMesh:
             ending.push_async_callback(self._caller.aclose)
             if self._routing is not None:
                 ending.push_async_callback(self._routing.aclose)
+            ending.callback(self._unlisten)
+            ending.callback(self._uncount)
             await asyncio.gather(*(server.aclose() for server in list(self._servers)))
             self._closed = True
             with suppress(TimeoutError):

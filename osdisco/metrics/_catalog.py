@@ -114,6 +114,56 @@ CLUSTER_POLLS: Final = Metric(
     ("result",),
 )
 CLUSTER_HEADS: Final = Metric("osdisco_cluster_heads", _C, "States that this process has put into the store.")
+MESH_REQUESTS: Final = Metric(
+    "osdisco_mesh_requests",
+    _C,
+    "Calls of this process, each with all its attempts, by how they ended: ok, or what failed.",
+    ("service", "method", "outcome"),
+)
+MESH_REQUEST_SECONDS: Final = Metric(
+    "osdisco_mesh_request_seconds", _D, "Seconds that a call took, with all its attempts.", ("service", "method")
+)
+MESH_ATTEMPTS: Final = Metric(
+    "osdisco_mesh_attempts", _C, "Attempts, by what the endpoint is judged by.", ("service", "outcome")
+)
+MESH_RETRIES: Final = Metric(
+    "osdisco_mesh_retries",
+    _C,
+    "Calls to be tried again: made, or not for want of time (no_time) or of budget (no_budget).",
+    ("service", "result"),
+)
+MESH_HEDGES: Final = Metric("osdisco_mesh_hedges", _C, "Second attempts beside a slow first one.", ("service",))
+MESH_REFUSED: Final = Metric(
+    "osdisco_mesh_refused_picks", _C, "Attempts for which nobody was picked, by the reason.", ("service", "reason")
+)
+MESH_EJECTIONS: Final = Metric(
+    "osdisco_mesh_ejections", _C, "Endpoints that were ejected, by the reason.", ("service", "reason")
+)
+MESH_EJECTED: Final = Metric("osdisco_mesh_ejected", _G, "Endpoints that are ejected now.", ("namespace", "service"))
+MESH_BREAKERS: Final = Metric(
+    "osdisco_mesh_breakers", _G, "Circuit breakers of endpoints, by their state.", ("namespace", "service", "state")
+)
+MESH_BUDGET: Final = Metric(
+    "osdisco_mesh_retry_budget", _G, "Retries that are left to the service now.", ("namespace", "service")
+)
+MESH_PANIC: Final = Metric(
+    "osdisco_mesh_panic", _G, "1 while so few are fit that health does not count.", ("namespace", "service")
+)
+MESH_IN_FLIGHT: Final = Metric(
+    "osdisco_mesh_in_flight", _G, "Attempts of this process that are under way.", ("namespace", "service")
+)
+MESH_SERVED: Final = Metric(
+    "osdisco_mesh_served",
+    _C,
+    "Requests of others, by the status of the answer as in HTTP; 499 when who asked had gone.",
+    ("service", "method", "status"),
+)
+MESH_SERVED_SECONDS: Final = Metric(
+    "osdisco_mesh_served_seconds", _D, "Seconds that a request of others took.", ("service", "method")
+)
+MESH_SERVING: Final = Metric(
+    "osdisco_mesh_serving", _G, "Requests of others that are under way.", ("namespace", "service")
+)
 
 METRICS: Final = (
     EXTENSIONS,
@@ -140,4 +190,19 @@ METRICS: Final = (
     CLUSTER_MIRRORING,
     CLUSTER_POLLS,
     CLUSTER_HEADS,
+    MESH_REQUESTS,
+    MESH_REQUEST_SECONDS,
+    MESH_ATTEMPTS,
+    MESH_RETRIES,
+    MESH_HEDGES,
+    MESH_REFUSED,
+    MESH_EJECTIONS,
+    MESH_EJECTED,
+    MESH_BREAKERS,
+    MESH_BUDGET,
+    MESH_PANIC,
+    MESH_IN_FLIGHT,
+    MESH_SERVED,
+    MESH_SERVED_SECONDS,
+    MESH_SERVING,
 )

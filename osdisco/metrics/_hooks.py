@@ -35,7 +35,7 @@ class Metrics:
     def count(self, metric: Metric, *labels: str) -> None:
         """Add one to a counter."""
 
-    def time(self, metric: Metric, seconds: float) -> None:
+    def time(self, metric: Metric, seconds: float, *labels: str) -> None:
         """Note a duration."""
 
     def follow(self, source: Source) -> Callable[[], None]:

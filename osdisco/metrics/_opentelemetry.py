@@ -53,9 +53,9 @@ class OpenTelemetryMetrics(Metrics):
         """Add one to a counter."""
         self._made[metric].add(1, dict(zip(metric.labels, labels, strict=True)))
 
-    def time(self, metric: Metric, seconds: float) -> None:
+    def time(self, metric: Metric, seconds: float, *labels: str) -> None:
         """Note a duration."""
-        self._made[metric].record(seconds)
+        self._made[metric].record(seconds, dict(zip(metric.labels, labels, strict=True)))
 
     def follow(self, source: Source) -> Callable[[], None]:
         """Show the gauges of a source from now on; returns a function that ends it."""

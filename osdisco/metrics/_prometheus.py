@@ -48,9 +48,10 @@ class PrometheusMetrics(Metrics):
         counter = self._made[metric]
         (counter.labels(*labels) if labels else counter).inc()
 
-    def time(self, metric: Metric, seconds: float) -> None:
+    def time(self, metric: Metric, seconds: float, *labels: str) -> None:
         """Note a duration."""
-        self._made[metric].observe(seconds)
+        histogram = self._made[metric]
+        (histogram.labels(*labels) if labels else histogram).observe(seconds)
 
     def follow(self, source: Source) -> Callable[[], None]:
         """Show the gauges of a source from now on; returns a function that ends it."""

@@ -62,6 +62,7 @@ INTERNAL: set[Name] = {("Transport", name) for name in ("send", "listen", "aclos
 INTERNAL |= {("Listener", name) for name in ("port", "aclose")}
 """Protocols, which nothing is derived from: the page has a class with their methods."""
 INTERNAL |= {("HttpTransport", name) for name in ("send", "listen")}
+INTERNAL |= {("ExtensionServiceMesh", "add_listener")}  # it has its example on the page on seeing
 """For the mesh."""
 
 

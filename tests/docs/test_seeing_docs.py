@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
+import re
 import subprocess
 import sys
+from typing import get_args
 from uuid import uuid4
 
 import pytest
+from apis import Name, without_example
 from examples import DOCS, Area, Example
 from worlds import connect
 
 from osdisco.discovery import ExtensionStatus
+from osdisco.mesh import AttemptFailed, OpenTelemetryTracing, PickRefused, RefusedReason, Tracing, _gauges
+from osdisco.mesh._seeing import MeshEvent
 from osdisco.serve import _envoy, _site
 
 SEEING = Area("mesh/seeing", lambda client, other: {})
@@ -38,6 +44,24 @@ def test_the_frame_runs_as_printed() -> None:
 
 def test_every_example_shows_something() -> None:
     assert [str(example) for example in SEEING.examples if not example.claims] == []
+
+
+KINDS, WHAT = ("Tracing", "OpenTelemetryTracing"), ("calling", "attempting", "serving")
+INTERNAL: set[Name] = {(name, what) for name in KINDS for what in WHAT}
+"""For the mesh alone."""
+
+
+def test_every_public_name_has_an_example() -> None:
+    classes = [AttemptFailed, PickRefused, OpenTelemetryTracing, Tracing]
+    assert without_example(SEEING, classes, asyncio.run) - INTERNAL == set()
+
+
+def test_the_page_has_every_reason_and_event() -> None:
+    told = set(re.findall(r"^\| `([A-Z_]+)` \|", PAGE, re.MULTILINE))
+    assert told == {reason.name for reason in RefusedReason}
+    for kind in get_args(MeshEvent):
+        assert f"`{kind.__name__}`" in PAGE
+    assert f"only the first {_gauges.NAMES_MAX} are told apart" in PAGE
 
 
 def test_the_page_tells_envoys_words_and_bounds() -> None:
