@@ -19,7 +19,8 @@ each_source = pytest.mark.parametrize("source", SOURCES, ids=lambda source: sour
 
 
 def test_there_are_those_that_are_shown() -> None:
-    shown = re.findall(r"\]\(pictures/(\w+)\.svg\)", (DOCS / "coordination.md").read_text())
+    pages = "".join((DOCS / page).read_text() for page in ("cluster.md", "coordination.md"))
+    shown = re.findall(r"\]\(pictures/(\w+)\.svg\)", pages)
     assert sorted(shown) == [source.stem for source in SOURCES]
 
 
