@@ -113,7 +113,7 @@ class Services(Mapping[str, Service]):
 
     def _let_go(self) -> None:
         for name, service in list(self._services.items()):
-            if not service.view:
+            if service.known and not service.view:
                 del self._services[name]
                 self._closing.spawn(service.aclose(), f"let go of the service {name!a}")
 

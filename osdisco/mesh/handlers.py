@@ -12,6 +12,7 @@ import logging
 import typing
 from collections.abc import Awaitable, Callable, Mapping
 from contextvars import ContextVar
+from functools import partial
 from typing import Any, Final
 
 from attrs import frozen
@@ -63,7 +64,7 @@ class Method:
             raise ConfigError(f"{name!a} is no name of a method: letters, digits, '_', '.' and '-', at most 128")
         if not callable(function):
             raise ConfigError(f"the handler of {name} must be a function, not {function!a}")
-        parameters = [one for one in inspect.signature(function).parameters.values() if one.default is one.empty]
+        parameters = _needed(name, function)
         if len(parameters) > 1 or any(one.kind is one.KEYWORD_ONLY for one in parameters):
             raise ConfigError(f"the handler of {name} must take the request alone, or nothing")
         if not parameters:
@@ -75,18 +76,36 @@ class Method:
         return self.function(request) if self.takes else self.function()
 
 
+def _needed(name: str, function: Handler) -> list[inspect.Parameter]:
+    """Return the parameters that must be given."""
+    try:
+        parameters = inspect.signature(function).parameters.values()
+    except (ValueError, TypeError):
+        raise ConfigError(f"what the handler of {name} takes cannot be seen; wrap it into a function") from None
+    open_ended = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    return [one for one in parameters if one.default is one.empty and one.kind not in open_ended]
+
+
 def _kind_of(name: str, function: Handler, parameter: inspect.Parameter) -> Any:
     """Return the type that the request must be, by the annotation."""
-    if parameter.annotation is parameter.empty:
+    kind = parameter.annotation
+    if kind is parameter.empty:
         return None
     try:
-        hinted = function if inspect.isroutine(function) else type(function).__call__
-        kind = typing.get_type_hints(hinted)[parameter.name]
+        if isinstance(kind, str):
+            kind = typing.get_type_hints(_written(function))[parameter.name]
         check_kind(kind)
     except (NameError, TypeError, CodecError) as exc:
         said = f"the type of the request of {name} cannot be used: {exc}"
         raise ConfigError(f"{said}; define it in a module, or leave the annotation out to get JSON") from None
     return kind
+
+
+def _written(function: Handler) -> Any:
+    """Return the function behind a partial one or an object that is called: annotations are read where it stands."""
+    while isinstance(function, partial):
+        function = function.func
+    return function if inspect.isroutine(function) else type(function).__call__
 
 
 class Handlers:

@@ -21,6 +21,7 @@ from osdisco.discovery.checks import cannot_connect
 from osdisco.errors import (
     CallInterruptedError,
     ClosedError,
+    ConfigError,
     EndpointUnreachableError,
     RequestError,
     ResponseError,
@@ -78,8 +79,8 @@ class HttpTransport:
         self._server_name = None if tls is None else tls.server_name
         self._context: ssl.SSLContext | None = None if tls is None else tls.client_context()
         self._connect_timeout = checked_timeout("connect_timeout", connect_timeout)
-        self._request_max = request_max
-        self._response_max = response_max
+        self._request_max = _bytes("request_max", request_max)
+        self._response_max = _bytes("response_max", response_max)
         self._session: aiohttp.ClientSession | None = None
         self._urls: dict[tuple[str, str], URL] = {}
         self._closed = False
@@ -160,6 +161,12 @@ class HttpTransport:
             raise
         response.close()
         raise ResponseError(f"the answer takes more than the {self._response_max} bytes that are allowed", sent=True)
+
+
+def _bytes(name: str, value: object) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise ConfigError(f"{name} is a number of bytes, 1 or more, not {value!a}")
+    return value
 
 
 def _headers(request: MeshRequest, timeout: float) -> dict[str, str]:

@@ -16,7 +16,14 @@ from osdisco.client import Client
 from osdisco.discovery.checks import Check
 from osdisco.discovery.extension import ExtensionStatus
 from osdisco.discovery.leaving import Drain
-from osdisco.errors import ClosedError, ConfigError, RequestError, ServiceMeshError
+from osdisco.errors import (
+    ClosedError,
+    ConfigError,
+    DeadlineExceededError,
+    NoHealthyEndpointsError,
+    RequestError,
+    ServiceMeshError,
+)
 from osdisco.mesh._calls import NOTHING, Call, Caller
 from osdisco.mesh._gauges import CallMetrics, gauges
 from osdisco.mesh._seeing import MeshEvent, Seeing
@@ -193,7 +200,7 @@ class ExtensionServiceMesh:
     async def _made(self, call: Call, *, said_timeout: bool) -> Any:
         target = call.ways[0].service
         if not target.known:
-            await target.wait_known(self._patience(call))
+            await self._learn(call, target)
         if self._routing is not None:
             return await self._routing.call(call, said_timeout=said_timeout)
         return await self._caller.call(call)
@@ -256,9 +263,14 @@ class ExtensionServiceMesh:
             raise RequestError(f"timeout is a number of seconds, not {timeout!a}")
         return timeout  # of none that is left it is said with the attempt
 
-    def _patience(self, call: Call) -> float:
-        """Return for how long the store is waited for."""
-        return min(max(call.deadline - self._now(), 0.0), self._client.options.timeout)
+    async def _learn(self, call: Call, service: Service) -> None:
+        """Wait until it is known who serves, as long as the call and one operation may take."""
+        try:
+            await service.wait_known(min(max(call.deadline - self._now(), 0.0), self._client.options.timeout))
+        except NoHealthyEndpointsError as exc:
+            if self._now() < call.deadline:
+                raise
+            raise DeadlineExceededError(f"its time was over before it was sent: {exc}") from None
 
     def _new_routing(self) -> Routing:
         from osdisco.mesh._routing import Routing

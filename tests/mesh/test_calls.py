@@ -6,6 +6,7 @@ import asyncio
 import logging
 import math
 from collections.abc import AsyncGenerator
+from functools import partial
 from typing import Any
 
 import pytest
@@ -127,6 +128,8 @@ async def test_before_the_store_was_seen_it_says_so(geo: Town) -> None:
     with pytest.raises(NoHealthyEndpointsError, match="the store was not seen"):
         await mesh.call("geo", "echo")
     assert geo.world.clock.now() - began == pytest.approx(2.0, abs=0.1)
+    with pytest.raises(DeadlineExceededError, match="the store was not seen"):
+        await mesh.call("other", "echo", timeout=1)
 
 
 async def test_a_call_goes_on_from_the_last_known_view_when_the_store_is_away(geo: Town) -> None:
@@ -372,11 +375,35 @@ async def test_what_cannot_be_called_is_refused_before_anything_is_sent(
         ({"a/b": echo}, "no name of a method"),
         ({"a": 7}, "must be a function"),
         ({"a": lambda x, y: x}, "the request alone, or nothing"),
+        ({"a": dict}, "cannot be seen"),
     ],
 )
 async def test_handlers_that_are_none_are_refused(handlers: Any, said: str, geo: Town) -> None:
     with pytest.raises(ConfigError, match=said):
         geo.mesh().serve(ServiceDefinition("geo", "1"), handlers)
+
+
+class Searcher:
+    """Called as an object, as a method and with something given already."""
+
+    def __call__(self, query: Query) -> str:
+        return f"object {query.text}"
+
+    def method(self, query: Query) -> str:
+        return f"method {query.text}"
+
+    def more(self, what: str, query: Query) -> str:
+        return f"{what} {query.text}"
+
+
+async def test_a_handler_is_anything_that_can_be_called_and_its_request_is_what_it_says(geo: Town) -> None:
+    searcher = Searcher()
+    await geo.serve({"object": searcher, "method": searcher.method, "partial": partial(searcher.more, "partial")})
+    mesh = geo.mesh()
+    for method in ("object", "method", "partial"):
+        assert await mesh.call("geo", method, {"text": "a"}) == f"{method} a"
+        with pytest.raises(RequestError):
+            await mesh.call("geo", method, {"text": 7})
 
 
 async def test_a_request_type_that_nobody_can_find_is_refused(geo: Town) -> None:

@@ -254,6 +254,14 @@ async def test_a_request_that_is_too_large_is_not_sent() -> None:
         assert server.heads == []
 
 
+@pytest.mark.parametrize(
+    "options", [{"request_max": 0}, {"response_max": -1}, {"response_max": 1.5}, {"connect_timeout": 0}]
+)
+def test_a_transport_that_cannot_be_is_refused_by_its_field(options: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match=next(iter(options))):
+        HttpTransport(**options)
+
+
 async def test_a_transport_that_was_closed_says_so() -> None:
     client = HttpTransport()
     await client.aclose()
@@ -320,6 +328,7 @@ SERVED = {"echo": lambda request: request}
         (post(b"1", "x-osdisco-timeout-ms: " + "9" * 30), 200, "1"),
         (post(b"1" * 20_000), 413, "more than 10000 bytes"),
         (post(b"1").replace(b"geo", b"other"), 421, "serves 'geo' by now"),
+        (post(b"1").replace(b"x-osdisco-service: geo\r\n", b""), 421, "serves 'geo' by now"),
     ],
 )
 async def test_a_request_that_cannot_be_is_refused_in_words(data: bytes, status: int, said: str) -> None:
