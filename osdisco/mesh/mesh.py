@@ -379,10 +379,12 @@ class ExtensionServiceMesh:
                 ending.push_async_callback(self._routing.aclose)
             ending.callback(self._unlisten)
             ending.callback(self._uncount)
-            await asyncio.gather(*(server.aclose() for server in list(self._servers)))
+            left = await asyncio.gather(*(server.aclose() for server in list(self._servers)), return_exceptions=True)
             self._closed = True
             with suppress(TimeoutError):
                 await self._ended.wait_for(lambda: not self._under_way, self._client.options.timeout)
+            for failure in filter(None, left):
+                raise failure
 
 
 def _policies(given: Mapping[str, RetryPolicy] | RetryPolicy | None) -> Mapping[str, RetryPolicy]:

@@ -23,8 +23,8 @@ from osdisco.errors import (
     ServiceMeshError,
 )
 from osdisco.mesh.handlers import Handlers
-from osdisco.mesh.http import HttpTransport
-from osdisco.mesh.server import HttpListener
+from osdisco.mesh.http import IDLE_MAX, HttpTransport
+from osdisco.mesh.server import KEPT, HttpListener
 from osdisco.mesh.transport import MeshRequest, MeshResponse
 from osdisco.runtime import SystemClock
 from osdisco.testing import ChaosProxy
@@ -89,6 +89,11 @@ async def test_connections_are_kept_and_used_again() -> None:
         assert proxy.accepted == 1
         await asyncio.gather(*(client.send(endpoint(proxy.address), request(), 5) for _ in range(8)))
         assert proxy.accepted <= 8
+
+
+def test_who_calls_closes_idle_connections_sooner_than_who_serves() -> None:
+    """The other way round a call could meet the end of its connection, and nobody could tell whether it was done."""
+    assert IDLE_MAX * 2 < KEPT
 
 
 async def test_an_answer_that_is_the_last_ends_its_connection() -> None:
@@ -214,6 +219,14 @@ async def test_who_stops_talking_is_given_up_by_who_called_and_its_connection_cl
             while proxy.connections:
                 await asyncio.sleep(0.01)
         assert len(server.heads) == 1
+
+
+async def test_what_comes_and_goes_byte_by_byte_is_whole_in_the_end() -> None:
+    async with listening(echo) as (client, listener), ChaosProxy(f"127.0.0.1:{listener.port}") as proxy:
+        proxy.to_server.slice_size = proxy.to_client.slice_size = 1
+        body = json.dumps(["é" * 200]).encode()
+        for _ in range(3):
+            assert (await client.send(endpoint(proxy.address), request(body), 5)).body == body
 
 
 @pytest.mark.parametrize("trouble", ["cut", "reset"])
