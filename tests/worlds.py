@@ -88,7 +88,7 @@ class World:
 
     def left(self) -> list[str]:
         """What should have been taken away, when all its users are gone. A semaphore's limit stays."""
-        places = "lock rw sem revoke election ext probe svc svcprobe calls x"
+        places = "lock rw sem revoke election ext probe svc svcprobe calls mesh x"
         prefixes = tuple(f"{place}/" for place in places.split())
         return [key for key in self.keys() if key.startswith(prefixes) and not key.endswith("/limit")]
 

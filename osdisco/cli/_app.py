@@ -27,6 +27,7 @@ _COMMANDS: Final = {
     "kv": "Read and write keys.",
     "lock": "Hold a lock, or run a command under it.",
     "ls": "List the registered extensions.",
+    "mesh": "See how the calls of services go.",
     "register": "Register an extension, while a command runs or until interrupted.",
     "routes": "Show and change where the calls of services go.",
     "serve": "Serve extensions and metrics by HTTP.",

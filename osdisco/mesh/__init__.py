@@ -59,6 +59,7 @@ from osdisco.mesh.serving import ServiceServer
 from osdisco.mesh.slow_start import SlowStart
 from osdisco.mesh.subsets import Subsetting
 from osdisco.mesh.tls import TlsFiles
+from osdisco.mesh.top import MeshWatch, ServiceFigures
 from osdisco.mesh.tracing import OpenTelemetryTracing, Tracing
 from osdisco.mesh.traffic_rules import TrafficRules
 from osdisco.mesh.transport import Listener, MeshRequest, MeshResponse, Transport
@@ -99,6 +100,7 @@ __all__ = [
     "Match",
     "MeshRequest",
     "MeshResponse",
+    "MeshWatch",
     "MirrorRule",
     "Mirroring",
     "OpenTelemetryTracing",
@@ -126,6 +128,7 @@ __all__ = [
     "RulesVersion",
     "RulesView",
     "Sample",
+    "ServiceFigures",
     "ServiceRules",
     "ServiceServer",
     "SlowStart",

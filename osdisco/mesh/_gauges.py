@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
-from osdisco.mesh._seeing import OTHER, word_of
+from osdisco.mesh._seeing import OTHER, Seeing, word_of
 from osdisco.mesh._state import Outcome
 from osdisco.mesh.breaker import BreakerState
 from osdisco.mesh.events import EndpointEjected, PoolEvent
@@ -28,9 +29,10 @@ from osdisco.metrics._catalog import (
     MESH_SERVED_SECONDS,
     MESH_SERVING,
 )
-from osdisco.metrics._hooks import Metrics, Sample
+from osdisco.metrics._hooks import NONE, Metrics, Sample
 
 if TYPE_CHECKING:
+    from osdisco.client import Client
     from osdisco.mesh._calls import Call
     from osdisco.mesh._services import Service
     from osdisco.mesh.mesh import ExtensionServiceMesh
@@ -88,6 +90,15 @@ class CallMetrics:
                 return OTHER, OTHER
             self._names.add(names)
         return names
+
+
+def counted(client: Client, mesh: ExtensionServiceMesh, seeing: Seeing) -> Callable[[], None]:
+    """Show a mesh to the metrics of its client, if it has any; returns a function that ends it."""
+    metrics = client.runtime.metrics
+    if metrics is NONE:
+        return lambda: None
+    seeing.add(CallMetrics(metrics))
+    return metrics.follow(partial(gauges, client._keys.root.rstrip("/"), mesh))
 
 
 def gauges(namespace: str, mesh: ExtensionServiceMesh) -> Iterator[Sample]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Generator, Iterable, Mapping
 from contextlib import AsyncExitStack, suppress
-from functools import partial
 from importlib.util import find_spec
 from math import isnan
 from types import TracebackType
@@ -25,7 +24,8 @@ from osdisco.errors import (
     ServiceMeshError,
 )
 from osdisco.mesh._calls import NOTHING, Call, Caller
-from osdisco.mesh._gauges import CallMetrics, gauges
+from osdisco.mesh._gauges import counted
+from osdisco.mesh._reports import Reports
 from osdisco.mesh._seeing import MeshEvent, Seeing
 from osdisco.mesh._services import Service, Services
 from osdisco.mesh._wire import is_method, pack_metadata
@@ -39,7 +39,6 @@ from osdisco.mesh.retry import RetryPolicy
 from osdisco.mesh.serving import ServiceServer, options
 from osdisco.mesh.tls import TlsFiles
 from osdisco.mesh.transport import Transport
-from osdisco.metrics._hooks import NONE
 from osdisco.registry.definition import ServiceDefinition
 from osdisco.registry.registration import Registration
 from osdisco.registry.service import ServiceRegistry
@@ -67,6 +66,7 @@ class ExtensionServiceMesh:
         tls: certificates for the transport by HTTP, for calling and serving.
         timeout: seconds for a call that says nothing else, all attempts included.
         rules: whether calls follow the rules for traffic that stand in the store.
+        reports: whether this process tells of its calls while `osdisco mesh top` asks.
         tracing: who makes spans of calls, such as `OpenTelemetryTracing()`; nobody when None.
 
     Raises:
@@ -85,6 +85,7 @@ class ExtensionServiceMesh:
         tls: TlsFiles | None = None,
         timeout: float = DEFAULT_TIMEOUT,
         rules: bool = True,
+        reports: bool = True,
         tracing: Tracing | None = None,
     ) -> None:
         self._client = client
@@ -102,9 +103,10 @@ class ExtensionServiceMesh:
         self._services = Services(self._registry, self._new_pool, self._policy_of)
         self._caller = Caller(client.runtime, self._transport, self._seeing)
         self._routing = self._new_routing() if rules else None
+        self._reports = Reports(client, self._services, self._seeing) if reports else None
         self._servers: set[ServiceServer] = set()
         self._under_way = 0
-        self._uncount = self._count()
+        self._uncount = counted(client, self, self._seeing)
         self._unlisten = self.circuit_breakers.add_listener(self._seeing.tell)
         self._ended = Signal()
         self._closed = False
@@ -198,6 +200,8 @@ class ExtensionServiceMesh:
                 self._ended.fire()
 
     async def _made(self, call: Call, *, said_timeout: bool) -> Any:
+        if self._reports is not None and not self._reports.started:
+            self._reports.start()
         target = call.ways[0].service
         if not target.known:
             await self._learn(call, target)
@@ -288,13 +292,6 @@ class ExtensionServiceMesh:
         pool.add_listener(self._seeing.tell)
         return pool
 
-    def _count(self) -> Callable[[], None]:
-        metrics = self._client.runtime.metrics
-        if metrics is NONE:
-            return lambda: None
-        self._seeing.add(CallMetrics(metrics))
-        return metrics.follow(partial(gauges, self._client._keys.root.rstrip("/"), self))
-
     def _policy_of(self, service: str) -> RetryPolicy:
         return self._policies.get(service) or self._policies[ANY]
 
@@ -377,6 +374,8 @@ class ExtensionServiceMesh:
             ending.push_async_callback(self._caller.aclose)
             if self._routing is not None:
                 ending.push_async_callback(self._routing.aclose)
+            if self._reports is not None:
+                ending.push_async_callback(self._reports.aclose)
             ending.callback(self._unlisten)
             ending.callback(self._uncount)
             left = await asyncio.gather(*(server.aclose() for server in list(self._servers)), return_exceptions=True)

@@ -176,7 +176,7 @@ def test_no_command_shows_the_help_as_a_mistake(args: tuple[str, ...], invoke: I
 def test_help_and_version(invoke: Invoke) -> None:
     told = invoke("--help")
     assert told.code == 0
-    commands = "barrier counter demo describe doctor elect kv lock ls register serve status watch watch-events"
+    commands = "barrier counter demo describe doctor elect kv lock ls mesh register serve status watch watch-events"
     for command in commands.split():
         assert f"  {command} " in told.out
         assert invoke(command, "--help").code == 0

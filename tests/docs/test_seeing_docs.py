@@ -14,8 +14,19 @@ from apis import Name, without_example
 from examples import DOCS, Area, Example
 from worlds import connect
 
+from osdisco.cli.mesh import COLUMNS
 from osdisco.discovery import ExtensionStatus
-from osdisco.mesh import AttemptFailed, OpenTelemetryTracing, PickRefused, RefusedReason, Tracing, _gauges
+from osdisco.mesh import (
+    AttemptFailed,
+    MeshWatch,
+    OpenTelemetryTracing,
+    PickRefused,
+    RefusedReason,
+    ServiceFigures,
+    Tracing,
+    _gauges,
+    _reports,
+)
 from osdisco.mesh._seeing import MeshEvent
 from osdisco.serve import _envoy, _site
 
@@ -52,7 +63,7 @@ INTERNAL: set[Name] = {(name, what) for name in KINDS for what in WHAT}
 
 
 def test_every_public_name_has_an_example() -> None:
-    classes = [AttemptFailed, PickRefused, OpenTelemetryTracing, Tracing]
+    classes = [AttemptFailed, PickRefused, OpenTelemetryTracing, Tracing, MeshWatch, ServiceFigures]
     assert without_example(SEEING, classes, asyncio.run) - INTERNAL == set()
 
 
@@ -61,6 +72,9 @@ def test_the_page_has_every_reason_and_event() -> None:
     assert told == {reason.name for reason in RefusedReason}
     for kind in get_args(MeshEvent):
         assert f"`{kind.__name__}`" in PAGE
+    rows = PAGE.partition("## `osdisco mesh top`")[2].partition("## Envoy")[0]
+    assert all(re.search(rf"^\\|.*`{re.escape(column)}`.*\\|", rows, re.MULTILINE) for column in COLUMNS[1:])
+    assert f"the\n{_reports.SERVICES_MAX} that it calls most" in rows
     assert f"only the first {_gauges.NAMES_MAX} are told apart" in PAGE
 
 
