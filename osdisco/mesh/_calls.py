@@ -6,7 +6,6 @@ tried before is left out, then the policy picks. What the endpoint is judged by 
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping
 from functools import partial
 from typing import Any, Final
@@ -26,6 +25,7 @@ from osdisco.errors import (
     ServiceMeshError,
     ServiceNotFoundError,
 )
+from osdisco.mesh._alarms import Alarms
 from osdisco.mesh._seeing import Seeing
 from osdisco.mesh._services import Service, Way
 from osdisco.mesh._state import EndpointState, Outcome
@@ -95,6 +95,7 @@ class Caller:
         self._now = runtime.clock.now
         self._transport = transport
         self._seeing = seeing
+        self._alarms = Alarms()
         self._hedging = Supervisor()
         self._delays: dict[tuple[str, str], Delay] = {}
 
@@ -144,7 +145,7 @@ class Caller:
         outcome, seeing = Outcome.CANCELLED, self._seeing
         span = seeing.attempting(request, state.endpoint.address) if seeing.active else None
         try:
-            async with asyncio.timeout(seconds):
+            with self._alarms.within(seconds):
                 response = await self._transport.send(state.endpoint, request, seconds)
             if response.status != 200:
                 raise error_of(response)

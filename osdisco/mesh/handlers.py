@@ -20,6 +20,7 @@ from attrs import frozen
 from osdisco.discovery.leaving import Leaving, LeavingPhase
 from osdisco.errors import ConfigError, DeadlineExceededError, RemoteError
 from osdisco.mesh import deadline
+from osdisco.mesh._alarms import Alarms
 from osdisco.mesh._seeing import OTHER, Seeing
 from osdisco.mesh._wire import Refusal, failed, is_method, refused
 from osdisco.mesh.codec import CodecError, check_kind, decode, encode
@@ -136,6 +137,7 @@ class Handlers:
         self._methods = {name: Method.of(name, function) for name, function in handlers.items()}
         self._clock = clock
         self._at_once = at_once
+        self._alarms = Alarms()
         self._seeing = seeing
         self.running = 0
         self.leaving: Leaving | None = None
@@ -193,7 +195,7 @@ class Handlers:
         timeout = DEFAULT_TIMEOUT if request.timeout is None else request.timeout
         until, served = deadline.begin(self._clock.now() + timeout), _INCOMING.set(request)
         try:
-            async with asyncio.timeout(timeout) as scope:
+            with self._alarms.within(timeout) as scope:
                 result = method.call(argument)
                 if isinstance(result, Awaitable):
                     result = await result
@@ -204,7 +206,7 @@ class Handlers:
                 raise
             return failed(500, "CancelledError", f"{method.name} was cancelled from within")
         except Exception as exc:
-            return self._failure(method, exc, timeout if scope.expired() else None)
+            return self._failure(method, exc, timeout if scope.expired else None)
         finally:  # a transport within one process may run it in the context of its caller
             _INCOMING.reset(served)
             deadline.end(until)
