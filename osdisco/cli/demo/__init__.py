@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from functools import partial
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Final
 
 import click
@@ -82,10 +83,8 @@ def _run(settings: Settings, url: str, outage: Outage | None, *, cluster: bool) 
 
 def _check_aiohttp() -> None:
     """Raise ConfigError when what serves a cluster, and asks it, is not there."""
-    try:
-        import aiohttp  # noqa: F401 - only whether it is there
-    except ImportError:
-        raise ConfigError("demo --cluster needs aiohttp: pip install 'osdisco[cli,opensearch]'") from None
+    if find_spec("aiohttp") is None:
+        raise ConfigError("demo --cluster needs aiohttp: pip install 'osdisco[cli,opensearch]'")
 
 
 def _server(kind: str) -> Any:
