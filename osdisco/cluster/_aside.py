@@ -15,8 +15,8 @@ ASIDE: Final = 128 * 1024
 async def aside(size: int, work: Callable[[], T]) -> T:
     """Do work on so many bytes of text, in a thread when they are many.
 
-    Who is cancelled meanwhile goes at once; the thread comes to its end, and what it found is dropped. A loop in virtual
-    time (its attribute `virtual`) knows nothing of threads: there work takes no time, and is done at once.
+    Who is cancelled meanwhile goes at once; the thread comes to its end, and what it found is dropped. A loop in
+    virtual time (its attribute `virtual`) knows nothing of threads: there work takes no time, and is done at once.
     """
     if size <= ASIDE or getattr(asyncio.get_running_loop(), "virtual", False):
         return work()
