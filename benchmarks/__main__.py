@@ -12,7 +12,6 @@ from pathlib import Path
 from benchmarks import (
     churn,
     cluster_decode,
-    cluster_mirror,
     discovery,
     endpoint,
     kv,
@@ -137,8 +136,7 @@ def _failover(urls: Mapping[str, str], quick: bool, rounds: int) -> Iterable[Fig
 
 
 def _cluster(urls: Mapping[str, str], quick: bool, rounds: int) -> Iterable[Figure]:
-    yield from cluster_decode.measure(rounds, 100 if quick else cluster_decode.INDICES)
-    yield from cluster_mirror.figures(urls, cluster_mirror.QUICK if quick else cluster_mirror.Effort())
+    return cluster_decode.measure(rounds, 100 if quick else cluster_decode.INDICES)
 
 
 _PARTS = {

@@ -161,8 +161,10 @@ class Caller:
             late = DeadlineExceededError(f"no answer within {seconds:.3g} s; it may be done all the same", sent=True)
             raise seeing.failed(call, outcome, _placed(late, call, state, request.attempt), span) from None
         finally:
-            took = self._now() - began
+            now = self._now()
+            took = now - began
             pool.end(state, outcome, took)
+            call.ways[0].service.balance.learn(outcome, now)
             if seeing.active:
                 seeing.attempted(call, outcome, took, span)
 

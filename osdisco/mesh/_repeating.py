@@ -23,6 +23,7 @@ from osdisco.runtime import Clock
 T = TypeVar("T")
 
 _NO_TIME: Final = "no time is left for it"
+_NO_HOPE: Final = "of this service nothing succeeds"
 _NO_BUDGET: Final = "the budget for retries is used up: the service fails too often"
 
 
@@ -95,7 +96,7 @@ class _Pause(wait_base):
 
 
 class _Stop(stop_base):
-    """No time, or no budget. Asked last of all, because it takes from the budget."""
+    """No time, no hope, or no budget. Asked last of all, because it takes from the budget."""
 
     def __init__(self, plan: Plan) -> None:
         self._plan = plan
@@ -105,6 +106,8 @@ class _Stop(stop_base):
         plan, now = self._plan, self._plan.clock.now()
         if now + retry_state.upcoming_sleep >= plan.deadline:
             self.why, result = _NO_TIME, "no_time"
+        elif plan.balance.hopeless(now):
+            self.why, result = _NO_HOPE, "no_hope"
         elif not plan.balance.withdraw(now):
             self.why, result = _NO_BUDGET, "no_budget"
         else:

@@ -79,7 +79,7 @@ class Observer(Protocol):
         """Learn that nobody of a service was picked for an attempt."""
 
     def retried(self, call: Call, result: str) -> None:
-        """Learn that a call is tried again, `made`, or is not for want of something: `no_time`, `no_budget`."""
+        """Learn that a call is tried again, `made`, or is not: `no_time`, `no_budget`, `no_hope`."""
 
     def hedged(self, call: Call) -> None:
         """Learn that a second attempt is made beside the first."""
@@ -127,20 +127,17 @@ class Seeing:
 
     async def calling(self, call: Call, made: Coroutine[Any, Any, Any]) -> Any:
         """Make a call, and see how it ends."""
-        began = self._now()
+        began, error = self._now(), None
         span: AbstractContextManager[object] = nullcontext() if self.tracing is None else self.tracing.calling(call)
         try:
             with span:
-                result = await made
+                return await made
         except BaseException as exc:
-            self._called(call, exc, began)
+            error = exc
             raise
-        self._called(call, None, began)
-        return result
-
-    def _called(self, call: Call, error: BaseException | None, began: float) -> None:
-        for observer in self._observers:
-            observer.called(call, error, self._now() - began)
+        finally:
+            for observer in self._observers:
+                observer.called(call, error, self._now() - began)
 
     def attempting(self, request: MeshRequest, address: str) -> Attempt | None:
         """See an attempt begin; the request gets the context of its span."""

@@ -20,6 +20,7 @@ from osdisco.errors import (
     ServiceMeshError,
     ServiceNotFoundError,
 )
+from osdisco.mesh._state import Outcome
 from osdisco.mesh._wire import is_method
 from osdisco.mesh.deadline import checked_timeout
 from osdisco.mesh.hedging import Hedging
@@ -57,6 +58,9 @@ class RetryBudget:
         share: retries for each call, on average over the window. Finagle's and Linkerd's 20 %.
         per_second: retries that there are besides, so that a service that is seldom called has some, too.
         window: seconds after which calls and retries are forgotten.
+        failures: attempts one after the other, at whichever endpoint, over at least a second: when so many failed,
+            nothing is tried again until one succeeds. Else each of a hundred callers had the retries of `per_second`
+            for a service of which nothing answers.
 
     Raises:
         ConfigError: a field out of its range.
@@ -65,12 +69,15 @@ class RetryBudget:
     share: float = field(default=0.2, validator=_number(0, "a share of the calls"))
     per_second: float = field(default=10.0, validator=_number(0, "a number of retries"))
     window: float = field(default=10.0, validator=_number(0.1, "a number of seconds"))
+    failures: float = field(default=20, validator=_number(1, "a number of attempts"))
 
 
 class Balance:
     """What is left of a budget now: in no window are there more retries than it has."""
 
     SLOTS: Final = 10
+    HOPELESS: Final = 1.0
+    """Seconds that nothing succeeds for: less may be one host whose connections all end at once."""
 
     def __init__(self, budget: RetryBudget) -> None:
         self._share = budget.share
@@ -79,6 +86,9 @@ class Balance:
         self._slots = [0.0] * self.SLOTS
         self._turn = 0
         self._sum = 0.0
+        self._most = budget.failures
+        self._failures = 0
+        self._since = 0.0
 
     def __repr__(self) -> str:
         return f"<Balance of {self._reserve + self._sum:.1f} retries>"
@@ -100,10 +110,23 @@ class Balance:
 
     def withdraw(self, now: float) -> bool:
         """Take a retry; returns whether there was one."""
-        if self.left(now) < 1.0:
+        if self.hopeless(now) or self.left(now) < 1.0:
             return False
         self._add(now, -1.0)
         return True
+
+    def learn(self, outcome: Outcome, now: float) -> None:
+        """Learn how an attempt ended."""
+        if outcome is Outcome.OK:
+            self._failures = 0
+        elif outcome is not Outcome.CANCELLED:
+            if not self._failures:
+                self._since = now
+            self._failures += 1
+
+    def hopeless(self, now: float) -> bool:
+        """Return whether nothing succeeds, so that to try again would only be one call more."""
+        return self._failures >= self._most and now - self._since >= self.HOPELESS
 
     def _add(self, now: float, amount: float) -> None:
         self._forget(now)

@@ -129,7 +129,7 @@ MESH_ATTEMPTS: Final = Metric(
 MESH_RETRIES: Final = Metric(
     "osdisco_mesh_retries",
     _C,
-    "Calls to be tried again: made, or not for want of time (no_time) or of budget (no_budget).",
+    "Calls to be tried again: made, or not: no_time, no_budget, or no_hope, as nothing succeeds.",
     ("service", "result"),
 )
 MESH_HEDGES: Final = Metric("osdisco_mesh_hedges", _C, "Second attempts beside a slow first one.", ("service",))

@@ -10,17 +10,16 @@ import pytest
 
 from osdisco import errors
 from osdisco.coordination import DistributedLock, LeaderElection, LockGuard, Term
-from osdisco.mesh import ExtensionServiceMesh
 
 DOCS = Path(__file__).parents[2] / "docs"
 SOURCES = sorted((DOCS / "pictures").glob("*.dot"))
-CALLED = (DistributedLock, LockGuard, LeaderElection, Term, ExtensionServiceMesh)
+CALLED = (DistributedLock, LockGuard, LeaderElection, Term)
 
 each_source = pytest.mark.parametrize("source", SOURCES, ids=lambda source: source.stem)
 
 
 def test_there_are_those_that_are_shown() -> None:
-    pages = "".join((DOCS / page).read_text() for page in ("cluster.md", "coordination.md", "mesh.md"))
+    pages = "".join((DOCS / page).read_text() for page in ("cluster.md", "coordination.md"))
     shown = re.findall(r"\]\(pictures/(\w+)\.svg\)", pages)
     assert sorted(shown) == [source.stem for source in SOURCES]
 

@@ -28,11 +28,14 @@ from osdisco.errors import (
     ServiceMeshError,
     ServiceNotFoundError,
 )
+from osdisco.mesh._state import Outcome
 from osdisco.mesh._wire import Refusal, refused
+from osdisco.mesh.balancers import RoundRobinLoadBalancer
 from osdisco.mesh.hedging import Hedging
 from osdisco.mesh.retry import NEVER, Balance, RetryBudget, RetryPolicy, repeatable
 from osdisco.mesh.transport import MeshResponse
 
+ENDLESS = RetryBudget(per_second=1000, failures=10**9)
 UNREACHABLE = EndpointUnreachableError("cannot connect")
 BROKEN = MeshResponse(500, b'{"type": "KeyError", "message": "x"}')
 
@@ -134,7 +137,7 @@ async def test_none_is_tried_twice_while_others_remain(geo: Town) -> None:
     addresses = await three(geo)
     for bad in addresses:
         geo.network.fail(bad, INTERRUPTED)
-    mesh = geo.mesh(**NOT_JUDGED, retry_policies=RetryPolicy(attempts=5, budget=RetryBudget(per_second=1000)))
+    mesh = geo.mesh(**NOT_JUDGED, retry_policies=RetryPolicy(attempts=5, budget=ENDLESS))
     for _ in range(20):
         geo.network.sent.clear()
         with pytest.raises(CallInterruptedError):
@@ -163,7 +166,7 @@ async def test_pauses_grow_and_are_by_chance_but_after_a_refused_connection_ther
     addresses = await three(geo)
     for bad in addresses:
         geo.network.fail(bad, note)
-    mesh = geo.mesh(**NOT_JUDGED, retry_policies=RetryPolicy(budget=RetryBudget(per_second=1000)))
+    mesh = geo.mesh(**NOT_JUDGED, retry_policies=RetryPolicy(budget=ENDLESS))
     for _ in range(50):
         at.clear()
         with pytest.raises(RemoteError):
@@ -258,7 +261,7 @@ async def test_a_cancelled_call_is_not_tried_again(geo: Town) -> None:
 async def test_when_all_fail_there_are_few_more_attempts_than_calls(geo: Town) -> None:
     for bad in await three(geo):
         geo.network.fail(bad, BROKEN)
-    mesh = geo.mesh(**NOT_JUDGED)
+    mesh = geo.mesh(**NOT_JUDGED, retry_policies=RetryPolicy(budget=RetryBudget(failures=10**9)))
     calls = 0
     for _ in range(200):  # a second each, 50 calls at once
         results = await asyncio.gather(
@@ -272,6 +275,50 @@ async def test_when_all_fail_there_are_few_more_attempts_than_calls(geo: Town) -
     reserve = RetryBudget().per_second / 250
     assert len(geo.network.sent) / calls <= 1.2 + reserve + 0.03
     assert "budget for retries is used up" in str(results[-1])
+
+
+async def test_while_nothing_succeeds_nothing_is_tried_again(geo: Town) -> None:
+    addresses = await three(geo)
+    mesh = geo.mesh(**NOT_JUDGED)
+    for bad in addresses:
+        geo.network.fail(bad, BROKEN)
+    for _ in range(20):
+        with pytest.raises(RemoteError):
+            await mesh.call("geo", "who", idempotent=True)
+        await geo.world.clock.advance(0.2)
+    geo.network.sent.clear()
+    with pytest.raises(RemoteError, match="not tried again: of this service nothing succeeds"):
+        await mesh.call("geo", "who", idempotent=True)
+    assert len(geo.network.sent) == 1
+    for bad in addresses:
+        geo.network.heal(bad)
+    await mesh.call("geo", "who")
+    geo.network.fail(addresses[0], BROKEN)
+    assert [await mesh.call("geo", "who", idempotent=True) for _ in range(20)] == ["ok"] * 20
+
+
+async def test_connections_that_end_all_at_once_are_no_reason_to_give_up(geo: Town) -> None:
+    """As those to one host that dies: no call of the others was answered meanwhile."""
+    bad, *others = await three(geo)
+    mesh = geo.mesh(**NOT_JUDGED, load_balancer=RoundRobinLoadBalancer())
+    await mesh.call("geo", "who")
+    geo.network.fail(bad, INTERRUPTED)
+    for other in others:
+        geo.network.places[other].delay = 0.5
+    calls = (mesh.call("geo", "who", idempotent=True) for _ in range(90))
+    assert await asyncio.gather(*calls) == ["ok"] * 90
+
+
+def test_who_gave_up_waiting_says_nothing_of_the_service() -> None:
+    balance = Balance(RetryBudget(failures=2))
+    for outcome in (Outcome.FAILED, Outcome.CANCELLED, Outcome.CANCELLED):
+        balance.learn(outcome, 0.0)
+    assert not balance.hopeless(5.0)
+    balance.learn(Outcome.REJECTED, 0.5)
+    assert not balance.hopeless(0.9)
+    assert balance.hopeless(1.0)
+    balance.learn(Outcome.OK, 1.5)
+    assert not balance.hopeless(5.0)
 
 
 @st.composite
@@ -338,7 +385,9 @@ def test_a_policy_that_cannot_be_is_refused_by_its_field(fields: dict[str, Any])
         RetryPolicy(**fields)
 
 
-@pytest.mark.parametrize("fields", [{"share": -0.1}, {"per_second": -1}, {"window": 0}, {"share": "much"}])
+@pytest.mark.parametrize(
+    "fields", [{"share": -0.1}, {"per_second": -1}, {"window": 0}, {"failures": 0}, {"share": "much"}]
+)
 def test_a_budget_that_cannot_be_is_refused_by_its_field(fields: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match=next(iter(fields))):
         RetryBudget(**fields)
