@@ -18,6 +18,7 @@ from benchmarks import (
     memory,
     mesh_call,
     mesh_pick,
+    mesh_storm,
     quiet,
     registry,
     startup,
@@ -129,6 +130,7 @@ def _registry(urls: Mapping[str, str], quick: bool, rounds: int) -> Iterable[Fig
 def _mesh(urls: Mapping[str, str], quick: bool, rounds: int) -> Iterable[Figure]:
     yield from mesh_pick.measure(3 if quick else 9, 2_000 if quick else 20_000)
     yield from asyncio.run(mesh_call.measure(2 if quick else 9, 1_000 if quick else 10_000))
+    yield from mesh_storm.figures(mesh_storm.QUICK if quick else mesh_storm.Storm())
 
 
 def _failover(urls: Mapping[str, str], quick: bool, rounds: int) -> Iterable[Figure]:
