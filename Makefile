@@ -10,7 +10,7 @@ endif
 
 .PHONY: demo test lint types suites unit cluster faults mutants simulate soak leaks fuzz bench docs pictures lock sbom clean
 
-demo: .venv/.for-demo # the main job, and how a search cluster's state reaches its readers, on the store in memory
+demo: .venv/.for-demo # the main job with calls that survive, and how a search cluster's state reaches its readers, on the store in memory
 	$(BIN)/osdisco demo
 	$(BIN)/osdisco demo --cluster
 
@@ -107,7 +107,7 @@ $(BIN)/python:
 	$(PYTHON) -m venv .venv
 
 .venv/.for-demo: pyproject.toml | $(BIN)/python
-	$(PIP) --editable '.[cli,opensearch]'
+	$(PIP) --editable '.[cli,mesh,opensearch]'
 	@touch $@
 
 .venv/.for-test: pyproject.toml requirements/test.txt | $(BIN)/python

@@ -12,6 +12,7 @@ from pathlib import Path
 from benchmarks import (
     churn,
     cluster_decode,
+    cluster_mirror,
     discovery,
     endpoint,
     kv,
@@ -138,7 +139,8 @@ def _failover(urls: Mapping[str, str], quick: bool, rounds: int) -> Iterable[Fig
 
 
 def _cluster(urls: Mapping[str, str], quick: bool, rounds: int) -> Iterable[Figure]:
-    return cluster_decode.measure(rounds, 100 if quick else cluster_decode.INDICES)
+    yield from cluster_decode.measure(rounds, 100 if quick else cluster_decode.INDICES)
+    yield from cluster_mirror.figures(urls, cluster_mirror.QUICK if quick else cluster_mirror.Effort())
 
 
 _PARTS = {

@@ -18,7 +18,7 @@ import tracemalloc
 from typing import Any
 
 import osdisco
-from benchmarks import members
+from benchmarks import cluster_members, members
 from benchmarks.pipe import say, told_by_parent
 from osdisco.coordination import CoordinationService
 
@@ -158,6 +158,8 @@ def main() -> None:
     what = {"chain": chain, "hold": hold, "idle": idle, "tooz_chain": tooz_chain}
     what |= {"register": members.register, "change": members.change, "see": members.see, "see_raw": members.see_raw}
     what |= {"hear": members.hear, "hear_raw": members.hear_raw}
+    what |= {"mirror_cluster": cluster_members.mirror_cluster, "read_cluster": cluster_members.read_cluster}
+    what |= {"read_blob": cluster_members.read_blob}
     work = what[spec.pop("do")](**spec)
     if work is not None:
         asyncio.run(work)

@@ -30,10 +30,10 @@ class Member:
         said: dict[str, Any] = json.loads(line)
         return said
 
-    def go_on(self) -> None:
+    def go_on(self, what: str = "go on") -> None:
         """Let it take its next step, which for most is their end."""
         assert self._process.stdin is not None
-        self._process.stdin.write(b"go on\n")
+        self._process.stdin.write(f"{what}\n".encode())
 
     def kill(self) -> None:
         """SIGKILL."""

@@ -12,6 +12,7 @@ import click
 
 from osdisco.cli._text import visible
 from osdisco.errors import (
+    ClusterUnavailableError,
     ConfigError,
     ConflictError,
     IndeterminateError,
@@ -65,7 +66,7 @@ _CODES: Final = (
     ((ConfigError, InvalidNameError, InvalidCommitError, RulesError, click.ClickException), Exit.USAGE),
     ((NotFoundError, ServiceNotFoundError), Exit.NOT_FOUND),
     ((ConflictError, TimedOutError), Exit.CONFLICT),
-    ((UnavailableError, IndeterminateError, NoHealthyEndpointsError), Exit.UNAVAILABLE),
+    ((UnavailableError, IndeterminateError, NoHealthyEndpointsError, ClusterUnavailableError), Exit.UNAVAILABLE),
 )
 
 

@@ -54,11 +54,15 @@ class Fetcher:
 
     async def one(self, blob: Blob) -> bytes:
         """Return the text of a blob. Raises as `all` does."""
-        parts = [await self._piece(blob, number) for number in range(blob.pieces)]
-        return await aside(blob.raw, partial(expand, b"".join(parts), blob.raw, blob.sha))
+        data = bytearray()
+        for number in range(blob.pieces):
+            data += await self._piece(blob, number)
+            if len(data) > blob.size:
+                raise ClusterDocumentError(f"{blob.name} is larger than the {blob.size} bytes that its head says")
+        return await aside(blob.raw, partial(expand, bytes(data), blob.raw, blob.sha))
 
     async def _piece(self, blob: Blob, number: int) -> bytes:
         item = await self._connection.get(self._places.piece(blob.address, number))
         if item is None:
-            raise BlobMissingError(f"{blob.component}/{blob.sha[:8]}: piece {number} of {blob.pieces} is not there")
+            raise BlobMissingError(f"{blob.name}: piece {number} of {blob.pieces} is not there")
         return item.value

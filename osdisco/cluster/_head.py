@@ -53,6 +53,11 @@ class Blob:
         """What it is called."""
         return self.component, self.sha
 
+    @property
+    def name(self) -> str:
+        """What it is called, for messages."""
+        return f"{self.component}/{self.sha[:8]}"
+
 
 @frozen
 class _Written:

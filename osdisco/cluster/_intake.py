@@ -50,6 +50,7 @@ class Intake:
         self._clock = runtime.clock
         self._ks: dict[str, int] = {name: k_of(len(blobs)) for name, blobs in head.components.items()} if head else {}
         self._cut: CutState | None = None
+        self._members: Mapping[str, str] = {}
         self._size = 0
         self._answers: NodeAnswers | None = None
         self._settings: Mapping[str, str] = {}
@@ -68,24 +69,27 @@ class Intake:
             ClusterError: it could not be asked for, or is not what it should be.
         """
         body = await self._source.state()
-        cut = await aside(len(body), partial(cut_state, body))
+        cut, members = await aside(len(body), partial(_cut, body))
         self._cut = evolve(cut, header=evolve(cut.header, observed_at=self._clock.wall()))
-        self._size = len(body)
-        if self._answers is None or self._answers.asked != membership(cut):
-            await self._ask_nodes(cut)
+        self._members, self._size = members, len(body)
+        if self._answers is None or self._answers.asked != members:
+            await self._ask_nodes()
         return await self._made(self._cut)
 
     async def again(self) -> Taken:
         """Ask only how the nodes are, of the state that was taken last. Raises as `take` does."""
         assert self._cut is not None
-        await self._ask_nodes(self._cut)
+        await self._ask_nodes()
         return await self._made(self._cut)
 
-    async def _ask_nodes(self, cut: CutState) -> None:
+    async def _ask_nodes(self) -> None:
         self._asked_at = self._clock.now()
+        members = self._members
         try:
-            self._answers = NodeAnswers(cut_nodes(await self._source.nodes()), membership(cut))
-            self._settings = cut_settings(await self._source.settings())
+            nodes = await self._source.nodes()
+            self._answers = NodeAnswers(await aside(len(nodes), partial(cut_nodes, nodes)), members)
+            settings = await self._source.settings()
+            self._settings = await aside(len(settings), partial(cut_settings, settings))
         except ClusterError as exc:
             if self.nodes_error is None:
                 log.warning("the nodes of the cluster cannot be asked for their roles, the state still is: %s", exc)
@@ -106,3 +110,8 @@ class Intake:
         texts = {name: [(one.sha, one.text) for one in packs.packs] for name, packs in packed.items()}
         self._builder.build(cut.header, texts)
         return {name.value: packs for name, packs in packed.items()}
+
+
+def _cut(body: bytes) -> tuple[CutState, Mapping[str, str]]:
+    cut = cut_state(body)
+    return cut, membership(cut)

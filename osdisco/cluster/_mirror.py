@@ -9,7 +9,7 @@ import asyncio
 import enum
 import logging
 from collections.abc import Callable, Coroutine, Mapping
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from osdisco._connection import backoff
 from osdisco._tasks import cancel
@@ -32,6 +32,8 @@ from osdisco.errors import (
     UnavailableError,
 )
 from osdisco.metrics._catalog import CLUSTER_HEADS, CLUSTER_POLLS
+
+T = TypeVar("T")
 
 log = logging.getLogger("osdisco")
 
@@ -193,7 +195,7 @@ class Duty:
 
     async def _look(self, intake: Intake) -> None:
         """Ask once, publish what is new, and remove what is over."""
-        version = await self._asked()
+        version = await self._answer(self._asked())
         if self._seen is None:
             await self._publish(await self._answer(intake.take()))
         elif version != self._seen:
@@ -204,7 +206,7 @@ class Duty:
             await self._publish(await self._answer(intake.again()))
         await self._surely(self._publisher.collect)
 
-    async def _answer(self, asking: Coroutine[Any, Any, Taken]) -> Taken:
+    async def _answer(self, asking: Coroutine[Any, Any, T]) -> T:
         """Wait for an answer, and let observers know when that takes long: what they see may be old."""
         task = self._client._connection.supervisor.spawn(asking, "ask the cluster")
         try:

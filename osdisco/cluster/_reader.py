@@ -100,16 +100,18 @@ class Reader:
 
     def _take(self, change: Change, first: bool) -> None:
         if (item := change.puts.get(self._places.head)) is not None:
-            self._learn(item)
+            if change.resync or self._is_newer(item):  # a store that was restored shows earlier revisions anew
+                self._newest = item
         elif first or self._places.head in change.deletes:
             self._newest = None
             if self.head is not None:
                 self._fail("the mirror's head was removed from the store")
         self._signal.fire()
 
-    def _learn(self, item: Item) -> None:
-        if self._newest is None or item.revision >= self._newest.revision or item.created != self._newest.created:
-            self._newest = item
+    def _is_newer(self, item: Item) -> bool:
+        """Return whether a head is not before one that `_look_again` found, of which the watch comes to tell later."""
+        newest = self._newest
+        return newest is None or item.revision >= newest.revision or item.created != newest.created
 
     async def run(self) -> None:
         """Show what is new, again and again."""
@@ -178,7 +180,8 @@ class Reader:
         now = await self._client._connection.get(self._places.head)
         if now is None or now.revision == item.revision:
             return False
-        self._learn(now)
+        if self._is_newer(now):
+            self._newest = now
         return True
 
     async def _assemble(self, head: Head, asked: frozenset[StateComponent]) -> ClusterState:

@@ -116,12 +116,14 @@ class ClusterReplaced(ClusterChange):
 
 def changes_between(old: ClusterState, new: ClusterState) -> tuple[ClusterChange, ...]:
     """Return what happened, of the components that both states have: manager, nodes, indices, shards, blocks."""
+    return tuple(each_change(old, new))
+
+
+def each_change(old: ClusterState, new: ClusterState) -> Iterator[ClusterChange]:
+    """Yield the same, each worked out when it is asked for."""
     if old.cluster_uuid != new.cluster_uuid:
-        return (ClusterReplaced(old, new),)
-    return tuple(_changes(old, new))
-
-
-def _changes(old: ClusterState, new: ClusterState) -> Iterator[ClusterChange]:
+        yield ClusterReplaced(old, new)
+        return
     if old.cluster_manager_node != new.cluster_manager_node:
         yield ClusterManagerChanged(old.cluster_manager_node, new.cluster_manager_node)
     both = old.components & new.components

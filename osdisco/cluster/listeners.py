@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from types import TracebackType
 from typing import Any, Final, Self
 
 from attrs import frozen
 
 from osdisco.cluster.blocks import ClusterBlocks
-from osdisco.cluster.changes import ClusterChange, changes_between
+from osdisco.cluster.changes import ClusterChange, changes_between, each_change
 from osdisco.cluster.components import StateComponent
 from osdisco.cluster.metadata import ClusterMetadata
 from osdisco.cluster.nodes import ClusterNodes
@@ -60,6 +60,11 @@ class ClusterStateEvent(Difference[ClusterState]):
         return () if self.old is None else changes_between(self.old, self.new)
 
 
+BEHIND_MAX: Final = 16
+"""States that somebody slow may be behind before they are merged: each may be large, and none of them is let go of."""
+SLICE: Final = 256
+"""Changes after which others have their turn: to work out thousands takes longer than the loop may be held."""
+
 _METHODS: Final = {component: f"on_{component.value}_changed" for component in StateComponent}
 
 
@@ -82,7 +87,7 @@ def _of(state: ClusterState | None, component: StateComponent) -> Any:
 
 
 MANNERS: Final = Manners[ClusterStateEvent](
-    "ClusterStateListener", ("on_state_changed", *_METHODS.values()), _meanings, single=False
+    "ClusterStateListener", ("on_state_changed", *_METHODS.values()), _meanings, single=False, most=BEHIND_MAX
 )
 
 
@@ -109,7 +114,8 @@ class Hearer:
     """Somebody who is told, and the state that it was told last.
 
     Args:
-        every: also of states of the same version, in which more is known of nodes.
+        every: also of states of the same version, in which more is known of nodes; but not of the first one, from which
+            on it is told: merged with those that follow, it would hide what changed between them.
     """
 
     def __init__(self, backlog: Backlog[ClusterStateEvent], *, every: bool) -> None:
@@ -120,7 +126,9 @@ class Hearer:
     def see(self, state: ClusterState) -> None:
         """Tell it of a state, if that is news, or what it was not told yet of the same one."""
         last = self._last
-        if self._every or last is None or is_news(last, state) or state.components - last.components:
+        if self._every and last is None:
+            self._last = state
+        elif self._every or last is None or is_news(last, state) or state.components - last.components:
             self._last = state
             self.backlog.put([ClusterStateEvent(last, state)])
 
@@ -133,8 +141,9 @@ class Changes(AsyncIterator[ClusterChange]):
 
     def __init__(self, subscribe: Callable[[Hearer], Callable[[], None]]) -> None:
         self._subscribe = subscribe
-        self._reader = Reader(Backlog[ClusterStateEvent]())
-        self._now: deque[ClusterChange] = deque()
+        self._reader = Reader(Backlog[ClusterStateEvent](most=BEHIND_MAX))
+        self._now: Iterator[ClusterChange] = iter(())
+        self._told = 0
         self._leave: Callable[[], None] | None = None
 
     async def __aenter__(self) -> Self:
@@ -152,10 +161,14 @@ class Changes(AsyncIterator[ClusterChange]):
     async def __anext__(self) -> ClusterChange:
         if self._leave is None:
             raise ClosedError("enter the changes first: async with cluster.changes() as changes")
-        while not self._now:
+        self._told += 1
+        if self._told % SLICE == 0:
+            await asyncio.sleep(0)
+        while (change := next(self._now, None)) is None:
             event = await self._reader.next()
             if event is None:
                 raise StopAsyncIteration
             assert isinstance(event, ClusterStateEvent)
-            self._now.extend(event.changes)
-        return self._now.popleft()
+            assert event.old is not None
+            self._now = each_change(event.old, event.new)
+        return change

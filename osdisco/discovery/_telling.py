@@ -51,10 +51,12 @@ class Backlog(Generic[D]):
 
     Args:
         bridges: lost permission does not end it.
+        most: changes that it holds before they are merged; PENDING_MAX when None.
     """
 
-    def __init__(self, *, bridges: bool = True) -> None:
+    def __init__(self, *, bridges: bool = True, most: int | None = None) -> None:
         self.bridges: Final = bridges
+        self._most = most
         self.closed = False
         self.error: OsdiscoError | None = None
         self._pending: deque[Sequence[D] | Single] = deque()
@@ -69,7 +71,7 @@ class Backlog(Generic[D]):
         if self.closed:
             return
         self._pending.append(told)
-        if len(self._pending) > PENDING_MAX:
+        if len(self._pending) > (PENDING_MAX if self._most is None else self._most):
             self._pending = deque(_merged(self._pending))
         self._woken.set()
 
@@ -150,12 +152,14 @@ class Manners(Generic[D]):
         methods: the names of all methods that one may have.
         meanings: returns the names of methods with what they are given.
         single: whether a function is told of single events, too.
+        most: changes that a slow one may be behind before they are merged; PENDING_MAX when None.
     """
 
     what: str
     methods: Sequence[str]
     meanings: Callable[[Sequence[D] | Single], Iterable[tuple[Any, ...]]]
     single: bool
+    most: int | None = None
 
     def check(self, listener: Listener) -> None:
         """Raise ConfigError for what cannot be told."""
@@ -247,7 +251,7 @@ class _Ear(Generic[D]):
     """One listener."""
 
     def __init__(self, listener: Listener, manners: Manners[D]) -> None:
-        self.backlog: Final = Backlog[D]()
+        self.backlog: Final = Backlog[D](most=manners.most)
         self._listener = listener
         self._manners = manners
 

@@ -127,17 +127,20 @@ class Seeing:
 
     async def calling(self, call: Call, made: Coroutine[Any, Any, Any]) -> Any:
         """Make a call, and see how it ends."""
-        began, error = self._now(), None
+        began = self._now()
         span: AbstractContextManager[object] = nullcontext() if self.tracing is None else self.tracing.calling(call)
         try:
             with span:
-                return await made
+                result = await made
         except BaseException as exc:
-            error = exc
+            self._called(call, exc, began)
             raise
-        finally:
-            for observer in self._observers:
-                observer.called(call, error, self._now() - began)
+        self._called(call, None, began)
+        return result
+
+    def _called(self, call: Call, error: BaseException | None, began: float) -> None:
+        for observer in self._observers:
+            observer.called(call, error, self._now() - began)
 
     def attempting(self, request: MeshRequest, address: str) -> Attempt | None:
         """See an attempt begin; the request gets the context of its span."""

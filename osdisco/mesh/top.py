@@ -12,7 +12,7 @@ import asyncio
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from math import inf, isfinite
+from math import inf
 from types import TracebackType
 from typing import Final, Self
 
@@ -28,6 +28,9 @@ from osdisco.mesh._reports import ASKED, PERIOD, SEEN, CallerReport, ServiceRepo
 log = logging.getLogger("osdisco")
 
 COUNT_MAX: Final = 2**53
+
+LEAST: Final = PERIOD / 4
+"""Seconds that are taken to be between two reports at least: nobody reports so often."""
 
 
 @frozen
@@ -124,20 +127,25 @@ class MeshWatch:
     def _pair(self, key: str, item: Item) -> Pair | None:
         known = self._pairs.get(key)
         try:
-            report = decode(item.value, CallerReport)
+            report = read(item.value)
         except RecordError as exc:
             log.warning("skipped what a caller is said to report at %r: %s", key, exc)
-            return known
-        if not _is_sound(report):
-            log.warning("skipped what a caller is said to report at %r: nobody can have counted that", key)
             return known
         if known is None or report.at == known[1].at:
             return known or (None, report)
         return (known[1], report) if report.at > known[1].at else (None, report)
 
 
+def read(value: bytes) -> CallerReport:
+    """Read a report. Raises RecordError also for what nobody can have counted."""
+    report = decode(value, CallerReport)
+    if not _is_sound(report):
+        raise RecordError("it holds numbers that nobody can have counted")
+    return report
+
+
 def _is_sound(report: CallerReport) -> bool:
-    return isfinite(report.at) and all(map(_is_sound_service, report.services.values()))
+    return 0 <= report.at <= COUNT_MAX and all(map(_is_sound_service, report.services.values()))
 
 
 def _is_sound_service(one: ServiceReport) -> bool:
@@ -182,7 +190,7 @@ def _since(before: CallerReport, now: CallerReport, name: str) -> _Rates:
     new, old = now.services[name], before.services.get(name, _NOTHING)
     if new.calls < old.calls:  # it was begun anew
         old = _NOTHING
-    seconds = now.at - before.at
+    seconds = max(now.at - before.at, LEAST)
 
     def rate(after: int, earlier: int) -> float:
         return max(0, after - earlier) / seconds

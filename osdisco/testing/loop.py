@@ -16,7 +16,7 @@ from contextvars import Context
 from hashlib import blake2b
 from itertools import count
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVar, cast
 
 from osdisco.testing._steps import HOST, Host, Step, Timer, label, task_of
 
@@ -84,8 +84,10 @@ class VirtualLoop(BaseEventLoop):
 
     Attributes:
         steps: how many steps of tasks and callbacks have run.
+        virtual: what tells it apart; the library does here what it would do in a thread elsewhere.
     """
 
+    virtual: Final = True
     _ready: deque[asyncio.Handle]
     _scheduled: list[asyncio.TimerHandle]
 

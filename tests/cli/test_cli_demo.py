@@ -22,12 +22,13 @@ from cli_processes import COMMAND, PATIENCE, Invoke, Running, alive, eventually,
 from osdisco.backend import Condition, Op, Revision
 from osdisco.cli import demo as demo_command
 from osdisco.cli._errors import FailedError
-from osdisco.cli.demo import _director, _extension
+from osdisco.cli.demo import _director, _extension, _service
 from osdisco.cli.demo._director import Director
 from osdisco.cli.demo._facts import Facts
 from osdisco.cli.demo._outage import ByCommands
 from osdisco.cli.demo._stages import ThreadActor
 from osdisco.coordination import Fence, LeaderElection, Term, _board
+from osdisco.mesh import RetryPolicy
 from osdisco.testing import servers
 from osdisco.testing.servers import Servers
 from osdisco.url import StoreURL
@@ -35,7 +36,9 @@ from osdisco_memory import MemoryStore
 
 Start = Callable[..., Running]
 CAST = {"geo", "knn", "sql"}
-CHAPTERS = ["Register", "Health", "Outage", "Take turns", "Elect", "Crash", "Fail over", "Pause", "Goodbye"]
+CALLED = {"geo-1", "geo-2", "geo-3", "geo-4"}
+BEFORE_CALLS = ["Register", "Health", "Outage", "Take turns", "Elect", "Crash", "Fail over", "Pause", "Goodbye"]
+CHAPTERS = [*BEFORE_CALLS, "Call", "Lose one", "Canary"]
 
 
 class Told:
@@ -52,7 +55,8 @@ class Told:
 
     @property
     def pids(self) -> list[int]:
-        return [int(document["place"].removeprefix("process ")) for document in self.of("started")]
+        started = [*self.of("started"), *self.of("enters")]
+        return [int(document["place"].removeprefix("process ")) for document in started]
 
 
 def check_story(told: Told, *, ttl: float, outage: bool = True) -> dict[str, Any]:
@@ -85,6 +89,7 @@ def check_story(told: Told, *, ttl: float, outage: bool = True) -> dict[str, Any
         assert ttl / 2 < gone["t"] - killed["t"] < 2 * ttl + 5
     assert told.of("late write refused", who=victim)
     assert {d["who"] for d in told.of("left")} == CAST - {victim}
+    check_calls(told)
     summary = told.all[-1]
     assert summary["event"] == "summary"
     assert set(summary["crash_seen_after"]) == CAST - {victim}
@@ -161,6 +166,28 @@ def check_pause(told: Told, *, old: dict[str, Any], new: dict[str, Any]) -> None
     assert told.of("plan stands", who=new["who"], plan=3)
 
 
+def check_calls(told: Told) -> None:
+    """Calls reach all who serve; no kill and no slow version costs one; who is dead or rolled back gets none."""
+    assert not told.of("call failed")
+    assert {d["who"]: d["version"] for d in told.of("serves")} == {
+        **dict.fromkeys(CALLED - {"geo-4"}, "1.0.0"),
+        "geo-4": "2.0.0",
+    }
+    assert set(told.of("reached")[0]["by"]) == CALLED - {"geo-4"}
+    (killed,), (survived,) = told.of("endpoint killed", who="geo-2"), told.of("survived")
+    assert survived["calls"] >= 100
+    assert (survived["failed"], survived["again"] > 0) == (0, True)
+    first, *_, end = told.of("canary")
+    assert (first["phase"], first["weight"], end["phase"], end["failed"]) == ("progressing", 20, "rolled_back", 2)
+    assert "p99 of" in end["last"]
+    assert told.place(killed) < told.place(first)
+    (back,) = told.of("all back")
+    last = told.of("called")[-1]["by"]
+    assert all(d["by"]["geo-4"] == last["geo-4"] for d in told.of("called") if told.place(d) > told.place(back))
+    assert {d["by"]["geo-2"] for d in told.of("called") if d["t"] > survived["t"]} == {last["geo-2"]}
+    assert {d["who"] for d in told.of("ended")} == CALLED - {"geo-2"} | {"search"}
+
+
 def in_time(documents: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     return sorted(documents, key=lambda d: d["t"])
 
@@ -169,7 +196,8 @@ def test_on_memory(start: Start) -> None:
     told = start("demo", "--json").end(60)
     assert (told.code, told.err) == (0, "")
     summary = check_story(Told(told.documents), ttl=1.0)
-    assert summary["took"] < 18
+    assert summary["took"] < 25
+    assert (summary["calls_failed"], summary["calls_of_canary"] > 0) == (0, True)
     assert summary["returned_after"] < 5
     assert summary["paused_for"] > summary["leader_paused_next_after"]
     assert [d["token"] for d in summary["terms"]] == sorted(d["token"] for d in summary["terms"])
@@ -179,7 +207,7 @@ def test_for_people(start: Start) -> None:
     told = start("demo").end(60)
     assert (told.code, told.err) == (0, "")
     assert "\x1b" not in told.out
-    found = [re.match(r"  \d  (.*?)  ─", line) for line in told.out.splitlines()]
+    found = [re.match(r"  \d+  (.*?)  ─", line) for line in told.out.splitlines()]
     assert [match[1] for match in found if match] == CHAPTERS
     for words in (
         "killed while it leads and holds the lock",
@@ -193,7 +221,11 @@ def test_for_people(start: Start) -> None:
         "its write ends in LostError, unsent: the deadline passed",
         "sent past that check, is refused by the store",
         "its plan 3 stands",
+        "killed while it is called: its event loop stops dead",
+        "calls since then, none failed",
+        "geo-4  → is rolled back, and gets no more calls: 2 checks failed",
         "Who held the lock, and who led",
+        "Who answered",
         "▒",
     ):
         assert words in told.out
@@ -223,7 +255,7 @@ def test_on_a_real_store_with_processes_that_are_killed(osdisco_url: str, start:
     assert (told.code, told.err) == (0, "")
     story = Told(told.documents)
     check_story(story, ttl=3.0, outage=False)
-    assert len(set(story.pids)) == 3
+    assert len(set(story.pids)) == 8
     assert not any(alive(pid) for pid in story.pids)
     assert invoke("--url", osdisco_url, "kv", "ls").out == ""
 
@@ -322,7 +354,7 @@ def test_a_store_that_is_not_there_is_code_5(invoke: Invoke) -> None:
 
 
 def test_it_gives_up_in_time(invoke: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(demo_command, "LIMIT", -3.2)  # plus four times the ttl: 0.8 s
+    monkeypatch.setattr(demo_command, "LIMIT", -4.2)  # plus five times the ttl: 0.8 s
     told = invoke("demo", "--json")
     assert told.code == 1
     assert told.error["message"].startswith("gave up after 1 s, waiting for ")
@@ -368,6 +400,7 @@ class TestBrokenPromises:
         monkeypatch.setattr(_director, "SUSPENSE", 0.01)
         monkeypatch.setattr(_extension, "WORK", 0.01)
         monkeypatch.setattr(Director, "_go_without_store", lambda *_: asyncio.sleep(0))
+        monkeypatch.setattr(demo_command, "_can_call", lambda: False)
 
     def test_tokens(self, invoke: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(Facts, "tokens", property(lambda _: [7, 7]))
@@ -425,6 +458,43 @@ class TestBrokenPromises:
     def test_something_that_stays(self, invoke: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(Director, "_tidy", lambda _: asyncio.sleep(0))
         assert re.fullmatch("left behind in memory://.*: batch, plan", broken(invoke))
+
+
+class TestBrokenCalls:
+    """The same of the last chapters."""
+
+    @pytest.fixture(autouse=True)
+    def nothing_before(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        chapters = "register fall_ill go_without_store take_turns elect crash fail_over pause say_goodbye"
+        for chapter in chapters.split():
+            monkeypatch.setattr(Director, f"_{chapter}", lambda *_: asyncio.sleep(0))
+
+    def test_calls_that_are_not_made_again(self, invoke: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(_service, "RetryPolicy", lambda **_: RetryPolicy(attempts=1))
+        assert broken(invoke).startswith("a call of search failed: geo.locate at 127.0.0.1:")
+
+    def test_a_slow_version_that_is_let_through(self, invoke: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(_service, "SLOW", 0)
+        assert broken(invoke).startswith("a version that is too slow is promoted: good: 100.00 % of")
+
+    def test_rules_that_stay(self, invoke: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(Director, "_tidy_rules", lambda _: asyncio.sleep(0))
+        assert re.fullmatch("left behind in memory://.*: routes-history/geo/.*, routes/geo", broken(invoke))
+
+
+def test_without_what_a_mesh_needs_it_says_so_and_plays_the_rest(
+    invoke: Invoke, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(demo_command, "find_spec", lambda name: None if name == "tenacity" else object())
+    monkeypatch.setattr(Director, "_go_without_store", lambda *_: asyncio.sleep(0))
+    told = invoke("demo", "--json")
+    assert told.code == 0
+    assert told.err == (
+        "osdisco: calls between extensions are left out: tenacity is missing; pip install 'osdisco[cli,mesh]'\n"
+    )
+    titles = [document["title"] for document in told.documents if document["event"] == "chapter"]
+    assert titles == [title for title in BEFORE_CALLS if title != "Outage"]
+    assert "calls" not in told.documents[-1]
 
 
 def broken(invoke: Invoke) -> str:

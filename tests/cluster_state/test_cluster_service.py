@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from itertools import pairwise
 from math import inf
 from typing import Any
 
@@ -25,6 +26,7 @@ from osdisco.cluster import (
     StateComponent,
 )
 from osdisco.cluster._gauges import gauges
+from osdisco.cluster.listeners import BEHIND_MAX, SLICE
 from osdisco.errors import ClosedError, ClusterError, ConfigError, TimedOutError
 from osdisco.testing import FakeCluster, Fault
 
@@ -460,3 +462,58 @@ async def test_stopping_twice_waits_for_the_same(mirrored: Mirrored) -> None:
     assert mirrored.world.keys("election/") == []
     assert mirror.state.version
     assert mirror.stale
+
+
+async def test_who_is_slow_keeps_few_states_and_is_told_of_several_at_once(mirrored: Mirrored) -> None:
+    """Each state may be large, and a listener may hang for ever."""
+    mirror = await mirrored.mirror(NODES)
+    await mirrored.seen(mirror)
+    told: list[tuple[int | None, int]] = []
+    go_on = asyncio.Event()
+
+    async def slow(event: ClusterStateEvent) -> None:
+        told.append((event.old and event.old.version, event.new.version))
+        await go_on.wait()
+
+    mirror.add_listener(slow)
+    async with mirror.changes() as changes:
+        first = mirror.state.version
+        for number in range(40):
+            mirrored.cluster.join(f"new-{number}")
+            await mirrored.seen(mirror)
+        assert [len(hearer.backlog) <= BEHIND_MAX for hearer in mirror._hearers] == [True, True, True]
+        go_on.set()
+        await until(lambda: told[-1][1] == mirror.state.version)
+        assert told[0] == (None, first)
+        assert [old for old, _ in told[1:]] == [new for _, new in told[:-1]]
+        joined = {
+            change.node.id for change in [await anext(changes) for _ in range(40)] if isinstance(change, NodeJoined)
+        }
+        assert joined == {f"new-{number}" for number in range(40)}
+
+
+async def test_others_have_their_turn_while_thousands_of_changes_are_told(mirrored: Mirrored) -> None:
+    mirrored.cluster.create_index("many", shards=600, replicas=0)
+    mirror = await mirrored.mirror(ROUTING)
+    await mirrored.seen(mirror)
+    turns: list[int] = []
+    seen = 0
+
+    async def others() -> None:
+        while True:
+            turns.append(seen)
+            await asyncio.sleep(0)
+
+    async with mirror.changes() as changes:
+        with mirrored.cluster.together():
+            for number in range(600):
+                old = mirrored.cluster.copies("many", number)[0]["node"]
+                mirrored.cluster.move_shard("many", number, "n2" if old == "n1" else "n1")
+        await mirrored.seen(mirror)
+        task = asyncio.ensure_future(others())
+        async for change in changes:
+            assert isinstance(change, ShardMoved)
+            if (seen := seen + 1) == 600:
+                break
+        task.cancel()
+    assert max(late - early for early, late in pairwise(turns)) <= SLICE

@@ -14,7 +14,7 @@ from worlds import World, until
 
 from osdisco.backend import Condition, Delete, Op, Put
 from osdisco.client import Client
-from osdisco.cluster import ClusterStateService, MirrorState, StateComponent
+from osdisco.cluster import ClusterStateService, MirrorState, StateComponent, StateVersion
 from osdisco.cluster._head import Journal
 from osdisco.errors import ConflictError, IndeterminateError
 from osdisco.testing import FakeCluster, Fault
@@ -320,6 +320,26 @@ async def test_when_nobody_reaches_the_cluster_the_leadership_goes_round_slowly(
         assert {*leaders} == {*services}
         assert len(leaders) <= 40
     await until(lambda: mirrored.shows_now(services[0]), 40)
+
+
+async def test_a_cluster_that_does_not_answer_the_small_question_is_said_to_be_away(mirrored: Mirrored) -> None:
+    """A source that waits for ever keeps the leadership, so all others must know that they see what is old."""
+    mirror = await mirrored.mirror()
+    reader = await mirrored.reader(*EVERYTHING)
+    await mirrored.seen(mirror, reader)
+    source, answered = mirrored.sources[mirror], asyncio.Event()
+    version = source.version
+
+    async def silent() -> StateVersion:
+        await answered.wait()
+        return await version()
+
+    source.version = silent  # type: ignore[method-assign]
+    await until(lambda: "has not answered" in str(reader.stale_reason), 10)
+    mirrored.cluster.create_index("new")
+    answered.set()
+    await mirrored.seen(reader)
+    await until(lambda: not reader.stale, 10)
 
 
 async def test_a_busy_cluster_is_left_alone_for_as_long_as_it_wishes(mirrored: Mirrored) -> None:

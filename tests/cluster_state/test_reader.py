@@ -13,7 +13,7 @@ import pytest
 from mirrors import EVERYTHING, HEAD, PREFIX, Mirrored, shown
 from worlds import World, until
 
-from osdisco.backend import Delete, Put
+from osdisco.backend import Batch, Delete, Put, Snapshot
 from osdisco.cluster import ClusterStateService, StateComponent
 from osdisco.testing import Fault
 
@@ -136,6 +136,7 @@ DAMAGES: list[tuple[str, Damage, str]] = [
     ("a missing blob", lambda head: head["components"]["nodes"].update({"1" * 64: [1, 10, 10]}), "is not there"),
     ("a piece too many", lambda head: sized(head, 2, None, None), "piece 1 of 2 is not there"),
     ("more text than it says", lambda head: sized(head, None, None, 10), "larger than the 10 bytes"),
+    ("more bytes than it says", lambda head: sized(head, None, 5, None), "is larger than the 5 bytes"),
     ("less text than it says", lambda head: sized(head, None, None, 10**6), "of which its head says 1000000"),
     ("gigabytes", lambda head: sized(head, None, None, 10**12), "no blob is that"),
     ("pieces without end", lambda head: sized(head, 10**9, None, None), "no blob is that"),
@@ -210,3 +211,41 @@ async def test_a_cluster_that_is_away_takes_nothing_from_who_comes_later(mirrore
     await mirrored.seen(late)
     await until(lambda: late.stale, 20)
     assert sorted(late.state.nodes) == ["n1", "n2", "n3"]
+
+
+async def test_no_more_is_fetched_of_a_blob_than_its_head_says(world: World) -> None:
+    """Given a thousand pieces, each as large as the store takes, the second one is too many already."""
+    mirrored = Mirrored(world, audited=False)
+    mirror = await mirrored.mirror()
+    await mirrored.seen(mirror)
+    await mirror.stop()
+    head = json.loads(world.store.scan(PREFIX).items[HEAD].value)
+    head |= {"version": head["version"] + 1}
+    head["components"]["nodes"] = {"1" * 64: [1000, 1500, 10]}
+    pieces = [Put(f"{PREFIX}blob/nodes/{'1' * 64}/{number}", bytes(1000)) for number in range(1000)]
+    for put in [*pieces, Put(HEAD, json.dumps(head).encode())]:
+        world.store.commit([put], {})
+    client = world.process()
+    reader = await mirrored.reader(NODES, client=client)
+    await until(lambda: "is larger than the 1500 bytes" in str(reader.stale_reason))
+    assert client.backend.calls["get"] <= 3  # type: ignore[attr-defined]
+
+
+async def test_a_store_that_was_set_back_is_followed_from_there(mirrored: Mirrored) -> None:
+    """Given a backup that was restored, revisions go back, and what is written next has one that was there already."""
+    mirror = await mirrored.mirror()
+    reader = await mirrored.reader(NODES)
+    await mirrored.seen(reader)
+    await mirror.stop()
+    feed = reader._reader.follower._feed
+    assert feed is not None
+    item = feed.items[HEAD]
+    feed._fold(Snapshot({HEAD: item._replace(revision=item.revision + 100)}, item.revision + 100))
+    await until(lambda: reader._reader._done is not None and reader._reader._done[0] == item.revision + 100)
+    feed._fold(Snapshot({HEAD: item}, item.revision))
+    await until(lambda: reader._reader._done is not None and reader._reader._done[0] == item.revision)
+    later = json.loads(item.value)
+    later |= {"version": later["version"] + 1}
+    written = json.dumps(later).encode()
+    feed._fold(Batch([item._replace(value=written, revision=item.revision + 1)], [], item.revision + 1))
+    await until(lambda: reader.state.version == later["version"])

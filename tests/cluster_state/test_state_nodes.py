@@ -9,7 +9,7 @@ import pytest
 from cluster_bodies import BODY, NODES, Reader, body, changed, document, joined, put
 
 from osdisco.cluster._cut import cut_nodes, cut_state
-from osdisco.cluster._join import NodeAnswers, join_nodes, membership
+from osdisco.cluster._join import NodeAnswers, _like, join_nodes, membership
 from osdisco.cluster.components import StateComponent
 from osdisco.cluster.nodes import ClusterNodes, NodeAddress, NodeRole, NodeStatus
 from osdisco.errors import ClusterDocumentError, ClusterError
@@ -169,3 +169,22 @@ def test_a_draining_node_that_does_not_answer_is_draining() -> None:
     silent = copy.deepcopy(NODES)
     del silent["nodes"]["d2"]
     assert nodes_of(nodes=silent, settings={EXCLUDE + "_id": "d2"})["d2"].status is NodeStatus.DRAINING
+
+
+@pytest.mark.parametrize(
+    ("pattern", "value", "like"),
+    [
+        ("data-*", "data-7", True),
+        ("*", "", True),
+        ("**", "any", True),
+        ("a*b*a", "aba", True),
+        ("a*a", "a", False),
+        ("ab*ba", "aba", False),
+        ("*7*", "data-7.", True),
+        ("d.ta", "data", False),
+        ("", "", False),
+        ("*a" * 60 + "b", "a" * 255, False),
+    ],
+)
+def test_a_star_stands_for_anything_however_many_there_are(pattern: str, value: str, like: bool) -> None:
+    assert _like(pattern, value) is like

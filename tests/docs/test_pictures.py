@@ -10,16 +10,17 @@ import pytest
 
 from osdisco import errors
 from osdisco.coordination import DistributedLock, LeaderElection, LockGuard, Term
+from osdisco.mesh import ExtensionServiceMesh
 
 DOCS = Path(__file__).parents[2] / "docs"
 SOURCES = sorted((DOCS / "pictures").glob("*.dot"))
-CALLED = (DistributedLock, LockGuard, LeaderElection, Term)
+CALLED = (DistributedLock, LockGuard, LeaderElection, Term, ExtensionServiceMesh)
 
 each_source = pytest.mark.parametrize("source", SOURCES, ids=lambda source: source.stem)
 
 
 def test_there_are_those_that_are_shown() -> None:
-    pages = "".join((DOCS / page).read_text() for page in ("cluster.md", "coordination.md"))
+    pages = "".join((DOCS / page).read_text() for page in ("cluster.md", "coordination.md", "mesh.md"))
     shown = re.findall(r"\]\(pictures/(\w+)\.svg\)", pages)
     assert sorted(shown) == [source.stem for source in SOURCES]
 

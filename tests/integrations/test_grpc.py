@@ -233,3 +233,21 @@ async def test_closing_twice_ends_calls_that_are_under_way(client: Client) -> No
 )
 def test_a_target_is_of_one_family_and_always_in_the_same_order(given: list[str], target: str | None) -> None:
     assert target_of((ip_address(one), 9) for one in given) == target
+
+
+async def test_interceptors_and_options_are_those_of_grpc(client: Client) -> None:
+    class Loud(grpc.aio.UnaryUnaryClientInterceptor):
+        async def intercept_unary_unary(self, continuation: Any, details: Any, request: Any) -> Any:
+            return await continuation(details, request + b"!")
+
+    options = [("grpc.primary_user_agent", "mine")]
+    async with AsyncExitStack() as stack:
+        await stack.enter_async_context(geo(client, "a"))
+        channel = await stack.enter_async_context(
+            ServiceChannel(client, "geo", interceptors=[Loud()], options=options, authority="geo.example")
+        )
+        await until(lambda: addresses(channel) == 1)
+        assert await channel.unary_unary("/geo/who")(b"", timeout=5) == b"a!"
+        await stack.enter_async_context(geo(client, "b"))
+        await until(lambda: addresses(channel) == 2)
+        await until(lambda: not channel._leaving)

@@ -233,7 +233,14 @@ def test_what_was_begun_anew_is_not_taken_from_what_was_before() -> None:
     assert (first.calls, first.ok, first.p50, first.retries) == (None, None, None, None)
 
 
+def test_who_claims_to_report_all_the_time_has_no_infinite_rates() -> None:
+    (one,) = figures_of([pair({}, {"calls": 4}, seconds=1e-9)])
+    assert one.calls == 8.0
+
+
 BAD = [
+    encode(CallerReport("x", -1.0, {})),
+    encode(CallerReport("x", 1e300, {})),
     b"no record",
     b"{}",
     encode(CallerReport("x", 1.0, {"geo": evolve(NONE, calls=-1)})),

@@ -36,6 +36,8 @@ from osdisco.cluster._pack import pack
 from osdisco.discovery._addresses import Gate
 from osdisco.discovery._target import RefusedError, Target, is_address
 from osdisco.errors import ClusterDocumentError, ConfigError, InvalidNameError, OsdiscoError, RecordError
+from osdisco.mesh._histogram import SIZE
+from osdisco.serve._envoy import TYPE
 
 FINDINGS = Path(__file__).parent / "findings"
 
@@ -196,6 +198,25 @@ def _rules() -> Iterator[bytes]:
             yield from (written.replace('"@"', value).encode() for value in ODD)
 
 
+def _mesh_report() -> Iterator[bytes]:
+    """A report, and each value of it replaced by each odd one."""
+    numbers = dict.fromkeys(("calls", "failed", "retries", "refused", "in_flight", "endpoints", "ejected", "open"), 2)
+    service = {**numbers, "took": [0] * SIZE, "panic": False, "budget": 7.5}
+    whole = {"caller": "h:1", "at": 3.5, "services": {"geo": service}}
+    yield json.dumps(whole).encode()
+    for place in (whole, service):
+        for key in place:
+            changed = {**whole, key: "@"} if place is whole else {**whole, "services": {"a": {**service, key: "@"}}}
+            yield from (json.dumps(changed).replace('"@"', value).encode() for value in ODD)
+
+
+def _envoy_request() -> Iterator[bytes]:
+    whole = {"version_info": "7", "node": {"id": "e"}, "resource_names": ["geo"], "type_url": TYPE}
+    yield json.dumps(whole).encode()
+    for key in whole:
+        yield from (json.dumps({**whole, key: "@"}).replace('"@"', value).encode() for value in ODD)
+
+
 ODD = ("null", "-1", "1e999", "9" * 400, '"\\ud800"', "[[[]]]", '{"v1":{}}', "true", '"v1"')
 
 
@@ -241,6 +262,8 @@ SEEDS: dict[str, Callable[[], Iterator[bytes]]] = {
     "record": _records,
     "event": _events,
     "rules": _rules,
+    "mesh_report": _mesh_report,
+    "envoy_request": _envoy_request,
     "etcd_frames": _etcd_frames,
     "consul_json": _consul_json,
     "cluster_state": _cluster_state,

@@ -24,6 +24,8 @@ TARGETS = (
     "record",
     "event",
     "rules",
+    "mesh_report",
+    "envoy_request",
     "etcd_frames",
     "consul_json",
     "cluster_state",

@@ -6,16 +6,20 @@ Each target takes bytes and returns the type of the error, or None when they wer
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
+
+from attrs import evolve
 
 from osdisco._feed import Change
 from osdisco._folded import Folded
 from osdisco._keys import Keyspace
 from osdisco._records import decode, encode
 from osdisco.backend import Item, Limits
+from osdisco.cli.mesh import row
 from osdisco.cluster._build import StateBuilder
 from osdisco.cluster._cut import cut_state
 from osdisco.cluster._join import join_nodes
@@ -26,6 +30,7 @@ from osdisco.discovery import ExtensionInfo
 from osdisco.discovery.registration import Registration, kind, read as read_extension
 from osdisco.errors import (
     ClusterError,
+    ConfigError,
     DiscoveryError,
     InvalidNameError,
     OsdiscoError,
@@ -34,9 +39,11 @@ from osdisco.errors import (
 )
 from osdisco.mesh import Router
 from osdisco.mesh._rules_record import decode as decode_rules, encode as encode_rules
+from osdisco.mesh.top import document_of, figures_of, read as read_report
 from osdisco.names import escape, escape_key, escape_prefix, unescape, unescape_key
 from osdisco.registry.record import SERVICES, Record, read as read_service
 from osdisco.runtime import Runtime
+from osdisco.serve._envoy import DiscoveryRequest
 from osdisco.url import ClientOptions, StoreURL, TlsOptions, check_transport, parse_duration
 
 Outcome = type[Exception] | None
@@ -162,6 +169,32 @@ def rules(data: bytes) -> Outcome:
     router = Router(Runtime(), {"a": found.rules})
     for key in (None, "k"):
         str(router.route("a", "m", {"x": "y"}, key).targets[0]).encode()
+    return None
+
+
+def mesh_report(data: bytes) -> Outcome:
+    """Read it as what a caller reports: what is taken has figures that can be shown, whatever came before it."""
+    try:
+        report = read_report(data)
+    except RecordError as exc:
+        return type(exc)
+    later = evolve(report, at=report.at + 1)
+    for pair in ((None, report), (report, later)):
+        for figures in figures_of([pair]):
+            json.dumps(document_of(figures), allow_nan=False)
+            "".join(row(figures)).encode()
+    return None
+
+
+def envoy_request(data: bytes) -> Outcome:
+    """Read it as Envoy's request for endpoints: it names services, or is refused."""
+    try:
+        found = DiscoveryRequest.parse(data)
+    except ConfigError as exc:
+        f"{exc}".encode()
+        return type(exc)
+    assert all(isinstance(name, str) for name in found.names)
+    assert isinstance(found.version, str)
     return None
 
 

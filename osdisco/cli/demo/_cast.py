@@ -51,6 +51,30 @@ CAST: Final = {
 }
 
 
+SERVICE: Final = "geo"
+CALLER: Final = "search"
+"""Who calls it."""
+
+
+@frozen
+class Instance:
+    """One endpoint of the service that is called in the last chapters, or who calls it."""
+
+    id: str
+    version: str
+    colour: str
+
+
+STABLE: Final = tuple(
+    Instance(f"{SERVICE}-{number}", "1.0.0", colour) for number, colour in enumerate(("cyan", "magenta", "green"), 1)
+)
+CANARY: Final = Instance(f"{SERVICE}-4", "2.0.0", "yellow")
+"""The new version, which is too slow."""
+INSTANCES: Final = {one.id: one for one in (*STABLE, CANARY)}
+CALLING: Final = {CALLER: Instance(CALLER, "1.0.0", "blue")} | INSTANCES
+"""All who play there."""
+
+
 STORE: Final = "store"
 """Who stops and starts again; no extension."""
 

@@ -6,15 +6,16 @@ import asyncio
 from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from functools import partial
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 from osdisco.backend import Delete, Item, Put
 from osdisco.cli._errors import FailedError
 from osdisco.cli._output import warn
+from osdisco.cli.demo._call_director import CallDirector
 from osdisco.cli.demo._cast import BATCH, CAST, ELECTION, LOCK, PLAN, ROUNDS, STORE, Event
+from osdisco.cli.demo._directing import Show as Show
 from osdisco.cli.demo._facts import Facts
 from osdisco.cli.demo._outage import Outage
-from osdisco.cli.demo._stages import Actor
 from osdisco.client import Client
 from osdisco.coordination import CoordinationService, Fence
 from osdisco.discovery import DiscoveryService, ExtensionStatus
@@ -26,30 +27,19 @@ QUEUED: Final = 20.0
 """Seconds for extensions to stand in a queue."""
 
 
-class Show(Protocol):
-    """Whoever is told the story."""
+class Director(CallDirector):
+    """Plays the story with the actors that `start` makes.
 
-    def chapter(self, title: str, text: str) -> None:
-        """A part of the story begins."""
+    Args:
+        calls: whether extensions call each other at the end, for which there must be what a mesh needs.
+    """
 
-    def event(self, event: Event) -> None:
-        """Something happened."""
-
-    def wait(self, text: str) -> None:
-        """Something takes its time; an empty text: it is over."""
-
-
-class Director:
-    """Plays the story with the actors that `start` makes."""
-
-    def __init__(self, client: Client, show: Show, facts: Facts, outage: Outage | None = None) -> None:
-        self.events: Final[asyncio.Queue[Event]] = asyncio.Queue()
-        self.waits_for = "the store"
-        self._client = client
-        self._show = show
-        self._facts = facts
+    def __init__(
+        self, client: Client, show: Show, facts: Facts, outage: Outage | None = None, *, calls: bool = True
+    ) -> None:
+        super().__init__(client, show, facts)
         self._outage = outage
-        self._actors: dict[str, Actor] = {}
+        self._calls = calls
 
     async def play(self, start: Callable[[str], Any]) -> None:
         """Play all of it. `start(id)` is awaited for an Actor. Raises FailedError when a promise was broken."""
@@ -64,6 +54,8 @@ class Director:
             await self._fail_over(entry)
             await self._pause()
             await self._say_goodbye()
+            if self._calls:
+                await self._call_each_other(start)
         except BaseException:
             with suppress(OSError):  # the terminal may be what has gone
                 self._show.wait("")
@@ -71,14 +63,11 @@ class Director:
             try:
                 await self._tidy()
             except OsdiscoError as exc:
-                warn(f"the keys {BATCH!a} and {PLAN!a} may be left in {self._client.url}: {exc}")
+                warn(f"keys such as {BATCH!a} and {PLAN!a} may be left in {self._client.url}: {exc}")
             raise
         await self._dismiss()
         await self._tidy()
         await self._check_nothing_left()
-
-    async def _dismiss(self) -> None:
-        await asyncio.gather(*(actor.aclose() for actor in self._actors.values()), return_exceptions=True)
 
     async def _register(self, start: Callable[[str], Any]) -> None:
         self._show.chapter(
@@ -287,32 +276,18 @@ class Director:
         self._actors[last].order("leave")
         await self._until("both to end", lambda: all(facts.seen("left", id_) for id_ in (first, last)))
 
-    async def _until(self, what: str, done: Callable[[], object]) -> None:
-        """Take events until `done()`; an extension that fails ends the demo."""
-        self.waits_for = what
-        while not done():
-            event = await self.events.get()
-            if event.what == "failed":
-                raise FailedError(f"{event.who}: {event.data['why']}")
-            self._took(event)
-            self._check_event(event)
-
     def _check_event(self, event: Event) -> None:
+        super()._check_event(event)
         if event.what == "woke" and not self._facts.seen("resumed", event.who):
             raise FailedError(f"{event.who} went on before it was let to: it was not paused")
         if event.what == "late plan written":
             raise FailedError(f"a write of the paused leader was let through by {event.data['by']}")
 
-    def _tell(self, who: str, what: str, **data: Any) -> None:
-        self._took(Event(self._client.runtime.clock.now(), who, what, data))
-
-    def _took(self, event: Event) -> None:
-        self._facts.add(event)
-        self._show.event(event)
-
     async def _tidy(self) -> None:
         """Remove the keys of the demo that hang on no lease."""
         await self._client.commit([Delete(BATCH), Delete(PLAN)])
+        if self._calls:
+            await self._tidy_rules()
 
     async def _check_nothing_left(self) -> None:
         left: Collection[str] = (await self._client.scan()).items.keys()

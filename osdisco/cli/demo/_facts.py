@@ -132,7 +132,8 @@ class Facts:
 
     def summary(self) -> dict[str, Any]:
         """Return the measurements; times in seconds."""
-        return self._discovery() | self._lock() | self._election() | {"took": self.events[-1].at - self.start}
+        took = {"took": self.events[-1].at - self.start}
+        return self._discovery() | self._lock() | self._election() | self._calls() | took
 
     def _discovery(self) -> dict[str, Any]:
         killed = self.killed
@@ -195,6 +196,20 @@ class Facts:
             "leader_left_next_after": self.led_after(self.all("leaving")[0]),
             "paused_for": woke.at - self.paused.at,
             "refused_by_itself_after": refused.at - woke.at,
+        }
+
+    def _calls(self) -> dict[str, Any]:
+        """Return how the calls went; nothing when there were none."""
+        told, canary = self.all("called"), self.all("canary")
+        if not told or not canary:
+            return {}
+        sums = told[-1].data
+        return {
+            "calls": sums["calls"],
+            "calls_failed": sums["failed"],
+            "calls_made_again": sums["again"],
+            "calls_of_canary": sums["by"].get(canary[0].who, 0),
+            "canary_rolled_back_after": canary[-1].at - canary[0].at,
         }
 
 

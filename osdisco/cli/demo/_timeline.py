@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from osdisco.cli._text import seconds
-from osdisco.cli.demo._cast import CAST, ELECTION, LOCK, ROUNDS, Event
-from osdisco.cli.demo._picture import lanes
+from osdisco.cli.demo._call_picture import answers
+from osdisco.cli.demo._cast import CALLING, CAST, ELECTION, LOCK, ROUNDS, Event
+from osdisco.cli.demo._picture import Cell, lanes
 from osdisco.cli.demo._telling import Telling, Words, promised
 
 LANE: Final = 70
@@ -21,8 +22,12 @@ class Timeline(Telling):
         """Tell what is played where."""
         self._open("demo", f"three extensions, {how}", url, promised(self._facts, asked))
 
+    width = 7
+
     def _colour(self, who: str) -> str:
-        return CAST[who].colour if who in CAST else "white"
+        if who in CAST:
+            return CAST[who].colour
+        return CALLING[who].colour if who in CALLING else "white"
 
     def _started(self, event: Event) -> Words:
         return "·", "dim", f"starts as {event.data['place']}"
@@ -81,9 +86,7 @@ class Timeline(Telling):
         return f" {seconds(newest.at - spans[-1].until)} after {after}"
 
     def _killed(self, event: Event) -> Words:
-        place = event.data["place"]
-        how = f"SIGKILL to {place}" if place.startswith("process") else "its event loop stops dead"
-        return "✗", "bold red", f"killed while it leads and holds the lock: {how}"
+        return "✗", "bold red", f"killed while it leads and holds the lock: {_kill(event.data['place'])}"
 
     def _waiting(self, event: Event) -> Words | None:
         waits = self._facts.seen("waiting", event.who, n=ROUNDS + 1) and event.who != self._facts.leader
@@ -133,16 +136,47 @@ class Timeline(Telling):
     def _leaving(self, event: Event) -> Words:
         return "●", "dim", "says goodbye" + (" and resigns" if event.who == self._facts.leader else "")
 
+    def _enters(self, event: Event) -> Words:
+        return self._started(event)
+
+    def _serves(self, event: Event) -> Words:
+        return "●", "", f"serves '{event.data['service']}' {event.data['version']} at {event.data['address']}"
+
+    def _reached(self, event: Event) -> Words:
+        return "→", "", f"has called it {event.data['calls']} times, and reached {_shares(event.data['by'])}"
+
+    def _endpoint_killed(self, event: Event) -> Words:
+        return "✗", "bold red", f"killed while it is called: {_kill(event.data['place'])}"
+
+    def _survived(self, event: Event) -> Words:
+        calls, failed, again = (event.data[name] for name in ("calls", "failed", "again"))
+        return "✓", "yellow", f"{calls} calls since then, {failed or 'none'} failed; {again} were made again elsewhere"
+
+    def _canary(self, event: Event) -> Words:
+        if event.data["phase"] == "rolled_back":
+            return "→", "bold", f"is rolled back, and gets no more calls: {event.data['last']}"
+        if event.data["failed"]:
+            return "✗", "red", f"fails a check: {event.data['last']}"
+        return "◆", "", f"gets {event.data['weight']:g} % of the calls"
+
+    def _all_back(self, event: Event) -> Words:
+        calls, failed = event.data["calls"], event.data["failed"]
+        return "✓", "yellow", f"{calls} calls since then went to 1.0.0; {failed or 'none'} failed of all"
+
     def summary(self, facts: Mapping[str, Any]) -> None:
         """Close with who held the lock, and the measurements."""
-        self._print()
-        self._print(
-            ("  Who held the lock, and who led", "bold"), ("   ▒ dead ✗ or paused ‖, until its lease ended", "dim")
-        )
-        for lane in lanes(self._facts, max(1, min(LANE, self._console.width - 10))):
-            self._print("  ", *lane)
-        self._print()
+        width = max(1, min(LANE, self._console.width - 10))
+        owned = lanes(self._facts, width)
+        self._draw("Who held the lock, and who led", "▒ dead ✗ or paused ‖, until its lease ended", owned)
+        if "calls" in facts:
+            self._draw("Who answered", "█ many of the calls, ─ some, · none; ✗ killed", answers(self._facts, width))
         self._close(_measured(facts))
+
+    def _draw(self, title: str, legend: str, lines: Sequence[Sequence[Cell]]) -> None:
+        self._print()
+        self._print((f"  {title}", "bold"), (f"   {legend}", "dim"))
+        for line in lines:
+            self._print("  ", *line)
 
 
 def _measured(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -164,6 +198,26 @@ def _measured(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("next leader after", ", ".join(leads)),
         ("write of the paused leader", "refused unsent, then by the store"),
         ("goodbye seen after", seconds(facts["goodbye_seen_after"])),
+        *_measured_calls(facts),
         ("left in the store", "nothing"),
         ("took", seconds(facts["took"])),
     ]  # fmt: skip
+
+
+def _measured_calls(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
+    if "calls" not in facts:
+        return []
+    calls, failed, again = (facts[name] for name in ("calls", "calls_failed", "calls_made_again"))
+    back = seconds(facts["canary_rolled_back_after"])
+    return [
+        ("calls", f"{calls}, {failed or 'none'} failed, {again} made again elsewhere"),
+        ("slow version rolled back in", f"{back}, after {facts['calls_of_canary']} of these calls"),
+    ]
+
+
+def _kill(place: str) -> str:
+    return f"SIGKILL to {place}" if place.startswith("process") else "its event loop stops dead"
+
+
+def _shares(by: Mapping[str, int]) -> str:
+    return ", ".join(sorted(by))

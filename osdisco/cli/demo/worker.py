@@ -15,15 +15,15 @@ from osdisco._tasks import cancel
 from osdisco.cli._output import document
 from osdisco.cli._running import run
 from osdisco.cli._settings import Command
-from osdisco.cli.demo._cast import CAST, Event
-from osdisco.cli.demo._extension import live
+from osdisco.cli.demo._cast import CALLING, CAST, Event
+from osdisco.cli.demo._lives import life_of
 from osdisco.cli.demo._stages import in_scope
 from osdisco.client import URL_VARIABLE
 from osdisco.url import StoreURL
 
 
 @click.command("demo-extension", cls=Command, hidden=True)
-@click.argument("id_", metavar="ID", type=click.Choice(list(CAST)))
+@click.argument("id_", metavar="ID", type=click.Choice([*CAST, *CALLING]))
 @click.option("--scope", required=True)
 @click.option("--ttl", type=float, required=True)
 def demo_extension(id_: str, scope: str, ttl: float) -> None:
@@ -41,7 +41,7 @@ async def _live_while_wanted(url: StoreURL, id_: str) -> None:
     reading = asyncio.get_running_loop().create_task(_read_orders(orders))
     reading.add_done_callback(lambda task: task.cancelled() or living.cancel())
     try:
-        await live(url, id_, orders, _write, _pause)
+        await life_of(id_)(url, id_, orders, _write, _pause)
     except asyncio.CancelledError:
         if not reading.done():
             raise

@@ -1,0 +1,61 @@
+"""How a story is directed: actors get orders and tell events, and the director waits for those that are to come."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any, Final, Protocol
+
+from osdisco.cli._errors import FailedError
+from osdisco.cli.demo._cast import Event
+from osdisco.cli.demo._facts import Facts
+from osdisco.cli.demo._stages import Actor
+from osdisco.client import Client
+
+
+class Show(Protocol):
+    """Whoever is told the story."""
+
+    def chapter(self, title: str, text: str) -> None:
+        """A part of the story begins."""
+
+    def event(self, event: Event) -> None:
+        """Something happened."""
+
+    def wait(self, text: str) -> None:
+        """Something takes its time; an empty text: it is over."""
+
+
+class Directing:
+    """Who directs. `waits_for` says what it is waiting for, should it take too long."""
+
+    def __init__(self, client: Client, show: Show, facts: Facts) -> None:
+        self.events: Final[asyncio.Queue[Event]] = asyncio.Queue()
+        self.waits_for = "the store"
+        self._client = client
+        self._show = show
+        self._facts = facts
+        self._actors: dict[str, Actor] = {}
+
+    async def _dismiss(self) -> None:
+        await asyncio.gather(*(actor.aclose() for actor in self._actors.values()), return_exceptions=True)
+
+    async def _until(self, what: str, done: Callable[[], object]) -> None:
+        """Take events until `done()`; an extension that fails ends the demo."""
+        self.waits_for = what
+        while not done():
+            event = await self.events.get()
+            if event.what == "failed":
+                raise FailedError(f"{event.who}: {event.data['why']}")
+            self._took(event)
+            self._check_event(event)
+
+    def _check_event(self, event: Event) -> None:
+        """Raise FailedError for what must not happen."""
+
+    def _tell(self, who: str, what: str, **data: Any) -> None:
+        self._took(Event(self._client.runtime.clock.now(), who, what, data))
+
+    def _took(self, event: Event) -> None:
+        self._facts.add(event)
+        self._show.event(event)
