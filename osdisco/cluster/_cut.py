@@ -19,7 +19,7 @@ from osdisco.cluster._fields import Fields, flat, shown, within
 from osdisco.cluster._hashing import ShardHashing
 from osdisco.cluster._json import Walker, encoded, parse
 from osdisco.cluster.components import StateComponent
-from osdisco.cluster.state import StateHeader
+from osdisco.cluster.state import NUMBER_MAX, StateHeader
 from osdisco.errors import ClusterDocumentError, ClusterUnavailableError
 
 REST: Final = "rest"
@@ -224,7 +224,7 @@ def _header(given: Fields, term: int) -> StateHeader:
         if not given.has(name):
             raise ClusterDocumentError(f"the cluster state has no {name}")
     version = given.whole("version")
-    if version < 0 or term < 0 or not uuid or not state_uuid:
-        raise ClusterDocumentError("the cluster state: the version or the term is below zero, or a uuid is empty")
+    if not (0 <= version <= NUMBER_MAX and 0 <= term <= NUMBER_MAX and uuid and state_uuid):
+        raise ClusterDocumentError("the cluster state: no cluster has this version or term, or a uuid is empty")
     manager = given.optional("cluster_manager_node") or given.optional("master_node")
     return StateHeader(given.text("cluster_name"), uuid, version, state_uuid, term, manager)

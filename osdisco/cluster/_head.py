@@ -13,7 +13,7 @@ from attrs import evolve, field, frozen
 
 from osdisco._records import decode
 from osdisco.cluster._pack import TEXT_MAX
-from osdisco.cluster.state import StateHeader
+from osdisco.cluster.state import NUMBER_MAX, StateHeader
 from osdisco.errors import RecordError
 
 FORMAT: Final = 1
@@ -104,8 +104,9 @@ class Head:
         """
         check_format(data, "head")
         head = decode(data, cls)
-        if head.seq < 0 or head.version < 0 or head.term < 0 or not head.cluster_uuid:
-            raise RecordError("a head without a cluster's uuid, or whose seq, version or term is below zero")
+        numbers = head.seq, head.version, head.term
+        if not head.cluster_uuid or not all(0 <= number <= NUMBER_MAX for number in numbers):
+            raise RecordError("a head without a cluster's uuid, or whose seq, version or term no cluster can have")
         _check_sizes(head)
         return head
 

@@ -144,8 +144,9 @@ class Mirror:
         except OsdiscoError as exc:
             log.warning("this process cannot mirror the cluster; another candidate may do better: %s", exc)
             self.error = exc
-        except Exception:
+        except Exception as exc:
             log.exception("the mirror failed in a way that it does not know; another candidate may do better")
+            self.error = ClusterError(f"the mirror failed in a way that it does not know: {type(exc).__name__}")
         return REST * self._client.runtime.random.uniform(1.0, 1.2)
 
     def move(self, state: MirrorState) -> None:

@@ -221,6 +221,9 @@ class ClusterStateService:
         elif reader.follower.stale:
             error = reader.follower.error
             yield f"the store is away: {error or 'it was not heard of'}", now - reader.follower.age
+        elif lead.follower.stale:
+            error = lead.follower.error
+            yield f"whether anybody mirrors cannot be seen: {error or 'it was not heard of'}", now - lead.follower.age
         if reader.unusable is not None:
             yield reader.unusable.reason, reader.unusable.since
         if lead.missing_since is not None and now - lead.missing_since > POLLS_MISSED * self._poll:

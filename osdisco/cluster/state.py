@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 from attrs import field, frozen
 
@@ -13,6 +13,9 @@ from osdisco.cluster.metadata import ClusterMetadata
 from osdisco.cluster.nodes import ClusterNodes
 from osdisco.cluster.routing import RoutingTable
 from osdisco.errors import ClusterError
+
+NUMBER_MAX: Final = 2**63 - 1
+"""What the version and the term of a cluster can be at most. Of a head beyond it no cluster could ever be ahead."""
 
 
 @frozen

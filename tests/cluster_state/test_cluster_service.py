@@ -347,7 +347,7 @@ async def test_stale_while_the_store_is_away(mirrored: Mirrored) -> None:
     assert reader.age > 4.5
     assert reader.state.nodes
     away.end()
-    await until(lambda: not reader.stale)
+    await until(lambda: not reader.stale, 20)
 
 
 async def test_stale_while_the_cluster_is_away(mirrored: Mirrored) -> None:
@@ -517,3 +517,30 @@ async def test_others_have_their_turn_while_thousands_of_changes_are_told(mirror
                 break
         task.cancel()
     assert max(late - early for early, late in pairwise(turns)) <= SLICE
+
+
+async def test_who_may_not_see_whether_anybody_mirrors_shows_nothing_as_fresh(mirrored: Mirrored) -> None:
+    await mirrored.mirror()
+    client = mirrored.world.process()
+    client.backend.faults.deny("watch", key="election/")  # type: ignore[attr-defined]
+    reader = await mirrored.reader(NODES, client=client)
+    await mirrored.seen(reader)
+    assert "whether anybody mirrors cannot be seen" in str(reader.stale_reason)
+    client.backend.faults.clear()  # type: ignore[attr-defined]
+    await until(lambda: not reader.stale, 60)
+
+
+@pytest.mark.parametrize("question", ["version", "state"])
+async def test_a_source_that_fails_as_none_may_is_said_to(
+    mirrored: Mirrored, monkeypatch: pytest.MonkeyPatch, question: str
+) -> None:
+    async def broken() -> None:
+        raise ZeroDivisionError
+
+    mirror = await mirrored.mirror(NODES)
+    await mirrored.seen(mirror)
+    monkeypatch.setattr(mirrored.sources[mirror], question, broken)
+    mirrored.cluster.join("n4")
+    await until(lambda: "ZeroDivisionError" in str(mirror.mirror.error), 20)
+    monkeypatch.undo()
+    await mirrored.seen(mirror, seconds=60)

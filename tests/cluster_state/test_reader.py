@@ -152,6 +152,8 @@ DAMAGES: list[tuple[str, Damage, str]] = [
     ("a malformed pack", a_malformed_pack, "pack"),
     ("a wrong type in a part", a_wrong_type, "nodes[n1].state.name must be text"),
     ("a text for a number", lambda head: head.update(version="7"), "version"),
+    ("a version that none can follow", lambda head: head.update(version=2**63), "no cluster can have"),
+    ("a term that none can follow", lambda head: head.update(term=10**400), "no cluster can have"),
     ("no uuid", lambda head: head.update(cluster_uuid=""), "without a cluster's uuid"),
     ("a field that is missing", lambda head: head.pop("state_uuid"), "'state_uuid' is missing"),
     ("a newer format", lambda head: head.update(format=2, components="other"), "format 2"),
