@@ -148,7 +148,7 @@ class TestBrokenPromises:
         monkeypatch.setattr(_cluster_director, "SUSPENSE", 0.01)
 
     def test_a_node_that_does_not_join(self, invoke: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(demo_command, "LIMIT", -1.0)
+        monkeypatch.setattr(demo_command, "LIMIT", -2.0)  # plus five times the ttl: 3 s
         monkeypatch.setattr(FakeCluster, "join", _only_at_first(FakeCluster.join))
         assert _broken(invoke) == "gave up after 3 s, waiting for all to see n4; 'osdisco doctor' looks at the store"
 

@@ -12,7 +12,7 @@ from osdisco.cli._errors import FailedError
 from osdisco.cli._output import warn
 from osdisco.cli.demo._cast import Event
 from osdisco.cli.demo._cluster_cast import MIRROR, MIRRORS, POLL, READERS
-from osdisco.cli.demo._director import Show
+from osdisco.cli.demo._directing import Directing, Show
 from osdisco.cli.demo._facts import Facts
 from osdisco.cli.demo._stages import Actor
 from osdisco.client import Client
@@ -32,18 +32,13 @@ AT_ONCE: Final = 50
 Start = Callable[[str], Awaitable[Actor]]
 
 
-class ClusterDirector:
+class ClusterDirector(Directing):
     """Plays the story with the actors that `start` makes, and a cluster that is served."""
 
     def __init__(self, client: Client, show: Show, facts: Facts, cluster: FakeCluster) -> None:
-        self.events: Final[asyncio.Queue[Event]] = asyncio.Queue()
+        super().__init__(client, show, facts)
         self.figures: Final[dict[str, Any]] = {}
-        self.waits_for = "the store"
-        self._client = client
-        self._show = show
-        self._facts = facts
         self._cluster = cluster
-        self._actors: dict[str, Actor] = {}
 
     async def play(self, start: Start) -> None:
         """Play all of it. Raises FailedError when what is shown did not happen."""
@@ -66,9 +61,6 @@ class ClusterDirector:
             raise
         await self._dismiss()
         await self._tidy()
-
-    async def _dismiss(self) -> None:
-        await asyncio.gather(*(actor.aclose() for actor in self._actors.values()), return_exceptions=True)
 
     async def _mirror(self, start: Start) -> None:
         text = "Two may ask the cluster, one is elected. It puts the state into the store, where the readers find it."
@@ -199,25 +191,6 @@ class ClusterDirector:
         change()
         self._tell(CLUSTER, what, version=self._cluster.version, **data)
         self._facts.add(Event(self._now(), CLUSTER, "change"))
-
-    async def _until(self, what: str, done: Callable[[], object]) -> None:
-        """Take events until `done()`; an actor that fails ends the demo."""
-        self.waits_for = what
-        while not done():
-            event = await self.events.get()
-            if event.what == "failed":
-                raise FailedError(f"{event.who}: {event.data['why']}")
-            self._took(event)
-
-    def _tell(self, who: str, what: str, **data: Any) -> None:
-        self._took(Event(self._now(), who, what, data))
-
-    def _now(self) -> float:
-        return self._client.runtime.clock.now()
-
-    def _took(self, event: Event) -> None:
-        self._facts.add(event)
-        self._show.event(event)
 
     async def _tidy(self) -> None:
         """Remove what a mirror leaves on purpose: the state, for whoever mirrors next. Nothing else may be left."""

@@ -54,7 +54,10 @@ class Directing:
         """Raise FailedError for what must not happen."""
 
     def _tell(self, who: str, what: str, **data: Any) -> None:
-        self._took(Event(self._client.runtime.clock.now(), who, what, data))
+        self._took(Event(self._now(), who, what, data))
+
+    def _now(self) -> float:
+        return self._client.runtime.clock.now()
 
     def _took(self, event: Event) -> None:
         self._facts.add(event)

@@ -13,7 +13,7 @@ from osdisco.cli._errors import FailedError
 from osdisco.cli._output import warn
 from osdisco.cli.demo._call_director import CallDirector
 from osdisco.cli.demo._cast import BATCH, CAST, ELECTION, LOCK, PLAN, ROUNDS, STORE, Event
-from osdisco.cli.demo._directing import Show as Show
+from osdisco.cli.demo._directing import Show
 from osdisco.cli.demo._facts import Facts
 from osdisco.cli.demo._outage import Outage
 from osdisco.client import Client
