@@ -86,8 +86,9 @@ class ClusterAware:
         """Return the extensions that fit, the nearest to a document first.
 
         Those on the host of the node that has the primary of its shard come first, then those in that node's zone, then
-        all others, each in the order of their ids; without such a node there are only others. The routing table of
-        `cluster` must be subscribed to.
+        all others, each in the order of their ids; without such a node there are only others. Of an index that can only
+        be searched, and so has no primary, it is the first copy that counts. The routing table of `cluster` must be
+        subscribed to.
 
         Args:
             index: its name, or an alias that only it has.
@@ -101,5 +102,5 @@ class ClusterAware:
         """
         found = self._extensions.find(**wanted)
         shard = await self._known_cluster.shard_for(index, id, routing=routing)
-        node = shard.primary.node
+        node = shard.copies[0].node if shard.copies else None
         return by_nearness(found, None if node is None else self.nodes.get(node))

@@ -74,6 +74,21 @@ async def test_the_extension_nearest_a_document(world: World) -> None:
             await discovery.nearest("boks", "1")
 
 
+async def test_an_index_that_can_only_be_searched_has_extensions_near_it_too(world: World) -> None:
+    """Since 3.0 an index may be scaled down to copies that only answer searches; it has no primary then."""
+    fake = FakeCluster()
+    fake.create_index("books", replicas=0)
+    (copy,) = fake.copies("books", 0)
+    copy["primary"] = False
+    await registered(world.process(), "a")
+    await registered(world.process(), "b", host=fake.nodes[copy["node"]].host)
+    cluster = ClusterStateService(world.process(), fake.source())
+    async with cluster, DiscoveryService(world.process(), cluster=cluster) as discovery:
+        await cluster.subscribe({StateComponent.ROUTING_TABLE}, 10)
+        await until(lambda: len(discovery.extensions) == 2 and "nodes" in cluster.state.components)
+        assert [one.id for one in await discovery.nearest("books", "1")] == ["b", "a"]
+
+
 async def test_without_a_cluster_both_are_refused(world: World) -> None:
     async with DiscoveryService(world.process()) as discovery:
         with pytest.raises(DiscoveryError, match="cluster="):
