@@ -49,6 +49,7 @@ DEFAULTS = {
     "`pause`, `factor`": [0, RETRIES.pause * 1000, RETRIES.pause_max],
     "`budget.share`": [BUDGET.share],
     "`budget.per_second`": [BUDGET.per_second, BUDGET.window],
+    "`budget.failures`": [BUDGET.failures],
     "weights": [100 / router.PLACES, 100],
     "places that keys": [router.PLACES],
     "splits that lead": [router.DEPTH_MAX],
