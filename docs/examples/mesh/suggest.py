@@ -22,8 +22,8 @@ class Typed:
 @frozen
 class Suggestions:
     places: Mapping[str, tuple[float, float]]
-    geo: str  # who said where they are
-    audit: str  # who noted it
+    geo: str  # which version said so
+    audit: str  # the id of the note
 
 
 def handlers(mesh: ExtensionServiceMesh, version: str) -> Mapping[str, Any]:
