@@ -53,7 +53,6 @@ class ClusterState:
 
     Args:
         header: which state it is; its fields are attributes of the state, too.
-        components: which of them are there.
         raw: of each component the parts as the mirror keeps them, JSON by name (`index/logs`, the id of a node,
             `rest`), when `raw=True` was asked for; otherwise None.
     """

@@ -57,7 +57,8 @@ class CanaryPlan:
     """How the calls of a service are moved from one subset to another. The defaults are Flagger's.
 
     Args:
-        stable, canary: the subsets.
+        stable: the subset that is there already.
+        canary: the subset that is new.
         interval: seconds between checks.
         step: per cent that the canary gets at first, and more at each good check.
         max_weight: per cent at which it is promoted at the next good check.

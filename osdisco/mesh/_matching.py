@@ -28,7 +28,9 @@ class Text:
     """One condition on a text, of those that Consul has. In JSON a plain text stands for `exact`.
 
     Args:
-        exact, prefix, suffix: how it must be, begin or end.
+        exact: how it must be.
+        prefix: how it must begin.
+        suffix: how it must end.
         one_of: it must be one of these.
         present: whether it must be there at all.
         invert: turn the condition round: what is not there meets it, too, unless it is about `present`.

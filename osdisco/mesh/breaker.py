@@ -89,7 +89,9 @@ class BreakerEvent:
 
     Args:
         endpoint: its id; None when the breaker is that of the whole service.
-        calls, failed, slow: what its window held.
+        calls: what its window held.
+        failed: of these.
+        slow: of these.
         retry_at: when it lets calls through again, in seconds of the clock; None unless it opened.
     """
 

@@ -60,7 +60,8 @@ class HttpTransport:
     Args:
         tls: certificates; all calls and all serving use TLS then.
         connect_timeout: seconds for a connection to be made; it never takes longer than the call may.
-        request_max, response_max: bytes of a body.
+        request_max: bytes of a request's body.
+        response_max: bytes of an answer's body.
 
     Raises:
         ConfigError: numbers or files that cannot be used.

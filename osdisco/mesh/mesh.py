@@ -325,8 +325,10 @@ class ExtensionServiceMesh:
         Args:
             definition: without an address, that of `host` and the port counts; of `0.0.0.0` that towards the store.
             handlers: by the name of their method; see `osdisco.mesh.Handler`.
-            host, port: to listen on; port 0 is one that is free.
-            status, checks: how it is shown to be; see `ServiceRegistry.register`.
+            host: to listen on.
+            port: to listen on; 0 is one that is free.
+            status: how it is shown to be; see `ServiceRegistry.register`.
+            checks: what decides how it is shown to be.
             drain: how long leaving may take; the defaults of Drain when None.
             at_once: requests that may be under way; more are refused.
 

@@ -63,7 +63,8 @@ class Route:
     """Where one call goes.
 
     Args:
-        service, subset: the endpoints that it is for; all of the service when `subset` is None.
+        service: whose endpoints it is for.
+        subset: which of them; all when None.
         reason: which of the rules said so.
         failover: where it goes instead, in order, when there is no endpoint there that takes it.
         mirror: where a copy of it goes, if one does.

@@ -214,7 +214,11 @@ class ServiceRules:
         subsets: by name.
         failover: by subset, or `*`: where calls go, in order, when it has no endpoint that takes them.
         redirect: all calls go to another service; it excludes everything else.
-        mirror, fault, rate_limit, retry, timeout: of calls to this service, unless their match has its own.
+        mirror: of calls to this service, unless their match has its own.
+        fault: of calls to this service, unless their match has its own.
+        rate_limit: of calls to this service, unless their match has its own.
+        retry: of calls to this service, unless their match has its own.
+        timeout: of calls to this service, unless their match has its own.
         lb: how endpoints are picked of this service, whichever way a call came to it.
     """
 

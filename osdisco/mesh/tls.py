@@ -21,7 +21,8 @@ class TlsFiles:
 
     Args:
         ca: whom to trust; the system's authorities when None.
-        cert, key: what this process shows of itself. Needed to serve.
+        cert: the file of what this process shows of itself. Needed to serve.
+        key: the file of its key.
         server_name: the name that certificates of endpoints are good for, when their addresses are not in them.
         verify_clients: whether who serves takes only callers with a certificate of `ca`; needs `ca`.
 

@@ -41,10 +41,14 @@ class ServiceFigures:
         callers: processes that report.
         calls: in a second.
         ok: share of the calls that did not fail; None without calls.
-        p50, p99: seconds within which so many were answered; infinite beyond 30.
-        retries, refused: in a second: attempts beside the first of a call, and those for which nobody was picked.
+        p50: seconds within which half were answered; infinite beyond 30.
+        p99: seconds within which 99 of 100 were.
+        retries: in a second: attempts beside the first of a call.
+        refused: in a second: attempts for which nobody was picked.
         in_flight: attempts under way.
-        endpoints, ejected, open: registered, ejected, with a circuit that is not closed: the most that a caller sees.
+        endpoints: that are registered: the most that a caller sees.
+        ejected: that are ejected: the most that a caller sees.
+        open: with a circuit that is not closed: the most that a caller sees.
         panic: whether a caller is in a panic.
         budget: retries that are left, to the caller who has least.
     """
