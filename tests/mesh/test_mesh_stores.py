@@ -3,29 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 from collections.abc import AsyncGenerator, Callable
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from contextlib import AsyncExitStack, suppress
 from typing import Any
 
 import pytest
 from attrs import frozen
-from worlds import connect, process_of, until
+from real_town import AT_ONCE, DRAIN, IDEMPOTENT, Town, half_open, kill, load, more, outage_of, slow, who
+from worlds import process_of, until
 
-from osdisco.client import Client
-from osdisco.discovery import Drain
-from osdisco.errors import OsdiscoError, RemoteError
-from osdisco.mesh.mesh import ExtensionServiceMesh
-from osdisco.mesh.retry import NEVER, RetryPolicy
-from osdisco.mesh.serving import ServiceServer
+from osdisco.errors import RemoteError
+from osdisco.mesh import BreakerSettings, CircuitBreakerRegistry, OutlierSettings, PoolSettings
+from osdisco.mesh.retry import NEVER
 from osdisco.registry import ServiceDefinition
 from osdisco.testing import ChaosProxy
-from osdisco.testing._api import free_port
-
-AT_ONCE = Drain(propagation=0, grace=0)
-DRAIN = Drain(propagation=0.5, grace=5)
-
-IDEMPOTENT = RetryPolicy(idempotent=["who"])
 
 
 @frozen
@@ -34,81 +27,10 @@ class Hits:
     total: int
 
 
-class Town:
-    """Processes on one store: servers of `geo`, each behind a proxy, and one that calls."""
-
-    def __init__(self, url: str, stack: AsyncExitStack) -> None:
-        self._url = url
-        self._stack = stack
-        self.proxies: list[ChaosProxy] = []
-        self.servers: list[ServiceServer] = []
-
-    async def client(self, url: str = "") -> Client:
-        return await self._stack.enter_async_context(connect(url or self._url))
-
-    async def mesh(self, client: Client | None = None, **options: Any) -> ExtensionServiceMesh:
-        client = client or await self.client()
-        return await self._stack.enter_async_context(ExtensionServiceMesh(client, **options))
-
-    async def serve(self, handlers: Any = None, drain: Drain = AT_ONCE) -> ServiceServer:
-        """Serve from a process of its own, at the address of a proxy."""
-        port = free_port()  # before anybody knows of the address: who is registered is called at once
-        proxy = await self._stack.enter_async_context(ChaosProxy(f"127.0.0.1:{port}"))
-        mesh = await self.mesh()
-        definition = ServiceDefinition("geo", "2.1.0", proxy.address)
-        handlers = handlers or {"who": who, "add": who}
-        server = await self._stack.enter_async_context(mesh.serve(definition, handlers, port=port, drain=drain))
-        self.proxies.append(proxy)
-        self.servers.append(server)
-        return server
-
-    async def three(self) -> ExtensionServiceMesh:
-        """Serve from three processes; returns a mesh that sees them."""
-        for _ in range(3):
-            await self.serve()
-        mesh = await self.mesh(retry_policies=IDEMPOTENT)
-        assert await mesh.call("geo", "who") == "me"
-        await until(lambda: len(mesh.services["geo"].view) == 3)
-        return mesh
-
-
-async def who() -> str:
-    await asyncio.sleep(0.002)
-    return "me"
-
-
 @pytest.fixture
 async def geo(store_url: str) -> AsyncGenerator[Town, None]:
     async with AsyncExitStack() as stack:
         yield Town(store_url, stack)
-
-
-@asynccontextmanager
-async def load(mesh: ExtensionServiceMesh, method: str = "who", callers: int = 8) -> AsyncGenerator[list[Any], None]:
-    """Call all the time, several at once; gives the list of what comes back."""
-    results: list[Any] = []
-
-    async def keep_calling() -> None:
-        while True:
-            try:
-                results.append(await mesh.call("geo", method, timeout=2))
-            except OsdiscoError as exc:
-                results.append(exc)
-
-    loop = asyncio.get_running_loop()
-    tasks = [loop.create_task(keep_calling()) for _ in range(callers)]
-    try:
-        yield results
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.wait(tasks)
-
-
-async def more(results: list[Any], number: int, seconds: float = 20) -> None:
-    """Wait for so many more results."""
-    goal = len(results) + number
-    await until(lambda: len(results) >= goal, seconds)
 
 
 async def test_a_call_from_one_process_to_another(geo: Town) -> None:
@@ -129,26 +51,20 @@ async def test_the_address_that_others_need_is_found_when_none_is_given(geo: Tow
         assert await (await geo.mesh()).call("geo", "who") == "me"
 
 
-def kill(proxy: ChaosProxy) -> None:
-    proxy.refuse()
-    proxy.reset()
-
-
-def half_open(proxy: ChaosProxy) -> None:
-    proxy.half_open()
-    proxy.hang()
-
-
 TROUBLES: dict[str, Callable[[ChaosProxy], None]] = {
     "killed": kill,
     "paused": ChaosProxy.hold,
     "half-open": half_open,
     "silent": ChaosProxy.blackhole,
     "reset again and again": ChaosProxy.reset,
+    "slow": slow,
 }
+FAULTS = {"killed": "F13", "paused": "F12", "slow": "F18"}
 
 
-@pytest.mark.parametrize("trouble", TROUBLES)
+@pytest.mark.parametrize(
+    "trouble", [pytest.param(name, marks=pytest.mark.fault(FAULTS.get(name, "F17"))) for name in TROUBLES]
+)
 async def test_one_of_three_endpoints_in_trouble_costs_no_idempotent_call(trouble: str, geo: Town) -> None:
     mesh = await geo.three()
     async with load(mesh) as results:
@@ -186,38 +102,64 @@ async def test_a_rolling_restart_costs_no_call_idempotent_or_not(geo: Town) -> N
     assert set(results) == {"me"}
 
 
+async def back(proxy: ChaosProxy) -> None:
+    """Let an endpoint be well again, and wait until it is called."""
+    accepted = proxy.accepted
+    proxy.heal()
+    await until(lambda: proxy.accepted > accepted, 20)
+
+
+@pytest.mark.fault("F13")
+async def test_endpoints_that_crash_one_after_the_other_cost_no_idempotent_call(geo: Town) -> None:
+    soon = {
+        "pool": PoolSettings(outliers=OutlierSettings(base_ejection=0.3)),
+        "circuit_breakers": CircuitBreakerRegistry(BreakerSettings(open_for=0.3)),
+    }
+    mesh = await geo.three(**soon)
+    async with load(mesh) as results:
+        for proxy in geo.proxies:
+            await more(results, 100)
+            kill(proxy)
+            await more(results, 200)
+            proxy.heal()
+            await back(proxy)
+    assert set(results) == {"me"}
+
+
+@pytest.mark.fault("F14")
 async def test_when_the_store_is_away_for_the_caller_calls_go_on(geo: Town, store_url: str) -> None:
     await geo.serve()
-    async with away_on_demand(store_url) as (url, leave, back):
-        client = await geo.client(url)
+    async with outage_of(store_url) as store:
+        client = await geo.client(store.url)
         mesh = await geo.mesh(client)
         assert await mesh.call("geo", "who") == "me"
-        leave(client)
+        store.begin(client)
         async with load(mesh) as results:
             await more(results, 300)
             await asyncio.sleep(2)
             await more(results, 100)
         assert set(results) == {"me"}
-        back(client)
+        store.end()
         await geo.serve()
         await until(lambda: len(mesh.services["geo"].view) == 2, 30)
 
 
-@asynccontextmanager
-async def away_on_demand(url: str) -> AsyncGenerator[tuple[str, Callable[..., None], Callable[..., None]], None]:
-    """Give a URL of a store through a proxy, and what takes it away and brings it back."""
-    if url.startswith("memory"):
-        rules: list[Any] = []
-        yield url, lambda client: rules.append(client.backend.faults.outage()), lambda _: rules.pop().end()
-        return
-    address = url.partition("://")[2].partition("/")[0]
-    async with ChaosProxy(address) as proxy:
-
-        def leave(_: Client) -> None:
-            proxy.refuse()
-            proxy.cut()
-
-        yield url.replace(address, proxy.address), leave, lambda _: proxy.heal()
+@pytest.mark.fault("F4")
+async def test_when_the_store_is_away_for_all_calls_go_on_and_then_all_are_there_again(store_url: str) -> None:
+    """Once longer than leases live, by `OSDISCO_TEST_AWAY=60`: who serves is registered anew then."""
+    async with outage_of(store_url) as store, AsyncExitStack() as stack:
+        geo = Town(store.url, stack)
+        mesh = await geo.three()
+        store.begin(*geo.clients)
+        async with load(mesh, "add", callers=4, pause=0.01) as results:
+            await asyncio.sleep(float(os.environ.get("OSDISCO_TEST_AWAY", "10")))
+            await more(results, 100)
+            store.end()
+            await geo.serve()
+            await until(lambda: len(mesh.services["geo"].view) == 4, 60)
+            await more(results, 100)
+        assert set(results) == {"me"}
+        assert all(server.registration.registered for server in geo.servers)
 
 
 SERVER = """
@@ -240,7 +182,13 @@ asyncio.run(main())
 """
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
+@pytest.mark.parametrize(
+    "number",
+    [
+        pytest.param(signal.SIGKILL, marks=pytest.mark.fault("F13")),
+        pytest.param(signal.SIGSTOP, marks=pytest.mark.fault("F12")),
+    ],
+)
 @pytest.mark.parametrize("store_url", ["etcd"], indirect=True)
 async def test_a_process_that_is_killed_or_stopped_costs_no_idempotent_call(
     number: int, geo: Town, store_url: str
