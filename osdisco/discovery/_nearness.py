@@ -32,13 +32,14 @@ class Nearness(enum.IntEnum):
         """
         if node is None:
             return cls.ANYWHERE
-        if extension.host.lower() in _hosts(node):
+        if extension.host.lower() in hosts_of(node):
             return cls.HOST
         zone = extension.metadata.get("zone")
         return cls.ZONE if zone is not None and zone == node.zone else cls.ANYWHERE
 
 
-def _hosts(node: NodeInfo) -> set[str]:
+def hosts_of(node: NodeInfo) -> set[str]:
+    """Return the names and addresses of a node, in small letters."""
     addresses = [address for address in (node.address, node.http_address) if address is not None]
     return {host.lower() for address in addresses for host in (address.host, address.ip) if host}
 

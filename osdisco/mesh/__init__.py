@@ -32,6 +32,7 @@ from osdisco.mesh.handlers import incoming
 from osdisco.mesh.hedging import Hedging
 from osdisco.mesh.mesh import ExtensionServiceMesh
 from osdisco.mesh.mirroring import Mirroring
+from osdisco.mesh.nearness import NearestLoadBalancer
 from osdisco.mesh.outliers import EjectionReason, OutlierSettings
 from osdisco.mesh.pool import Pool, PoolSettings
 from osdisco.mesh.prometheus_figures import PrometheusFigures
@@ -103,6 +104,7 @@ __all__ = [
     "MeshWatch",
     "MirrorRule",
     "Mirroring",
+    "NearestLoadBalancer",
     "OpenTelemetryTracing",
     "Outcome",
     "OutlierSettings",

@@ -30,6 +30,7 @@ from osdisco.mesh._seeing import Seeing
 from osdisco.mesh._services import Service, Way
 from osdisco.mesh._state import EndpointState, Outcome
 from osdisco.mesh._wire import error_of
+from osdisco.mesh.balancers import LoadBalancer
 from osdisco.mesh.codec import CodecError, decode
 from osdisco.mesh.hedging import Delay, hedged
 from osdisco.mesh.pool import Pool
@@ -50,7 +51,8 @@ class Call:
         deadline: when its time is over, on this process's clock.
         ways: where it may go, in order.
         policy: how it is tried again; `attempts` and `attempt_timeout` may be those of a rule.
-        balancer: which picks, instead of that of the pool.
+        balancer: which picks, instead of that of the pool, because rules say so.
+        near: which picks, whatever rules say.
         sent: whether a handler may have run for one of its attempts.
         went: which of the ways the last attempt took.
     """
@@ -68,7 +70,8 @@ class Call:
     key: str | None = None
     metadata: Mapping[str, str] = NOTHING
     headers: Mapping[str, str] = NOTHING
-    balancer: Any = None
+    balancer: LoadBalancer | None = None
+    near: LoadBalancer | None = None
     attempt: int = 0
     tried: frozenset[str] = frozenset()
     sent: bool = False
@@ -173,7 +176,7 @@ class Caller:
         first: Refused | None = None
         for way in call.ways:
             pool = way.service.pool
-            picked = pool.pick(subset=way.subset, key=call.key, tried=call.tried, balancer=call.balancer)
+            picked = pool.pick(subset=way.subset, key=call.key, tried=call.tried, balancer=call.near or call.balancer)
             if not isinstance(picked, Refused):
                 call.went = way
                 return way.service, picked

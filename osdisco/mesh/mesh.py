@@ -34,6 +34,7 @@ from osdisco.mesh.breaker import CircuitBreakerRegistry
 from osdisco.mesh.codec import CodecError, encode
 from osdisco.mesh.deadline import DEFAULT_TIMEOUT, checked_timeout, deadline
 from osdisco.mesh.handlers import AT_ONCE, Handler, Handlers
+from osdisco.mesh.nearness import Near
 from osdisco.mesh.pool import Pool, PoolSettings
 from osdisco.mesh.retry import RetryPolicy
 from osdisco.mesh.serving import ServiceServer, options
@@ -44,6 +45,7 @@ from osdisco.registry.registration import Registration
 from osdisco.registry.service import ServiceRegistry
 
 if TYPE_CHECKING:
+    from osdisco.cluster import NodeInfo
     from osdisco.mesh._routing import Routing
     from osdisco.mesh.tracing import Tracing
 
@@ -93,6 +95,7 @@ class ExtensionServiceMesh:
         self._timeout = checked_timeout("timeout", timeout)
         self._policies = _policies(retry_policies)
         self._balancer = load_balancer
+        self._near = Near(client.runtime, load_balancer)
         self._pool = pool
         self.circuit_breakers: Final = (
             CircuitBreakerRegistry(clock=client.runtime.clock) if circuit_breakers is None else circuit_breakers
@@ -138,6 +141,7 @@ class ExtensionServiceMesh:
         key: str | None = None,
         metadata: Mapping[str, str] | None = None,
         idempotent: bool | None = None,
+        near: NodeInfo | None = None,
     ) -> T: ...
 
     @overload
@@ -152,6 +156,7 @@ class ExtensionServiceMesh:
         key: str | None = None,
         metadata: Mapping[str, str] | None = None,
         idempotent: bool | None = None,
+        near: NodeInfo | None = None,
     ) -> Any: ...
 
     async def call(
@@ -165,6 +170,7 @@ class ExtensionServiceMesh:
         key: str | None = None,
         metadata: Mapping[str, str] | None = None,
         idempotent: bool | None = None,
+        near: NodeInfo | None = None,
     ) -> Any:
         """Call a method of a service at one of its endpoints; returns the result.
 
@@ -176,6 +182,8 @@ class ExtensionServiceMesh:
             metadata: text by name, for rules and for the handler.
             idempotent: whether it may be done twice: only then is it tried again when its outcome is unknown.
                 When None the service's `RetryPolicy` says so.
+            near: a node of the search cluster, such as that of a document's primary: endpoints on its host are asked
+                before those in its zone, and these before all others, whatever rules say of how endpoints are picked.
 
         Raises:
             ServiceNotFoundError: nobody serves it. NoHealthyEndpointsError, CircuitOpenError: somebody, but not now.
@@ -189,6 +197,7 @@ class ExtensionServiceMesh:
         try:
             call = self._prepared(service, method, request, timeout, key, metadata, idempotent)
             call.kind = response_type
+            call.near = None if near is None else self._near.balancer(near)
             made = self._made(call, said_timeout=timeout is not None)
             return await (self._seeing.calling(call, made) if self._seeing.active else made)
         except ServiceMeshError as exc:
