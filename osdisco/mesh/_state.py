@@ -71,6 +71,10 @@ class EndpointState:
         tier: when it is picked, by its status and weight.
         weight: its share of the calls against that of others, less than it was registered with while it starts slowly.
         in_flight: calls under way.
+        load: what they count for in the choice of the less loaded: so many, unless it is slow.
+        mean: seconds that its answers take.
+        heard: when it last answered.
+        slowness: how many times as long as usual that is, 1 unless it is much longer; see `slowness`.
         since: when it became healthy, or was first seen so, in seconds of the clock.
         breaker: its circuit breaker; None outside of a pool.
         ejected_until: when it may be picked again; None unless it is ejected.
@@ -83,13 +87,18 @@ class EndpointState:
 
     __slots__ = (
         "__weakref__", "_at", "_seed", "breaker", "calls", "consecutive", "ejected_until", "ejections", "endpoint",
-        "ewma", "failures", "id", "in_flight", "outcomes", "rejections", "returned_at", "since", "tier", "weight",
+        "ewma", "failures", "heard", "id", "in_flight", "load", "mean", "outcomes", "rejections", "returned_at",
+        "since", "slowness", "tier", "weight",
     )  # fmt: skip
 
     def __init__(self, endpoint: ServiceEndpoint, now: float = 0.0, breaker: CircuitBreaker | None = None) -> None:
         self.id: Final = endpoint.extension_id
         self.show(endpoint)
         self.in_flight = 0
+        self.load: float = 0
+        self.mean = 0.0
+        self.slowness = 1.0
+        self.heard = now
         self.ewma = 0.0
         """Seconds that an answer takes, sensitive to peaks, as it was when it last answered."""
         self.since = now
@@ -115,6 +124,11 @@ class EndpointState:
         ejected = ", ejected" if self.ejected_until is not None else ""
         breaker = f", {self.breaker.state.value}" if self.breaker is not None else ""
         return f"<EndpointState of {self.id!a}: {self.in_flight} in flight{breaker}{ejected}>"
+
+    def weigh(self) -> None:
+        """Reckon the load anew. Who is slow has one with nothing under way, too, as the next call would wait there."""
+        slowness = self.slowness
+        self.load = self.in_flight if slowness == 1 else (self.in_flight + 1) * slowness - 1
 
     @property
     def seed(self) -> int:

@@ -179,7 +179,8 @@ class WeightedRoundRobinLoadBalancer(StateBalancer):
 
 
 class LeastRequestLoadBalancer(StateBalancer):
-    """Of two any ones that with fewer calls under way: the default. What it costs hardly grows with their number.
+    """Of two any ones the less loaded, mostly that with fewer calls under way (see `slowness`): the default. What it
+    costs hardly grows with their number.
 
     Two choices suffice to keep the longest queue short (Mitzenmacher, 2001), and unlike the least loaded of all they do
     not send all clients to whoever has just come back. They are drawn by weight, and calls under way count by weight,
@@ -195,8 +196,8 @@ class LeastRequestLoadBalancer(StateBalancer):
             return states[0]
         one, other = two_drawn(states, self._random)
         if states.bounds is None:  # of 10,000 each look at one more field is a wait for memory
-            return one if one.in_flight <= other.in_flight else other
-        return one if one.in_flight * other.weight <= other.in_flight * one.weight else other
+            return one if one.load <= other.load else other
+        return one if one.load * other.weight <= other.load * one.weight else other
 
 
 class PeakEwmaLoadBalancer(StateBalancer):

@@ -25,6 +25,7 @@ class ConcurrencyLimit:
     def begin(self, state: EndpointState) -> None:
         """Count a call that begins."""
         state.in_flight += 1
+        state.weigh()
         if self.most is not None and state.in_flight >= self.most:
             self.full.add(state)
 
@@ -32,5 +33,6 @@ class ConcurrencyLimit:
         """Count a call that ends; it has begun."""
         assert state.in_flight > 0, f"a call of {state!r} ended that never began"
         state.in_flight -= 1
+        state.weigh()
         if self.most is not None and state.in_flight < self.most:
             self.full.discard(state)

@@ -26,6 +26,7 @@ from osdisco.mesh.limits import CONCURRENCY, ConcurrencyLimit
 from osdisco.mesh.outliers import EjectionReason, OutlierDetector, OutlierSettings
 from osdisco.mesh.refusal import Refused
 from osdisco.mesh.slow_start import STEPS, SlowStart
+from osdisco.mesh.slowness import Pace
 from osdisco.mesh.subsets import Subsetting
 from osdisco.registry.definition import ServiceEndpoint
 from osdisco.runtime import Runtime
@@ -93,6 +94,7 @@ class Pool:
         self._outliers: OutlierDetector | None = None
         if self.settings.outliers is not None:
             self._outliers = OutlierDetector(self.settings.outliers, self._now(), self._on_ejection)
+        self._pace = Pace()
         self._listeners = Listeners[PoolEvent]()
         self._due = self._next_due()
         self._deaf = self.breakers.add_listener(self._on_breaker)
@@ -228,6 +230,9 @@ class Pool:
             self._advance(now)
         if outcome is not Outcome.REJECTED:
             state.observe(seconds, now, whole=outcome is Outcome.OK)
+        if outcome is Outcome.OK or outcome is Outcome.TIMEOUT:
+            self._pace.learn(state, seconds, now)
+            self._due = min(self._due, self._pace.due)
         failed = VERDICTS.get(outcome)
         self._tell_breaker(state, failed, seconds)
         if self._outliers is None:
@@ -258,11 +263,14 @@ class Pool:
         for state in self._states.values():
             if state.breaker is not None:
                 state.breaker.advance()
+        if now >= self._pace.due:
+            self._pace.fade(self._states.values(), now)
         self._due = self._next_due()
 
     def _next_due(self) -> float:
         retries = (state.breaker.retry_at for state in self._states.values() if state.breaker is not None)
         due = min((at for at in retries if at is not None), default=inf)
+        due = min(due, self._pace.due)
         return due if self._outliers is None else min(due, self._outliers.due)
 
     def _on_breaker(self, event: BreakerEvent) -> None:

@@ -24,6 +24,7 @@ from osdisco.mesh import (
 )
 from osdisco.mesh._state import Candidates, Outcome, seed_of
 from osdisco.mesh.balancers import two_drawn
+from osdisco.mesh.limits import ConcurrencyLimit
 from osdisco.registry import ServiceEndpoint
 
 KINDS: list[Callable[[], LoadBalancer]] = [
@@ -172,12 +173,18 @@ def test_no_number_draws_what_is_not_there(weights: list[float], number: float) 
     assert set(two_drawn(Candidates(ours), lambda: number)) <= set(ours)
 
 
+def begin(state: EndpointState, times: int = 1) -> None:
+    for _ in range(times):
+        ConcurrencyLimit().begin(state)
+
+
 def test_of_two_the_less_loaded_is_picked_by_weight() -> None:
     one, other = ours = states([100, 300])
     balancer = LeastRequestLoadBalancer(runtime())
-    one.in_flight, other.in_flight = 2, 5
+    begin(one, 2)
+    begin(other, 5)
     assert picks(balancer, ours, 100) == {"e1": 100}
-    other.in_flight = 7
+    begin(other, 2)
     assert picks(balancer, ours, 100) == {"e0": 100}
 
 
@@ -186,7 +193,7 @@ def test_calls_spread_evenly_over_many_and_by_weight() -> None:
         ours = Candidates(states(weights))
         balancer = LeastRequestLoadBalancer(runtime())
         for _ in range(10 * sum(weights) // 100):
-            balancer.pick(ours).in_flight += 1
+            begin(balancer.pick(ours))
         loads = [state.in_flight / state.weight * 100 for state in ours]
         assert max(loads) - min(loads) <= 8  # at random it were about 12
 
