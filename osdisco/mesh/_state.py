@@ -73,7 +73,6 @@ class EndpointState:
         in_flight: calls under way.
         load: what they count for in the choice of the less loaded: so many, unless it is slow.
         mean: seconds that its answers take.
-        heard: when it last answered.
         slowness: how many times as long as usual that is, 1 unless it is much longer; see `slowness`.
         since: when it became healthy, or was first seen so, in seconds of the clock.
         breaker: its circuit breaker; None outside of a pool.
@@ -86,8 +85,8 @@ class EndpointState:
     """
 
     __slots__ = (
-        "__weakref__", "_at", "_seed", "breaker", "calls", "consecutive", "ejected_until", "ejections", "endpoint",
-        "ewma", "failures", "heard", "id", "in_flight", "load", "mean", "outcomes", "rejections", "returned_at",
+        "__weakref__", "_at", "_heard", "_seed", "breaker", "calls", "consecutive", "ejected_until", "ejections",
+        "endpoint", "ewma", "failures", "id", "in_flight", "load", "mean", "outcomes", "rejections", "returned_at",
         "since", "slowness", "tier", "weight",
     )  # fmt: skip
 
@@ -98,7 +97,7 @@ class EndpointState:
         self.load: float = 0
         self.mean = 0.0
         self.slowness = 1.0
-        self.heard = now
+        self._heard = now
         self.ewma = 0.0
         """Seconds that an answer takes, sensitive to peaks, as it was when it last answered."""
         self.since = now
@@ -125,7 +124,7 @@ class EndpointState:
         breaker = f", {self.breaker.state.value}" if self.breaker is not None else ""
         return f"<EndpointState of {self.id!a}: {self.in_flight} in flight{breaker}{ejected}>"
 
-    def weigh(self) -> None:
+    def _weigh(self) -> None:
         """Reckon the load anew. Who is slow has one with nothing under way, too, as the next call would wait there."""
         slowness = self.slowness
         self.load = self.in_flight if slowness == 1 else (self.in_flight + 1) * slowness - 1

@@ -25,7 +25,7 @@ class ConcurrencyLimit:
     def begin(self, state: EndpointState) -> None:
         """Count a call that begins."""
         state.in_flight += 1
-        state.weigh()
+        state._weigh()
         if self.most is not None and state.in_flight >= self.most:
             self.full.add(state)
 
@@ -33,6 +33,6 @@ class ConcurrencyLimit:
         """Count a call that ends; it has begun."""
         assert state.in_flight > 0, f"a call of {state!r} ended that never began"
         state.in_flight -= 1
-        state.weigh()
+        state._weigh()
         if self.most is not None and state.in_flight < self.most:
             self.full.discard(state)

@@ -43,23 +43,23 @@ class Pace:
         mean = state.mean or usual
         self.usual = usual + (seconds - usual) * ALL
         state.mean = mean + (seconds - mean) * OWN
-        state.heard = now
+        state._heard = now
         if state.mean > SLOW * self.usual or state.slowness > 1:
             self._judge(state, now)
 
     def fade(self, states: Collection[EndpointState], now: float) -> None:
-        """Let what was found count for less of who was not heard of since: it would never show that it is well again."""
+        """Let what was found count for less of who was not heard of since: it could never show that it is well."""
         self.due = inf
         for state in states:
-            if state.slowness > 1 and now - state.heard >= DECAY:
+            if state.slowness > 1 and now - state._heard >= DECAY:
                 state.mean = self.usual + (state.mean - self.usual) * exp(-1)
                 self._judge(state, now)
             elif state.slowness > 1:
-                self.due = min(self.due, state.heard + DECAY)
+                self.due = min(self.due, state._heard + DECAY)
 
     def _judge(self, state: EndpointState, now: float) -> None:
         ratio = state.mean / self.usual
         state.slowness = min(ratio, SLOWEST) if ratio > SLOW else 1.0
-        state.weigh()
+        state._weigh()
         if state.slowness > 1:
             self.due = min(self.due, now + DECAY)
