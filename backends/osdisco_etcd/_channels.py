@@ -5,9 +5,8 @@ gRPC itself would notice after its keepalive, at best 15 s later, and until then
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from contextlib import suppress
-from functools import partial
 from typing import Any, Final
 
 import grpc
@@ -15,41 +14,47 @@ import grpc.aio
 from aetcd.rpc import rpc_pb2_grpc
 from attrs import define, field
 
+from osdisco_etcd._giving_up import Exchange
+
 Methods = Mapping[str, Any]
 
 
-def _requests(channel: grpc.aio.Channel, keep_alive: Any) -> Methods:
+def _requests(channel: grpc.aio.Channel) -> Methods:
     kv, auth = rpc_pb2_grpc.KVStub(channel), rpc_pb2_grpc.AuthStub(channel)
     return {"Range": kv.Range, "Put": kv.Put, "Txn": kv.Txn, "Authenticate": auth.Authenticate}
 
 
-def _leases(channel: grpc.aio.Channel, keep_alive: Any) -> Methods:
+def _leases(channel: grpc.aio.Channel) -> Methods:
     lease = rpc_pb2_grpc.LeaseStub(channel)
+
+    def keep_alive(request: Any, *, timeout: float, metadata: Any) -> Exchange:
+        return Exchange(lease.LeaseKeepAlive(timeout=timeout, metadata=metadata), request)
+
     return {
         "Status": rpc_pb2_grpc.MaintenanceStub(channel).Status,
         "LeaseGrant": lease.LeaseGrant,
         "LeaseRevoke": lease.LeaseRevoke,
         "LeaseTimeToLive": lease.LeaseTimeToLive,
-        "LeaseKeepAlive": partial(keep_alive, lease.LeaseKeepAlive),
+        "LeaseKeepAlive": keep_alive,
     }
 
 
-def _watches(channel: grpc.aio.Channel, keep_alive: Any) -> Methods:
+def _watches(channel: grpc.aio.Channel) -> Methods:
     return {"Watch": rpc_pb2_grpc.WatchStub(channel).Watch}
 
 
-_LANES: Final[tuple[Callable[[grpc.aio.Channel, Any], Methods], ...]] = (_requests, _leases, _watches)
+_LANES: Final[tuple[Callable[[grpc.aio.Channel], Methods], ...]] = (_requests, _leases, _watches)
 
 
 @define(eq=False)
 class Line:
-    """One channel. `answers` counts what came back, `users` who still waits on it."""
+    """One channel. `answers` counts what came back, `users` are those that still wait on it."""
 
     channel: grpc.aio.Channel
     methods: Methods
     lane: int
     answers: int = 0
-    users: int = 0
+    users: set[Hashable] = field(factory=set)
 
 
 async def settled(channel: grpc.aio.Channel) -> None:
@@ -70,7 +75,6 @@ class Node:
     """The lines to one endpoint: a burst of requests delays neither keepalives nor watches."""
 
     _open: Callable[[], grpc.aio.Channel]
-    _keep_alive: Any
     lines: dict[str, Line] = field(init=False, factory=dict)
     left: set[Line] = field(init=False, factory=set)
 
@@ -84,22 +88,21 @@ class Node:
             self.left.add(line)
             self._join(line.lane)
 
-    def done_with(self, line: Line) -> grpc.aio.Channel | None:
-        """Let one user of a line go; returns the channel to be closed when that was the last one of a line left."""
-        line.users -= 1
+    def unused(self, line: Line) -> grpc.aio.Channel | None:
+        """Return the channel to be closed when a line was left, and nobody waits on it any more."""
         if line.users or line not in self.left:
             return None
         self.left.discard(line)
         return line.channel
 
     @property
-    def channels(self) -> set[grpc.aio.Channel]:
-        """All that are not closed."""
-        return {line.channel for line in (*self.lines.values(), *self.left)}
+    def unclosed(self) -> set[Line]:
+        """All whose channel is not closed."""
+        return {*self.lines.values(), *self.left}
 
     def _join(self, lane: int) -> None:
         channel = self._open()
-        line = Line(channel, _LANES[lane](channel, self._keep_alive), lane)
+        line = Line(channel, _LANES[lane](channel), lane)
         self.lines |= dict.fromkeys(line.methods, line)
 
 
@@ -117,6 +120,7 @@ def _channel_options(connect_timeout: float, name: str | None) -> list[tuple[str
     options: list[tuple[str, Any]] = [
         ("grpc.enable_retries", 0),  # grpc's own resend would make "sent once" untrue
         ("grpc.enable_http_proxy", 0),
+        ("grpc.enable_channelz", 0),  # statistics of every call, which nobody reads
         ("grpc.service_config_disable_resolution", 1),
         ("grpc.use_local_subchannel_pool", 1),  # else channels to one address share one connection
         ("grpc.max_send_message_length", -1),

@@ -212,13 +212,14 @@ class GatewayStream(Stream):
         grown, self._grown = self._grown, False
         return Response(0, [], fragment=True) if grown else None
 
-    def _hang_up(self) -> None:
+    def _hang_up(self) -> bool:
         response = self._response
         if response is None:
-            return
+            return False
         if response.connection is not None and response.connection.transport is not None:
             response.connection.transport.abort()  # over TLS a close would wait for the server's own
         response.close()
+        return False
 
     async def _open(self) -> aiohttp.ClientResponse:
         limits = aiohttp.ClientTimeout(total=None, sock_connect=self._wire.settings.options.connect_timeout)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, ClassVar, Final
 
@@ -16,6 +16,7 @@ from osdisco.errors import ClosedError, OsdiscoError
 from osdisco.runtime import Clock, Secret
 from osdisco_etcd._channels import Line, Node, opener, settled
 from osdisco_etcd._errors import Failure, Refused
+from osdisco_etcd._giving_up import Answer, ended, give_up
 from osdisco_etcd._options import Settings
 from osdisco_etcd._tls import context_of, pin, system_roots
 from osdisco_etcd._wire import Compare, Event, Response, Stream, Wire, Write, decoded, raw, text
@@ -31,6 +32,20 @@ _FIELDS: Final[Mapping[str, tuple[int, str]]] = {
 }
 
 
+class Carried(grpc.aio.Metadata):
+    """What every request carries. gRPC reads it twice for each of them, and of this that costs less than half."""
+
+    def __init__(self, *pairs: tuple[str, str]) -> None:
+        super().__init__(*pairs)
+        self._pairs = pairs
+
+    def __bool__(self) -> bool:
+        return True
+
+    def __iter__(self) -> Iterator[tuple[str, str]]:
+        return iter(self._pairs)
+
+
 class GrpcWire(Wire):
     """etcd over gRPC. Channels are opened by the first request, because they belong to the loop that opens them."""
 
@@ -43,10 +58,9 @@ class GrpcWire(Wire):
     )
 
     def __init__(self, settings: Settings, clock: Clock) -> None:
-        super().__init__(settings, clock, grpc.aio.Metadata(_LEADER))
+        super().__init__(settings, clock, Carried(_LEADER))
         self._nodes: list[Node | None] = [None] * len(settings.endpoints)
         self._replaced: list[Node] = []
-        self._renewals: set[asyncio.Task[Any]] = set()
         self._closing: set[asyncio.Task[None]] = set()
         self._context = context_of(settings.options) if settings.tls else None
 
@@ -140,36 +154,25 @@ class GrpcWire(Wire):
 
     def _open(self, endpoint: int, credentials: grpc.ChannelCredentials | None, name: str | None) -> Node:
         settings = self.settings
-        return Node(
-            opener(settings.endpoints[endpoint], credentials, name, settings.options.connect_timeout), self._keep_alive
-        )
-
-    async def _keep_alive(self, open_stream: Any, request: Any, *, timeout: float, metadata: Any) -> Any:
-        """Renew by a task, because closing a channel overlooks a call that is still waiting for its connection."""
-        call = open_stream(timeout=timeout, metadata=metadata)
-        renewal = asyncio.create_task(_exchange(call, request))
-        self._renewals.add(renewal)
-        try:
-            return await renewal
-        finally:
-            call.cancel()  # here, because a task that is cancelled before its first step runs no `finally` of its own
-            self._renewals.discard(renewal)
-            del call, renewal  # else task and traceback hold each other, and the call its connection
+        return Node(opener(settings.endpoints[endpoint], credentials, name, settings.options.connect_timeout))
 
     async def _send(self, endpoint: int, method: str, request: Any, timeout: float, carried: object) -> Any:
         node = self._nodes[endpoint] or await self.node(endpoint)
         line = node.lines[method]
         answers = line.answers
-        line.users += 1
+        call = Answer(line.methods[method](request, timeout=timeout, metadata=carried))
+        line.users.add(call)
         try:
-            answer = await line.methods[method](request, timeout=timeout, metadata=carried)
+            answer = await call
             line.answers += 1
         except grpc.aio.AioRpcError as exc:
             if _OUT_OF_TIME in (exc.details() or "") and line.answers == answers:
                 self.leave(node, line)
             raise
         finally:
-            self.done_with(node, line)
+            line.users.discard(call)
+            if node.left:
+                self.close_unused(node, line)
         if answer is None:
             raise Refused(Failure("the answer is not one of etcd"))
         return answer
@@ -179,9 +182,9 @@ class GrpcWire(Wire):
         if not self.closed and node in self._nodes:
             node.leave(line)
 
-    def done_with(self, node: Node, line: Line) -> None:
-        """Let one user of a line go; the last one closes it if it was left."""
-        if (channel := node.done_with(line)) is not None:
+    def close_unused(self, node: Node, line: Line) -> None:
+        """Close a line that was left, when nobody waits on it any more."""
+        if (channel := node.unused(line)) is not None:
             closing = asyncio.get_running_loop().create_task(channel.close())
             self._closing.add(closing)
             closing.add_done_callback(self._closing.discard)
@@ -191,7 +194,7 @@ class GrpcWire(Wire):
         request = rpc_pb2.AuthenticateRequest(name=username, password=password.reveal())
         try:
             answer = await self._send(endpoint, "Authenticate", request, self.settings.options.timeout, None)
-            return grpc.aio.Metadata(("token", answer.token), _LEADER)
+            return Carried(("token", answer.token), _LEADER)
         except self.errors as exc:
             failure = self.failure(exc)
         del request  # and no `from`: a traceback must not hold the password
@@ -199,11 +202,10 @@ class GrpcWire(Wire):
 
     async def _disconnect(self) -> None:
         nodes, self._nodes = [*self._nodes, *self._replaced], [None] * len(self._nodes)
-        for renewal in self._renewals:
-            renewal.cancel()
-        for node in nodes:
-            for channel in node.channels if node else ():
-                await channel.close()
+        lines = [line for node in nodes if node for line in node.unclosed]
+        await ended([user for line in lines for user in line.users if isinstance(user, Answer)])
+        for line in lines:
+            await line.channel.close()
         while self._closing:
             await asyncio.wait(self._closing)
 
@@ -225,7 +227,7 @@ class GrpcStream(Stream):
         if self._call is None:
             node = await self._wire.node(self.endpoint)
             self._line = node.lines["Watch"]
-            self._line.users += 1
+            self._line.users.add(self)
             self._node = node
             await settled(self._line.channel)
             self._call = self._line.methods["Watch"](metadata=self.carried)
@@ -243,18 +245,17 @@ class GrpcStream(Stream):
         if self._node is not None and self._line is not None:
             self._wire.leave(self._node, self._line)
 
-    def _hang_up(self) -> None:
-        if self._call is not None:
-            self._call.cancel()
+    def _hang_up(self) -> bool:
+        if self._call is None:
+            return False
+        give_up(self._call)
+        return True
+
+    def _ended(self) -> None:
         if self._node is not None and self._line is not None:
-            self._wire.done_with(self._node, self._line)
+            self._line.users.discard(self)
+            self._wire.close_unused(self._node, self._line)
             self._line = None
-
-
-async def _exchange(call: Any, request: Any) -> Any:
-    await call.write(request)
-    answer = await call.read()
-    return None if answer is grpc.aio.EOF else answer
 
 
 def _compare(compare: Compare) -> Any:

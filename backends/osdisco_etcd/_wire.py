@@ -113,8 +113,8 @@ class Stream(ABC):
 
     def cut(self) -> asyncio.Task[Response] | None:
         """End the stream at once; returns the read that was under way, to be waited for."""
-        self._hang_up()
-        if self._read is not None:
+        ends_by_that = self._hang_up()
+        if self._read is not None and not ends_by_that:
             self._read.cancel()
         return self._read
 
@@ -122,10 +122,13 @@ class Stream(ABC):
         """End the stream and leave nothing behind."""
         self._streams.discard(self)
         read = self.cut()
-        if read is not None:
-            await asyncio.wait((read,))
-            _ = read.cancelled() or read.exception()
-            self._read = None  # else task, traceback and stream hold each other, and the stream its connection
+        try:
+            if read is not None:
+                await asyncio.wait((read,))
+                _ = read.cancelled() or read.exception()
+                self._read = None  # else task, traceback and stream hold each other, and the stream its connection
+        finally:
+            self._ended()
 
     def _part(self) -> Response | None:
         """Return a message without content if a part of the next one has come, else None."""
@@ -136,8 +139,11 @@ class Stream(ABC):
         """Open the stream, the first time, and read a message."""
 
     @abstractmethod
-    def _hang_up(self) -> None:
-        """Tell the transport that nobody listens any more."""
+    def _hang_up(self) -> bool:
+        """Tell the transport that nobody listens any more; returns whether the read under way ends by that."""
+
+    def _ended(self) -> None:  # noqa: B027 - over HTTP nothing is shared that could be let go
+        """Let go what is shared with others; nothing is under way any more."""
 
 
 class Wire(ABC):

@@ -369,7 +369,7 @@ async def test_a_watch_that_ends_while_it_connects_has_made_no_call(serve: Serve
     await asyncio.wait([opening])
     await backend.aclose()
     assert not calls
-    assert line.users == 0
+    assert not line.users
 
 
 async def test_what_is_under_way_when_the_backend_closes(frozen: EtcdServer, open_backend: Open) -> None:

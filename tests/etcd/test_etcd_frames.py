@@ -59,7 +59,8 @@ class ScriptedStream(Stream):
 
     def cut(self) -> None: ...
     async def _next(self) -> Any: ...
-    def _hang_up(self) -> None: ...
+    def _hang_up(self) -> bool:
+        return False
 
 
 class ScriptedWire(Wire):
@@ -301,12 +302,12 @@ async def test_for_a_node_that_was_replaced_no_channel_is_opened_any_more() -> N
     wire = GrpcWire(Settings(("a:1",), False, EtcdOptions(tls_verify=False), None), Runtime().clock)
     try:
         replaced = await wire.node(0)
-        line, before = replaced.lines["Range"], replaced.channels
+        line, before = replaced.lines["Range"], replaced.unclosed
         wire.failed(Failure("CERTIFICATE_VERIFY_FAILED", 14), 0, "get of 'k'", mutates=False)
         wire.leave(replaced, line)
-        assert replaced.channels == before
+        assert replaced.unclosed == before
         present = await wire.node(0)
         wire.leave(present, present.lines["Range"])
-        assert len(present.channels) == len(before) + 1
+        assert len(present.unclosed) == len(before) + 1
     finally:
         await wire.aclose()
