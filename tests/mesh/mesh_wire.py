@@ -104,11 +104,14 @@ class Wire:
         await asyncio.sleep(self._chance.uniform(0.0005, LATENCY_MAX))
 
     def note(self, by: SimulatedProcess, to: str, request: MeshRequest, timeout: float) -> None:
-        """Keep an attempt. It may not have more time than its call has left; who was paused has read of that late."""
-        self.sent.append(Sent(self.now(), by.name, to, request.metadata["call"], request.attempt))
+        """Keep an attempt. It may not have more time than its call has left, unless somebody was paused on its way."""
+        call, began = request.metadata["call"], float(request.metadata["began"])
+        self.sent.append(Sent(self.now(), by.name, to, call, request.attempt))
         left = float(request.metadata["until"]) - self.now()
-        if not by.disturbed_since(float(request.metadata["began"])):
-            assert timeout <= left * CLOCKS + 10 * LATENCY_MAX, f"{timeout} s for an attempt of {left} s that are left"
+        if timeout > left * CLOCKS + 10 * LATENCY_MAX:
+            root = next(one for one in self.simulation.processes if one.name == call.rpartition("-")[0])
+            paused = by.disturbed_since(began) or root.disturbed_since(began)
+            assert paused, f"{timeout} s for an attempt of {left} s that are left"
 
     async def exchange(self, by: SimulatedProcess, site: Site, request: MeshRequest) -> MeshResponse:
         """Let it be worked on where it came to, and return the answer, if that is heard of."""
