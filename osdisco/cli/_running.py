@@ -66,12 +66,19 @@ class Interrupts:
 
 def run(work: Callable[[Interrupts], Coroutine[Any, Any, T]]) -> T:
     """Run `work` in an event loop of its own. Raises InterruptedBySignal."""
+    begun = False
 
     async def guarded() -> T:
-        interrupts = Interrupts()
+        nonlocal begun
+        begun, interrupts = True, Interrupts()
         return await interrupts.guard(work(interrupts))
 
-    return asyncio.run(guarded())
+    try:
+        return asyncio.run(guarded())
+    except (asyncio.CancelledError, KeyboardInterrupt):
+        if begun:
+            raise
+        raise InterruptedBySignal(signal.SIGINT) from None  # sent before anything of ours could hear it
 
 
 def run_with_client(

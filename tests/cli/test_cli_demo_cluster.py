@@ -127,7 +127,7 @@ def test_without_aiohttp_it_says_what_to_install(invoke: Invoke, monkeypatch: py
 
 def test_it_is_run_where_the_other_one_is() -> None:
     assert "$(BIN)/osdisco demo --cluster\n" in (ROOT / "Makefile").read_text()
-    assert "'.[cli,opensearch]'" in (ROOT / "Makefile").read_text()
+    assert "'.[cli,mesh,opensearch]'" in (ROOT / "Makefile").read_text()
 
 
 @pytest.mark.parametrize(

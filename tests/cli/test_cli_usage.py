@@ -11,6 +11,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from typing import Any
 
 import click
 import pytest
@@ -255,6 +256,19 @@ def test_nor_does_it_keep_it_from_being_interrupted(
     running.process.stderr.readline()  # the first log line: it is at work
     running.send(signal.SIGINT)
     assert running.end().code == 130
+
+
+@pytest.mark.parametrize("end", [asyncio.CancelledError, KeyboardInterrupt])
+def test_an_interrupt_that_comes_before_anything_runs_is_one_too(
+    end: type[BaseException], invoke: Invoke, memory_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(work: Any) -> None:
+        work.close()
+        raise end
+
+    monkeypatch.setattr(asyncio, "run", interrupted)
+    told = invoke("--url", memory_url, "kv", "get", "k")
+    assert (told.code, told.err.strip()) == (130, "")
 
 
 def test_a_second_interrupt_ends_it_at_once(invoke: Invoke, memory_url: str, monkeypatch: pytest.MonkeyPatch) -> None:

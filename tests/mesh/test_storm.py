@@ -179,7 +179,7 @@ def test_who_may_be_well_again_is_tried_by_a_few_calls_of_each_caller(seed: int)
         await crowd.begin()
         bad = crowd.sites()[0]
         bad.fails = 1.0
-        await crowd.load(3, 20)
+        await crowd.load(3, 40)  # each of them must have failed there often enough to judge
         assert _state_of(crowd, bad.address) == {BreakerState.OPEN}
         bad.heal()
         bad.silent = True
