@@ -208,7 +208,8 @@ class Waits:
             await asyncio.sleep(backoff(self._client.runtime, self._again))
         ours = living(self._client._connection)
         for item in reversed(ahead):
-            if (entry := ours.get(item.key)) is not None:
+            entry = ours.get(item.key)
+            if entry is not None and entry.created == item.created:  # else it may still be made anew, behind ours
                 self._awaited = item
                 await entry.gone.wait()
                 return

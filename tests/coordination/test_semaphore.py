@@ -369,3 +369,24 @@ async def test_trying_while_no_permit_is_confirmed_gives_up_in_time_and_leaves_n
         client.backend.faults.clear()
         await asyncio.sleep(3)
         assert len(world.left()) == 1
+
+
+async def test_who_waits_for_an_entry_of_its_own_process_is_not_deceived_when_that_is_made_anew(world: World) -> None:
+    """Given an entry whose creation is unknown, and that an operator removes: its next attempt comes behind the other."""
+    held = await semaphore_of(world.process(), 1).acquire()
+    process = world.process()
+    await process.shared_session()
+    faults = process.backend.faults
+    with faults.drop_answer("commit", times=1, key="/q/"), faults.outage("get", key="/q/"):
+        first = waiting(process, 1)
+        await queued(world, 1)
+        (removed,) = world.keys("sem/job/q/")
+        second = waiting(process, 1)
+        await queued(world, 2)
+        await asyncio.sleep(0.5)
+        world.store.commit([Delete(f"ns/{removed}")], {})
+        await queued(world, 2)
+    await held.release()
+    async with asyncio.timeout(20):
+        await (await second).release()
+        await (await first).release()
