@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Generator, Iterable, Mapping
 from contextlib import AsyncExitStack, suppress
-from importlib.util import find_spec
 from math import isnan
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self, TypeVar, overload
@@ -17,7 +16,6 @@ from osdisco.discovery.extension import ExtensionStatus
 from osdisco.discovery.leaving import Drain
 from osdisco.errors import (
     ClosedError,
-    ConfigError,
     DeadlineExceededError,
     NoHealthyEndpointsError,
     RequestError,
@@ -25,6 +23,7 @@ from osdisco.errors import (
 )
 from osdisco.mesh._calls import NOTHING, Call, Caller
 from osdisco.mesh._gauges import counted
+from osdisco.mesh._given import ANY, policies_of, transport_of
 from osdisco.mesh._reports import Reports
 from osdisco.mesh._seeing import MeshEvent, Seeing
 from osdisco.mesh._services import Service, Services
@@ -50,9 +49,6 @@ if TYPE_CHECKING:
     from osdisco.mesh.tracing import Tracing
 
 T = TypeVar("T")
-
-ANY: Final = "*"
-"""The name under which `retry_policies` has the policy of all services that are not named."""
 
 
 class ExtensionServiceMesh:
@@ -93,7 +89,7 @@ class ExtensionServiceMesh:
         self._client = client
         self._now = client.runtime.clock.now
         self._timeout = checked_timeout("timeout", timeout)
-        self._policies = _policies(retry_policies)
+        self._policies = policies_of(retry_policies)
         self._balancer = load_balancer
         self._near = Near(client.runtime, load_balancer)
         self._pool = pool
@@ -102,7 +98,7 @@ class ExtensionServiceMesh:
         )
         self._seeing = Seeing(client.runtime.clock, tracing)
         self._registry = ServiceRegistry(client)
-        self._transport = _transport(transport, tls)
+        self._transport = transport_of(transport, tls)
         self._services = Services(self._registry, self._new_pool, self._policy_of)
         self._caller = Caller(client.runtime, self._transport, self._seeing)
         self._routing = self._new_routing() if rules else None
@@ -395,26 +391,3 @@ class ExtensionServiceMesh:
                 await self._ended.wait_for(lambda: not self._under_way, self._client.options.timeout)
             for failure in filter(None, left):
                 raise failure
-
-
-def _policies(given: Mapping[str, RetryPolicy] | RetryPolicy | None) -> Mapping[str, RetryPolicy]:
-    if given is None or isinstance(given, RetryPolicy):
-        return {ANY: given or RetryPolicy()}
-    if not isinstance(given, Mapping) or not all(isinstance(policy, RetryPolicy) for policy in given.values()):
-        raise ConfigError("retry_policies are a RetryPolicy, or several by the name of the service")
-    return {ANY: RetryPolicy(), **given}
-
-
-def _transport(given: Transport | None, tls: TlsFiles | None) -> Transport:
-    missing = [
-        name for name in ("tenacity", "aiohttp") if find_spec(name) is None and not (given and name == "aiohttp")
-    ]
-    if missing:
-        raise ConfigError(f"the mesh needs {' and '.join(missing)}: pip install 'osdisco[mesh]'")
-    if given is not None:
-        if tls is not None:
-            raise ConfigError("tls is for the transport by HTTP; give it to your own transport instead")
-        return given
-    from osdisco.mesh.http import HttpTransport
-
-    return HttpTransport(tls=tls)

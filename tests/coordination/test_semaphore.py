@@ -372,7 +372,7 @@ async def test_trying_while_no_permit_is_confirmed_gives_up_in_time_and_leaves_n
 
 
 async def test_who_waits_for_an_entry_of_its_own_process_is_not_deceived_when_that_is_made_anew(world: World) -> None:
-    """Given an entry whose creation is unknown, and that an operator removes: its next attempt comes behind the other."""
+    """Given an entry whose creation is unknown, and that an operator removes: it is made anew, behind the other."""
     held = await semaphore_of(world.process(), 1).acquire()
     process = world.process()
     await process.shared_session()
