@@ -49,8 +49,9 @@ def main(names: list[str]) -> int:
             return 1
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             outcomes = list(pool.map(lambda mutant: noticed(*mutant, folder), mutants.items()))
-    print(f"{len(mutants)} mutants, {outcomes.count(False)} not noticed")
-    return 0 if all(outcomes) else 1
+    missed = [patch.stem for patch, seen in zip(mutants, outcomes, strict=True) if not seen]
+    print(f"{len(mutants)} mutants, {len(missed)} not noticed", *missed)  # by name: a log may be kept by its end only
+    return 1 if missed else 0
 
 
 def chosen(patches: list[Path]) -> list[Path]:
