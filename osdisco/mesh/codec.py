@@ -11,7 +11,7 @@ import json
 from functools import cache
 from typing import TYPE_CHECKING, Any, Final
 
-from osdisco._records import explained, no_constant, strict_converter
+from osdisco._records import explained, finite, no_constant, strict_converter
 from osdisco.errors import RecordError
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 _JSON: Final = (dict, list, str, int, float, bool, type(None))
 
-_read = json.JSONDecoder(parse_constant=no_constant).decode
+_read = json.JSONDecoder(parse_constant=no_constant, parse_float=finite).decode
 
 
 class CodecError(ValueError):

@@ -18,7 +18,7 @@ from typing import Any, Final
 from attrs import frozen
 
 from osdisco.discovery.leaving import Leaving, LeavingPhase
-from osdisco.errors import ConfigError, DeadlineExceededError, RemoteError
+from osdisco.errors import ConfigError, DeadlineExceededError, OsdiscoError, RemoteError
 from osdisco.mesh import deadline
 from osdisco.mesh._alarms import Alarms
 from osdisco.mesh._seeing import OTHER, Seeing
@@ -113,7 +113,6 @@ class Handlers:
     """Serves requests for one service. Calling it is an `Answer` of a transport.
 
     Args:
-        leaving: counts what is under way, and tells when this process leaves; set before the first request.
         at_once: how many requests may be under way.
         seeing: who looks on.
 
@@ -146,6 +145,12 @@ class Handlers:
     def methods(self) -> tuple[str, ...]:
         """The names of what can be called."""
         return tuple(self._methods)
+
+    def leave_by(self, leaving: Leaving) -> None:
+        """Let a way out wait for what is under way, from now on."""
+        self.leaving = leaving
+        if self.running:  # or their end would be taken for that of as many later ones
+            leaving.count(self.running)
 
     def __call__(self, request: MeshRequest) -> Awaitable[MeshResponse]:
         """Serve a request; raises nothing but CancelledError."""
@@ -227,8 +232,27 @@ class Handlers:
         if expired is not None and isinstance(exc, TimeoutError):
             return failed(504, DeadlineExceededError.__name__, f"{method.name} took longer than {expired:g} s")
         if isinstance(exc, RemoteError):  # chosen by the handler, or of a service that it called itself
-            return failed(exc.status if 400 <= exc.status <= 599 else 500, exc.type, exc.message)
+            return failed(_status(exc.status), _words(exc.type), _words(exc.message))
         if isinstance(exc, DeadlineExceededError):
             return failed(504, DeadlineExceededError.__name__, str(exc))
-        log.error("%s.%s failed", self._service, method.name, exc_info=exc)
-        return failed(500, type(exc).__name__, str(exc))
+        kind, words = type(exc).__name__, _words(exc)
+        if isinstance(
+            exc, OsdiscoError
+        ):  # it says itself where it is from, and comes with each call while that is away
+            log.warning("%s.%s failed: %s: %s", self._service, method.name, kind, words)
+        else:
+            log.error("%s.%s failed", self._service, method.name, exc_info=exc)
+        return failed(500, kind, words)
+
+
+def _status(said: object) -> int:
+    """Return the status that a handler chose, or that of a failure when it is none."""
+    return said if isinstance(said, int) and 400 <= said <= 599 else 500
+
+
+def _words(said: object) -> str:
+    """Return text of whatever a handler raised; its class may be unable to."""
+    try:
+        return str(said)
+    except Exception as exc:
+        return f"it cannot be told: {type(exc).__name__}"

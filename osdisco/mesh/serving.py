@@ -115,7 +115,7 @@ class ServiceServer:
             address = await reachable(host, self._listener.port, self._client.url)
             definition = definition.changed(address=address)
         registration = ServiceRegistry(self._client).register(definition, **self._registered)
-        self._handlers.leaving = registration._leaving
+        self._handlers.leave_by(registration._leaving)
         self._registration = await registration
         if registration.registered:
             await self._seen(registration)

@@ -263,6 +263,52 @@ async def test_what_a_handler_meets_itself_is_not_taken_for_the_endpoint_turning
     caplog.clear()
 
 
+async def test_an_error_that_says_where_it_is_from_is_logged_in_one_line(
+    geo: Town, caplog: pytest.LogCaptureFixture
+) -> None:
+    """While a service that handlers call is away each call would leave a traceback."""
+
+    async def relay() -> None:
+        await geo.meshes[0].call("nobody", "search")
+
+    await geo.serve({"relay": relay}, mesh=geo.mesh())
+    with pytest.raises(RemoteError, match=r"ServiceNotFoundError: nobody\.search: none is registered"):
+        await geo.mesh().call("geo", "relay")
+    (record,) = [record for record in caplog.records if record.levelno >= logging.WARNING]
+    assert record.levelno == logging.WARNING
+    assert record.exc_info is None
+    assert "geo.relay failed: ServiceNotFoundError: nobody.search" in record.getMessage()
+
+
+class Unspeakable(Exception):
+    def __str__(self) -> str:
+        raise ValueError("no words")
+
+
+@pytest.mark.parametrize(
+    ("error", "kind", "status"),
+    [
+        (Unspeakable(), "Unspeakable", 500),
+        (RemoteError(7, "x", 404), "7", 404),  # type: ignore[arg-type]
+        (RemoteError("T", {"no": "text"}, 404), "T", 404),  # type: ignore[arg-type]
+        (RemoteError("T", "x", "404"), "T", 500),  # type: ignore[arg-type]
+        (RemoteError("T", "x", None), "T", 500),  # type: ignore[arg-type]
+        (RemoteError("T", "x", 200), "T", 500),
+    ],
+)
+async def test_whatever_a_handler_raises_becomes_an_answer(
+    error: Exception, kind: str, status: int, geo: Town, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail() -> None:
+        raise error
+
+    await geo.serve({"fail": fail})
+    with pytest.raises(RemoteError) as caught:
+        await geo.mesh().call("geo", "fail")
+    assert (caught.value.type, caught.value.status) == (kind, status)
+    caplog.clear()
+
+
 @pytest.mark.parametrize("result", [object(), float("nan"), b"bytes", "\ud800", {"a": {1, object()}}])
 async def test_a_result_that_cannot_be_sent_is_the_handlers_failure(
     result: object, geo: Town, caplog: pytest.LogCaptureFixture

@@ -130,6 +130,8 @@ def test_what_holds_itself_is_refused() -> None:
         (b"NaN", None, "NaN is not JSON"),
         (b"-Infinity", None, "-Infinity is not JSON"),
         (b"[1e999]", list[float], "too large"),
+        (b"[1e999]", None, "too large"),
+        (b'{"a": -1E+400}', None, "too large"),
         (b"-1E+400", float, "too large"),
         (b"1" * 400 + b".5", float, "too large"),
         (b"1" * 5000, None, "not JSON"),

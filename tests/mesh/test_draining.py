@@ -10,10 +10,14 @@ import pytest
 from mesh_town import Town, town
 from worlds import World, until
 
+from osdisco._signal import Signal
 from osdisco.discovery import Drain, ExtensionStatus
+from osdisco.discovery.leaving import Leaving
 from osdisco.errors import ClosedError
+from osdisco.mesh.handlers import Handlers
 from osdisco.mesh.retry import NEVER
 from osdisco.mesh.serving import ServiceServer
+from osdisco.mesh.transport import MeshRequest, MeshResponse
 
 DRAIN = Drain(propagation=1, grace=10)
 
@@ -71,6 +75,27 @@ async def test_when_it_has_left_nothing_runs_any_more(geo: Town) -> None:
     response = await answer(request)
     assert (response.status, response.headers["x-osdisco-refused"]) == (503, "stopping")
     assert ran == [1]
+
+
+async def test_what_came_before_it_was_registered_is_waited_for_like_the_rest(geo: Town) -> None:
+    """Its port may be that of an earlier process, whose callers come before the new record stands."""
+    handlers = Handlers("geo", {"nap": asyncio.sleep}, geo.world.clock)
+    loop, signal = asyncio.get_running_loop(), Signal()
+    early = loop.create_task(_response(handlers, 1))
+    await until(lambda: handlers.running == 1)
+    leaving = Leaving(None, signal, geo.world.clock, timeout=1, drain=DRAIN)
+    handlers.leave_by(leaving)
+    assert leaving.in_flight == 1
+    late = loop.create_task(_response(handlers, 3))
+    await early
+    await until(lambda: leaving.in_flight == 1)
+    await leaving.leave()
+    assert late.done()
+    assert leaving.in_flight == 0
+
+
+async def _response(handlers: Handlers, seconds: float) -> MeshResponse:
+    return await handlers(MeshRequest("geo", "nap", str(seconds).encode()))
 
 
 async def test_connections_end_with_the_answers_of_who_leaves(geo: Town) -> None:
