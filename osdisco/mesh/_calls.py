@@ -82,6 +82,11 @@ class Call:
         """The service whose endpoint was asked last; rules may lead to another one than was called."""
         return self.service if self.went is None else self.went.service.name
 
+    @property
+    def left(self) -> int:
+        """How many attempts it may still have after the first ones, hedges among them."""
+        return self.attempts - max(self.attempt, 1)
+
     def share(self, left: float, pool: Pool) -> float:
         """Return how long the next attempt may take of the seconds that are left."""
         if self.attempt_timeout is not None:
@@ -101,6 +106,7 @@ class Caller:
         self._alarms = Alarms()
         self._hedging = Supervisor()
         self._delays: dict[tuple[str, str], Delay] = {}
+        self._closed = False
 
     async def call(self, call: Call) -> Any:
         """Return the result. Raises ServiceMeshError."""
@@ -111,7 +117,7 @@ class Caller:
         try:
             return await attempt(call)
         except ServiceMeshError as exc:
-            if call.attempts <= 1 or not repeatable(exc, idempotent=call.idempotent):
+            if self._closed or call.left <= 0 or not repeatable(exc, idempotent=call.idempotent):
                 raise
             failure = exc
         return await self._repeat(call, service, failure)
@@ -122,7 +128,7 @@ class Caller:
         runtime = self._runtime
         plan = Plan(
             policy=call.policy,
-            attempts=call.attempts,
+            attempts=call.left + 1,
             balance=service.balance,
             clock=runtime.clock,
             random=runtime.random,
@@ -188,7 +194,7 @@ class Caller:
     async def _hedged(self, call: Call) -> Any:
         """Ask a second endpoint, too, when the first one is slower than nearly all calls were."""
         assert call.policy.hedging is not None
-        delay = self._delays.setdefault((call.service, call.method), Delay(call.policy.hedging))
+        delay = self._delays.get((call.service, call.method)) or Delay(call.policy.hedging)
         service, began = call.ways[0].service, self._now()
         if delay.seconds is None:
             result = await self._attempt(call)
@@ -197,9 +203,11 @@ class Caller:
                 partial(self._attempt, call),
                 delay.seconds,
                 lambda: self._may_hedge(call, service),
+                lambda failure: not _repeatable_if_idempotent(failure),
                 self._hedging.spawn,
             )
-        delay.note(self._now() - began)
+        # kept now that there surely is such a method
+        self._delays.setdefault((call.service, call.method), delay).note(self._now() - began)
         return result
 
     def _may_hedge(self, call: Call, service: Service) -> bool:
@@ -209,7 +217,8 @@ class Caller:
         return may
 
     async def aclose(self) -> None:
-        """Leave no task behind."""
+        """Leave no task behind, and try nothing again."""
+        self._closed = True
         await self._hedging.aclose()
 
 
@@ -239,6 +248,10 @@ def outcome_of(error: ServiceMeshError) -> Outcome:
     if isinstance(error, RemoteError) and error.status < 500:
         return Outcome.OK
     return Outcome.TIMEOUT if isinstance(error, DeadlineExceededError) else Outcome.FAILED
+
+
+def _repeatable_if_idempotent(failure: BaseException) -> bool:
+    return isinstance(failure, ServiceMeshError) and repeatable(failure, idempotent=True)
 
 
 def _decoded(call: Call, body: bytes) -> Any:

@@ -32,6 +32,7 @@ class Plan:
     """What one call may do after its first failure.
 
     Args:
+        attempts: how many more there may be, and the one that failed.
         tell: told of each retry, `made`, or what is wanting for it.
     """
 

@@ -14,7 +14,7 @@ from typing import Any, Final, TypeVar
 from attrs import Attribute, field, frozen
 
 from osdisco._tasks import Spawn, cancel
-from osdisco.errors import ConfigError
+from osdisco.errors import CallInterruptedError, ConfigError
 
 T = TypeVar("T")
 
@@ -80,7 +80,11 @@ class Delay:
 
 
 async def hedged(
-    attempt: Callable[[], Coroutine[Any, Any, T]], delay: float, may: Callable[[], bool], spawn: Spawn[T]
+    attempt: Callable[[], Coroutine[Any, Any, T]],
+    delay: float,
+    may: Callable[[], bool],
+    final: Callable[[BaseException], bool],
+    spawn: Spawn[T],
 ) -> T:
     """Return what the sooner of two attempts returns; the other one is cancelled.
 
@@ -88,24 +92,36 @@ async def hedged(
 
     Args:
         delay: seconds after which the second one begins, if `may()` then says so.
+        final: whether a failure would be the same elsewhere: it is an answer, and is not waited with for the other one.
+
+    Raises:
+        CallInterruptedError: whoever owns the attempts ended them. Else what failed last, or was final.
     """
     tasks = {spawn(attempt(), "an attempt of a call")}
     try:
         done, _ = await asyncio.wait(tasks, timeout=delay)
         if not done and may():
             tasks.add(spawn(attempt(), "a second attempt of a call"))
-        return await _first_good(tasks)
+        return await _first_good(tasks, final)
     finally:
         await cancel(*tasks)
 
 
-async def _first_good(tasks: set[asyncio.Task[T]]) -> T:
+async def _first_good(tasks: set[asyncio.Task[T]], final: Callable[[BaseException], bool]) -> T:
     """Return the first result; when all fail, raise what failed last."""
     running = set(tasks)
     while True:
         done, running = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
-        for task in done:
-            if not task.cancelled() and task.exception() is None:
+        failures = {task: _failure(task) for task in done}
+        for task, failure in failures.items():
+            if failure is None:
                 return task.result()
-        if not running:
-            return done.pop().result()
+        for failure in failures.values():
+            if failure is not None and (not running or final(failure)):
+                raise failure
+
+
+def _failure(task: asyncio.Task[Any]) -> BaseException | None:
+    if task.cancelled():  # not by who waits for it, who must not take it for a cancellation of its own
+        return CallInterruptedError("the mesh was closed while it was under way; it may have been done", sent=True)
+    return task.exception()

@@ -32,8 +32,9 @@ from osdisco.mesh._state import Outcome
 from osdisco.mesh._wire import Refusal, refused
 from osdisco.mesh.balancers import RoundRobinLoadBalancer
 from osdisco.mesh.hedging import Hedging
+from osdisco.mesh.mesh import ExtensionServiceMesh
 from osdisco.mesh.retry import NEVER, Balance, RetryBudget, RetryPolicy, repeatable
-from osdisco.mesh.transport import MeshResponse
+from osdisco.mesh.transport import MeshRequest, MeshResponse
 
 ENDLESS = RetryBudget(per_second=1000, failures=10**9)
 UNREACHABLE = EndpointUnreachableError("cannot connect")
@@ -447,6 +448,71 @@ async def test_a_failure_within_the_delay_is_tried_again_as_without_hedging(geo:
         await mesh.call("geo", "who")
     geo.network.fail(bad, INTERRUPTED)
     assert [await mesh.call("geo", "who") for _ in range(30)] == ["ok"] * 30
+
+
+async def learned(geo: Town, **policy: Any) -> ExtensionServiceMesh:
+    """Return a mesh that knows after how long a call of `who` is slow."""
+    mesh = geo.mesh(**NOT_JUDGED, retry_policies=RetryPolicy(idempotent=["who"], hedging=Hedging(), **policy))
+    for _ in range(30):
+        await mesh.call("geo", "who")
+    geo.network.sent.clear()
+    return mesh
+
+
+async def test_a_hedge_is_one_of_the_attempts_that_a_call_may_have(geo: Town) -> None:
+    addresses = await three(geo)
+    mesh = await learned(geo, attempts=2)
+
+    async def slow_and_broken(_: MeshRequest) -> MeshResponse:
+        await asyncio.sleep(0.5)
+        return BROKEN
+
+    for address in addresses:
+        geo.network.fail(address, slow_and_broken)
+    with pytest.raises(RemoteError) as caught:
+        await mesh.call("geo", "who")
+    assert caught.value.attempt == len(geo.network.sent) == 2
+
+
+async def test_a_failure_that_would_be_the_same_again_is_an_answer_and_ends_the_other_attempt(geo: Town) -> None:
+    addresses = await three(geo)
+    mesh = await learned(geo)
+
+    async def first_refuses(request: MeshRequest) -> MeshResponse:
+        await asyncio.sleep(0.2 if request.attempt == 1 else 3600)
+        return MeshResponse(404, b'{"type": "IndexNotFound", "message": "x"}')
+
+    for address in addresses:
+        geo.network.fail(address, first_refuses)
+    began = geo.world.clock.now()
+    with pytest.raises(RemoteError, match="IndexNotFound"):
+        await mesh.call("geo", "who", timeout=60)
+    assert geo.world.clock.now() - began < 1
+    assert len(geo.network.sent) == 2
+    assert {state.in_flight for state in mesh.services["geo"].pool.states.values()} == {0}
+
+
+async def test_a_hedged_call_that_the_end_of_its_mesh_cuts_off_is_not_said_to_be_cancelled(geo: Town) -> None:
+    addresses = await three(geo)
+    mesh = await learned(geo)
+    for address in addresses:
+        geo.network.fail(address, hang)
+    task = asyncio.get_running_loop().create_task(mesh.call("geo", "who", timeout=3600))
+    await until(lambda: len(geo.network.sent) == 2)
+    await mesh.aclose()
+    with pytest.raises(CallInterruptedError, match="closed") as caught:
+        await task
+    assert caught.value.sent
+
+
+async def test_methods_that_nobody_has_are_not_learned(geo: Town) -> None:
+    """Names may come from whoever calls the caller."""
+    await three(geo)
+    mesh = await learned(geo)
+    for number in range(30):
+        with pytest.raises(RemoteError, match="has no method"):
+            await mesh.call("geo", f"made-up-{number}", idempotent=True)
+    assert list(mesh._caller._delays) == [("geo", "who")]
 
 
 @pytest.mark.parametrize("fields", [{"extra": 0}, {"extra": 0.6}, {"least": -1}, {"least": float("inf")}])
