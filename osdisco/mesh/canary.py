@@ -50,11 +50,15 @@ ASKING_MAX: Final = 10.0
 
 @define(eq=False)
 class _Watched:
-    """A canary under way. `base` is the version before it, which no other canary of the service has."""
+    """A canary under way. `base` is the version before it, which no other canary of the service has.
+
+    `marked` is whether its figures were begun with: before that they may be those of another canary, or another leader.
+    """
 
     base: int
     plan: CanaryPlan
     due: float
+    marked: bool
 
 
 class _OverError(Exception):
@@ -138,11 +142,13 @@ class CanaryController:
             del watched[service]
         for service in there.keys() - watched.keys():
             base, plan = there[service]
-            await self._sample(service, plan)
-            watched[service] = _Watched(base, plan, self._now() + plan.interval)
+            _, marked = await self._sample(service, plan)
+            watched[service] = _Watched(base, plan, self._now() + plan.interval, marked)
 
     async def _check(self, term: Term, service: str, one: _Watched) -> None:
-        sample = await self._sample(service, one.plan)
+        sample, given = await self._sample(service, one.plan)
+        if not one.marked:  # what came before nobody knows since when
+            sample, one.marked = None, given
         one.due = self._now() + one.plan.interval
 
         def advance(standing: Standing) -> RulesVersion:
@@ -160,16 +166,17 @@ class CanaryController:
         except (ConflictError, UnavailableError, IndeterminateError, DeniedError, RulesError) as exc:
             log.warning("the canary of %s could not be moved, it is checked again: %s", service, exc)
 
-    async def _sample(self, service: str, plan: CanaryPlan) -> Sample | None:
+    async def _sample(self, service: str, plan: CanaryPlan) -> tuple[Sample | None, bool]:
+        """Return the figures, and whether they could be asked for."""
         try:
             async with asyncio.timeout(min(plan.interval, ASKING_MAX)):
-                return await self._metrics.sample(service, plan.canary, plan.interval)
+                return await self._metrics.sample(service, plan.canary, plan.interval), True
         except ClosedError:
             raise
         except Exception as exc:
             level = logging.DEBUG if isinstance(exc, OsdiscoError) else logging.WARNING
             log.log(level, "no figures of the canary of %s: %r", service, exc)
-            return None
+            return None, False
 
 
 def _under_way(view: RulesView) -> dict[str, tuple[int, CanaryPlan]]:

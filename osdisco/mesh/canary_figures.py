@@ -2,7 +2,8 @@
 
 Under `calls/<service>/<caller>` stands a small leased record of sums that only rise, by subset. It is written while a
 canary of that service is under way, seldom, and only when there is something new. Who judges the canary reads all of
-them, and takes what came since it read last.
+them, and takes what came since it read last. Sums that are begun anew stand under another key, so one that was away
+with its session and returns is known again, and nothing is counted twice.
 """
 
 from __future__ import annotations
@@ -33,6 +34,9 @@ PLACE: Final = "calls"
 PERIOD: Final = 10.0
 """Seconds between two writes of a caller, or a third of the canary's interval when that is less."""
 
+KEPT_LEAST: Final = 600.0
+"""Seconds, or ten windows if that is more, for which the sums of a caller are remembered whose record is away: it
+returns with the next session, and what was in it then has been counted."""
 
 COUNT_MAX: Final = 2**53
 
@@ -72,6 +76,16 @@ class _Sums:
     took: list[int] = field(factory=lambda: [0] * SIZE)
 
 
+@define(eq=False)
+class _Told:
+    """What is counted of a service, by subset; `id` is under which it is published."""
+
+    service: str
+    id: str
+    sums: dict[str, _Sums] = field(factory=dict)
+    written: bytes | None = None
+
+
 class CallSummaries:
     """Counts this process's calls of services that have a canary under way, and publishes the sums. Enter it.
 
@@ -83,16 +97,17 @@ class CallSummaries:
         self._client = client
         self._connection = client._connection
         self._view = view
-        self._id = client.runtime.unique()
-        self._sums: dict[str, dict[str, _Sums]] = {}
-        self._written: dict[str, bytes] = {}
+        self._told: dict[str, _Told] = {}
         self._supervisor = Supervisor()
 
     def count(self, service: str, subset: str | None, *, ok: bool, seconds: float) -> None:
         """Count one call. Costs next to nothing while no canary of the service is under way."""
         if subset is None or self._plan(service) is None:
             return
-        sums = self._sums.setdefault(service, {}).setdefault(subset, _Sums())
+        told = self._told.get(service)
+        if told is None:
+            told = self._told[service] = _Told(service, self._client.runtime.unique())
+        sums = told.sums.setdefault(subset, _Sums())
         sums.calls += 1
         sums.failed += not ok
         sums.took[bucket_of(seconds)] += 1
@@ -110,7 +125,7 @@ class CallSummaries:
         self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self._supervisor.aclose()
-        for service in list(self._written):
+        for service in list(self._told):
             with suppress(OsdiscoError):  # it goes with the session
                 await self._withdraw(service)
 
@@ -118,7 +133,7 @@ class CallSummaries:
         failures = 0
         with suppress(ClosedError):
             while True:
-                await self._view.until(lambda _: self._plans() or self._written)
+                await self._view.until(lambda _: self._plans() or self._told)
                 period = min((plan.interval / 3 for plan in self._plans().values()), default=0.0)
                 await asyncio.sleep(self._client.runtime.jittered(min(period, PERIOD)))
                 try:
@@ -138,36 +153,47 @@ class CallSummaries:
     async def _publish_now(self) -> None:
         """Write now what is new, and take away what is over. Raises what the store says."""
         plans = self._plans()
-        for service in self._sums.keys() - plans.keys():
-            del self._sums[service]
-        for service in self._written.keys() - plans.keys():
+        for service in self._told.keys() - plans.keys():
             await self._withdraw(service)
-        for service, sums in list(self._sums.items()):
-            record = CallRecord(self._client.runtime.name, {name: _counts(one) for name, one in sums.items()})
+        for told in list(self._told.values()):
+            record = CallRecord(self._client.runtime.name, {name: _counts(one) for name, one in told.sums.items()})
             data = encode(record)
-            if self._written.get(service) != data:
-                await self._put(service, data)
+            if told.written != data:
+                await self._put(told, data)
 
-    async def _put(self, service: str, data: bytes) -> None:
-        key = self._client._keys.join(PLACE, service, self._id)
+    async def _put(self, told: _Told, data: bytes) -> None:
+        key = self._key(told)
         session = await self._client.shared_session()
         guards: list[Condition] = [HeldBy(session.id), ABSENT]
-        for guard in guards if service in self._written else reversed(guards):
+        for guard in guards if told.written is not None else reversed(guards):
             try:
                 await self._connection.commit([Put(key, data, session.id)], {key: guard})
-                self._written[service] = data
+                told.written = data
                 return
             except ConflictError:
                 continue
         raise ConflictError(f"{key!a} is still held by a session of before")
 
+    def _key(self, told: _Told) -> str:
+        return self._client._keys.join(PLACE, told.service, told.id)
+
     async def _withdraw(self, service: str) -> None:
-        await self._connection.commit([Delete(self._client._keys.join(PLACE, service, self._id))], {})
-        self._written.pop(service, None)
+        told = self._told[service]
+        if told.written is not None:
+            await self._connection.commit([Delete(self._key(told))], {})
+        del self._told[service]
 
 
 def _counts(sums: _Sums) -> Counts:
     return Counts(sums.calls, sums.failed, tuple(sums.took))
+
+
+@frozen
+class _Seen:
+    """The sums of a caller when they were last read, and when that was."""
+
+    counts: Counts
+    at: float
 
 
 class CallFigures:
@@ -175,22 +201,33 @@ class CallFigures:
 
     def __init__(self, client: Client) -> None:
         self._client = client
-        self._seen: dict[tuple[str, str], dict[str, Counts]] = {}
+        self._seen: dict[tuple[str, str], dict[str, _Seen]] = {}
 
     async def sample(self, service: str, subset: str, window: float) -> Sample | None:
         """Return how calls went since this was last asked for. Raises what the store says."""
-        now = await self._read(service, subset)
-        before = self._seen.get((service, subset))
-        self._seen[service, subset] = now
-        if before is None or not now:
+        there = await self._read(service, subset)
+        before = self._remember(service, subset, there, max(KEPT_LEAST, 10 * window))
+        if before is None or not there:
             return None
-        differences = [_since(counts, before.get(key, Counts())) for key, counts in now.items()]
+        differences = [
+            _since(counts, before[key].counts if key in before else Counts()) for key, counts in there.items()
+        ]
         calls = sum(one.calls for one in differences)
         if not calls:
             return Sample(0, 0.0)
         failed = sum(one.failed for one in differences)
         took = [sum(one.took[place] for one in differences) for place in range(SIZE)]
         return Sample(calls, 100.0 * (calls - failed) / calls, quantile(took, 0.99))
+
+    def _remember(
+        self, service: str, subset: str, there: Mapping[str, Counts], keep: float
+    ) -> Mapping[str, _Seen] | None:
+        """Take what was read for the next time; returns what was known before, None when nothing was asked for yet."""
+        now = self._client.runtime.clock.now()
+        before = self._seen.get((service, subset))
+        away = {key: seen for key, seen in (before or {}).items() if now - seen.at < keep}
+        self._seen[service, subset] = away | {key: _Seen(counts, now) for key, counts in there.items()}
+        return before
 
     async def _read(self, service: str, subset: str) -> dict[str, Counts]:
         """Return the sums of each caller that called the subset."""

@@ -108,6 +108,18 @@ async def test_figures_that_never_come_are_as_none(stage: Stage) -> None:
         await until(lambda: stage.state.phase is CanaryPhase.ROLLED_BACK, 500)
 
 
+async def test_figures_that_nobody_knows_the_beginning_of_decide_nothing(stage: Stage) -> None:
+    async with stage:
+        figures = Figures(OSError("no route to Prometheus"))
+        await stage.controller(figures)
+        await stage.rules.canary("geo", PLAN)
+        await until(lambda: figures.asked)
+        figures.now = GOOD  # of a canary before, or of the time of another leader, as far as anybody knows
+        await until(lambda: stage.state.checks == 1, 70)
+        assert (stage.state.weight, stage.state.failed, stage.state.last) == (10, 1, "no figures")
+        await stage.until_weight(20)
+
+
 async def test_one_that_recovers_goes_on(stage: Stage) -> None:
     async with stage:
         figures = Figures(BAD)

@@ -72,7 +72,7 @@ async def test_without_a_canary_nothing_is_counted_and_nothing_written(world: Wo
     async with Caller(world) as ann:
         ann.call(10)
         await asyncio.sleep(60)
-        assert ann.summaries._sums == {}
+        assert ann.summaries._told == {}
         assert world.keys("calls/") == []
         await them.canary("geo", PLAN)
         await until(lambda: ann.view["geo"].canary)
@@ -80,7 +80,7 @@ async def test_without_a_canary_nothing_is_counted_and_nothing_written(world: Wo
         await until(lambda: world.keys("calls/"), 20)
         await them.promote("geo")
         await until(lambda: not world.keys("calls/"), 20)
-        assert ann.summaries._sums == {}
+        assert ann.summaries._told == {}
 
 
 async def test_it_is_written_seldom_and_only_when_something_is_new(world: World) -> None:
@@ -114,6 +114,57 @@ async def test_what_a_caller_counted_goes_with_it_and_returns_after_a_lost_sessi
         ann.call(1)
         await until(lambda: world.keys("calls/"), 30)
     assert world.keys("calls/") == []
+
+
+async def test_what_was_counted_before_a_session_was_lost_is_not_counted_again(world: World) -> None:
+    await begun(world)
+    figures = CallFigures(world.process())
+    async with Caller(world) as ann, Caller(world) as bob:
+        ann.call(10_000)
+        await asyncio.sleep(11)
+        await figures.sample("geo", "v2", 60)
+        session = await ann.client.shared_session()
+        world.store.faults.end_lease(session.id)
+        await until(lambda: session.lost.is_set(), 20)
+        bob.call(10)
+        await asyncio.sleep(11)
+        assert await figures.sample("geo", "v2", 60) == Sample(10, 100.0, pytest.approx(0.0199))
+        ann.call(10, failed=10)
+        await asyncio.sleep(30)
+        sample = await figures.sample("geo", "v2", 60)
+        assert sample is not None
+        assert (sample.calls, sample.success_rate) == (10, 0.0)
+
+
+async def test_a_canary_that_follows_on_another_is_counted_anew(world: World) -> None:
+    them = await begun(world)
+    figures = CallFigures(world.process())
+    async with Caller(world) as ann:
+        ann.call(100, failed=90)
+        await asyncio.sleep(11)
+        await figures.sample("geo", "v2", 60)
+        await them.rollback("geo")
+        await until(lambda: not world.keys("calls/"), 20)
+        await them.canary("geo", PLAN)
+        await until(lambda: ann.view["geo"].canary.running)  # type: ignore[union-attr]
+        await figures.sample("geo", "v2", 60)
+        ann.call(200, failed=90)
+        await asyncio.sleep(11)
+        sample = await figures.sample("geo", "v2", 60)
+        assert sample is not None
+        assert (sample.calls, sample.success_rate) == (200, 55.0)
+
+
+async def test_callers_that_are_gone_are_not_remembered_for_ever(world: World) -> None:
+    await begun(world)
+    figures = CallFigures(world.process())
+    async with Caller(world) as ann:
+        ann.call(1)
+        await asyncio.sleep(11)
+        await figures.sample("geo", "v2", 60)
+    await asyncio.sleep(1000)
+    await figures.sample("geo", "v2", 60)
+    assert figures._seen["geo", "v2"] == {}
 
 
 async def test_the_store_may_be_away(world: World) -> None:
