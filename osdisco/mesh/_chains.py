@@ -9,12 +9,20 @@ from osdisco.mesh.router import DEPTH_MAX
 from osdisco.mesh.rules import ServiceRules
 
 
-def check_chains(service: str, rules: ServiceRules, others: Mapping[str, ServiceRules]) -> None:
+def check_chains(
+    service: str, rules: ServiceRules, others: Mapping[str, ServiceRules], before: ServiceRules | None = None
+) -> None:
     """Refuse rules of a service that do not fit those of the others.
 
+    Args:
+        before: what stands; of what others lead to, no more is refused than what that has.
+
     Raises:
-        RulesError: splits that come back to a service, or go through too many; a subset that another one does not have.
+        RulesError: splits that come back to a service, or go through too many; a subset that another one does not have,
+            or that is taken away while another one leads to it; failover to where the calls come from.
     """
+    rules.check_failover(service)
+    _check_kept(service, rules, others, before)
     together = {**others, service: rules}
     depths: dict[str, int] = {}
     for path, onward in rules.onward():
@@ -23,6 +31,19 @@ def check_chains(service: str, rules: ServiceRules, others: Mapping[str, Service
         known = together.get(there)
         if known is None or subset not in known.subsets:
             raise refuse(path, f"is {subset!a}, which the rules of {there!a} do not have; add it there first")
+
+
+def _check_kept(
+    service: str, rules: ServiceRules, others: Mapping[str, ServiceRules], before: ServiceRules | None
+) -> None:
+    taken = set() if before is None else before.subsets.keys() - rules.subsets.keys()
+    if not taken:
+        return
+    for other in sorted(others):
+        for path, there, subset in others[other].elsewhere():
+            if there == service and subset in taken:
+                why = f"lack {subset!a}, to which the rules of {other!a} lead in {path}; change those first"
+                raise refuse("subsets", why)
 
 
 def _depth(

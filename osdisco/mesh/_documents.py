@@ -127,6 +127,11 @@ def text(**options: Any) -> Any:
     return checked(wrong_text, **options)
 
 
+def label(**options: Any) -> Any:
+    """Return a field of text that is not empty."""
+    return checked(lambda value: wrong_text(value) or (None if value else "is empty"), **options)
+
+
 def name(**options: Any) -> Any:
     """Return a field of a name that can be one segment of a key."""
     return checked(wrong_name, **options)

@@ -9,6 +9,7 @@ from attrs import evolve
 from osdisco.client import Client
 from osdisco.errors import (
     DeadlineExceededError,
+    InvalidNameError,
     NoHealthyEndpointsError,
     OverloadedError,
     ServiceMeshError,
@@ -49,7 +50,7 @@ class Routing:
 
         Raises:
             ServiceMeshError: as any call, and OverloadedError for a rate limit, RemoteError for a fault on purpose,
-                NoHealthyEndpointsError when the rules are not known.
+                NoHealthyEndpointsError when the rules are not known, or lead to what can be no service.
         """
         if not self._known:
             await self._learn(call)
@@ -98,7 +99,9 @@ class Routing:
             raise OverloadedError(f"{route.reason} allow no more calls for {wait:.3f} s", retry_after=wait)
 
     async def _lead(self, call: Call, route: Route) -> None:
-        ways = tuple(map(self._way, route.targets))
+        ways = tuple(way for way in map(self._way, route.targets) if way is not None)
+        if not ways:
+            raise NoHealthyEndpointsError(f"{route.reason} lead to {route.service!a}, which no service can be called")
         for way in ways:
             if not way.service.known:
                 await way.service.wait_known(max(call.deadline - self._now(), 0.0))
@@ -108,8 +111,12 @@ class Routing:
             call.attempts = route.retry.attempts
             call.attempt_timeout = route.retry.timeout or call.attempt_timeout
 
-    def _way(self, target: Target) -> Way:
-        return Way(self._services.open(target.service), target.subset)
+    def _way(self, target: Target) -> Way | None:
+        """Return the way to a target; None when that can be no service, as only who writes past osdisco can set it."""
+        try:
+            return Way(self._services.open(target.service), target.subset)
+        except InvalidNameError:
+            return None
 
     def _balancer(self, policy: str) -> LoadBalancer:
         found = self._balancers.get(policy)
@@ -118,8 +125,10 @@ class Routing:
         return found
 
     def _mirror(self, call: Call, target: Target) -> None:
-        copy = evolve(call, ways=(self._way(target),), attempts=1, headers={**call.headers, **MIRRORED}, kind=None)
-        self._mirroring.offer(lambda: self._caller.call(copy))
+        way = self._way(target)
+        if way is not None:
+            copy = evolve(call, ways=(way,), attempts=1, headers={**call.headers, **MIRRORED}, kind=None)
+            self._mirroring.offer(lambda: self._caller.call(copy))
 
     async def _fault(self, call: Call, route: Route) -> None:
         assert route.fault is not None

@@ -69,8 +69,8 @@ class Standing:
 
     def back(self, to: int | None) -> RulesVersion:
         """Return what stands after a rollback. Raises ConflictError when there is nothing to return to."""
-        if to is None and self.now is not None and self.now.canary is not None and self.now.canary.running:
-            rules, state = canaries.rolled_back(self.now.rules, self.now.canary, "rolled back by hand")
+        if self.ends_canary(to):
+            rules, state = canaries.rolled_back(self.there.rules, self.under_way, "rolled back by hand")
             return self.next(rules, f"canary {state.plan.canary!a} rolled back by hand", state)
         version = self._version_before() if to is None else to
         found = next((one for one in self.kept if one.version == version), None)
@@ -80,6 +80,10 @@ class Standing:
             raise ConflictError(f"{wanted} of the rules of {self.service!a} is not kept; kept are {kept}")
         canary = found.canary and (None if found.canary.running else found.canary)
         return evolve(self.next(found.rules, f"back to version {version}", canary), previous=found.previous)
+
+    def ends_canary(self, to: int | None) -> bool:
+        """Return whether a rollback is that of a canary under way, and not to another version."""
+        return to is None and self.now is not None and self.now.canary is not None and self.now.canary.running
 
     def _version_before(self) -> int:
         if self.now is not None:

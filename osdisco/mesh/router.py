@@ -65,8 +65,12 @@ class _Fork:
 
 @define(eq=False)
 class _Treatment:
-    """How calls are treated that a match fits, or none: where they begin, and what is said of them."""
+    """How calls are treated that a match fits, or none: where they begin, and what is said of them.
 
+    `service` is the one whose rules say so, wherever the calls end up.
+    """
+
+    service: str
     reason: str
     begins: _Way
     fork: _Fork | None
@@ -141,6 +145,7 @@ class Router:
             fork = _Fork.of(match.splits, service)
             begins = _Way(match.service or service, match.subset)
             yield _Treatment(
+                service,
                 f"{name} of {service}",
                 begins,
                 fork,
@@ -154,7 +159,7 @@ class Router:
         reason = f"rules of {service}" if service in self._rules else "no rules"
         limit = self._limit(service, "", rules.rate_limit)
         yield _Treatment(
-            reason, _Way(service), None, None, rules.mirror, rules.fault, limit, rules.retry, rules.timeout
+            service, reason, _Way(service), None, None, rules.mirror, rules.fault, limit, rules.retry, rules.timeout
         )
 
     def _limit(self, service: str, name: str, limit: RateLimit | None) -> TokenBucket | None:
@@ -198,6 +203,7 @@ class Router:
 
     def _made(self, treatment: _Treatment, way: _Way) -> Route:
         subset = self._subset(way.service, way.subset)
+        failover = self._failover(way.service, None if subset is None else subset.name)
         rules = self._rules.get(way.service, NO_RULES)
         reason = ", ".join(filter(None, (treatment.reason, way.note)))
         if subset is not None and not subset.known:
@@ -206,7 +212,7 @@ class Router:
             way.service,
             subset,
             reason,
-            tuple(self._failover(way.service, None if subset is None else subset.name)),
+            tuple(there for there in failover if there != Target(way.service, subset)),
             limit=treatment.limit,
             lb=None if rules.lb is None else rules.lb.policy,
             retry=treatment.retry,
@@ -233,7 +239,7 @@ class Router:
         """Add what happens to a part of the calls only."""
         mirror, fault = treatment.mirror, treatment.fault
         if mirror is not None and self._chance(mirror.percent):
-            there = mirror.service or route.service
+            there = mirror.service or treatment.service
             route = evolve(route, mirror=Target(there, self._subset(there, mirror.subset)))
         if fault is not None and self._chance(fault.percent):
             route = evolve(route, fault=fault)

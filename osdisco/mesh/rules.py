@@ -72,7 +72,7 @@ class SubsetRule:
     """
 
     version: str | None = doc.checked(_wrong_specifier, default=None)
-    zone: str | None = doc.text(default=None)
+    zone: str | None = doc.label(default=None)
     metadata: Mapping[str, str] = doc.named(_metadata_value, METADATA_MAX, "metadata", names=doc.wrong_text)
     only_passing: bool = doc.flag()
 
@@ -95,7 +95,7 @@ class FailoverTarget:
 
     subset: str | None = doc.name(default=None)
     service: str | None = doc.name(default=None)
-    zone: str | None = doc.text(default=None)
+    zone: str | None = doc.label(default=None)
 
     def __attrs_post_init__(self) -> None:
         if self.subset is None and self.service is None and self.zone is None:
@@ -258,6 +258,7 @@ class ServiceRules:
         for path, subset in self._subsets_named():
             if subset is not None and subset not in self.subsets:
                 raise refuse(path, f"is {subset!a}, which is no subset here; {_there_are(self.subsets)}")
+        self.check_failover(None)
 
     def _subsets_named(self) -> Iterator[tuple[str, str | None]]:
         """Yield the names of subsets of this service, with where they stand."""
@@ -279,6 +280,26 @@ class ServiceRules:
             yield "mirror", self.mirror
         for key, targets in self.failover.items():
             yield from ((f"failover[{key!a}][{place}]", target) for place, target in enumerate(targets))
+
+    def check_failover(self, name: str | None) -> None:
+        """Refuse failover to where the calls come from. Raises RulesError.
+
+        Args:
+            name: of the service; None while nobody knows it, and it can only be meant by not being named.
+        """
+        for key, targets in self.failover.items():
+            for place, target in enumerate(targets):
+                same = (key, None) if target.service is not None else (key,)
+                if target.service in (None, name) and target.zone is None and target.subset in same:
+                    raise refuse(f"failover[{key!a}][{place}]", "goes where the calls come from, which has nobody then")
+
+    def services(self) -> Iterator[tuple[str, str]]:
+        """Yield all services that are named, with where they are."""
+        if self.redirect is not None:
+            yield "redirect.service", self.redirect.service
+        for path, one in self._places():
+            if one.service is not None:
+                yield f"{path}.service", one.service
 
     def elsewhere(self) -> Iterator[tuple[str, str, str]]:
         """Yield the subsets of other services that are named, as where, the service and the subset."""

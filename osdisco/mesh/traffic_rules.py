@@ -12,10 +12,11 @@ from osdisco._connection import PAUSE_MIN
 from osdisco.backend import ABSENT, Condition, Delete, Op, Put
 from osdisco.client import Client
 from osdisco.coordination._calls import in_client
-from osdisco.errors import ConflictError
+from osdisco.errors import ConflictError, InvalidNameError
 from osdisco.mesh import _canary as canaries
 from osdisco.mesh._canary import CanaryPlan
 from osdisco.mesh._chains import check_chains
+from osdisco.mesh._documents import refuse
 from osdisco.mesh._rules_record import RulesVersion, Shelf, decode, encode, good, good_of
 from osdisco.mesh._standing import Change, Standing
 from osdisco.mesh.rules import ServiceRules
@@ -72,19 +73,24 @@ class TrafficRules:
 
         def set_(standing: Standing) -> RulesVersion:
             standing.check_is(expect)
-            check_chains(service, parsed, standing.others)
+            self._check(standing, parsed)
             return standing.next(parsed, "set")
 
         return await self._change(service, set_)
 
     async def remove(self, service: str) -> bool:
-        """Let there be no rules; returns whether there were. The history stays, and a rollback brings them back."""
+        """Let there be no rules; returns whether there were. The history stays, and a rollback brings them back.
+
+        Raises:
+            RulesError: another service leads to a subset of it. ConflictError: another was faster.
+        """
         self._connection.check_open()
-        key = self._shelf.document(service)
-        item = await self._connection.get(key)
-        if item is None:
+        standing = await self._look(service)
+        if standing.item is None:
             return False
-        commit = self._connection.commit([Delete(key)], {key: item.unchanged})
+        self._check(standing, ServiceRules())
+        key = self._shelf.document(service)
+        commit = self._connection.commit([Delete(key)], {key: standing.item.unchanged})
         await in_client(self._client, commit, f"remove the rules of {service}")
         return True
 
@@ -96,8 +102,16 @@ class TrafficRules:
 
         Raises:
             ConflictError: there is no such version.
+            RulesError: it does not fit the rules that other services have by now.
         """
-        return await self._change(service, lambda standing: standing.back(to))
+
+        def back(standing: Standing) -> RulesVersion:
+            new = standing.back(to)
+            if not standing.ends_canary(to):  # which leads nowhere else, and must not be kept from it
+                self._check(standing, new.rules)
+            return new
+
+        return await self._change(service, back)
 
     async def canary(self, service: str, plan: CanaryPlan) -> RulesVersion:
         """Begin a canary: the leader among the `CanaryController`s moves calls to it, step by step, or back.
@@ -171,6 +185,16 @@ class TrafficRules:
         named = ((self._shelf.service(key), good(item)) for key, item in items.items())
         others = {name: one.rules for name, one in named if name is not None and one is not None}
         return Standing(service, item, None if item is None else good(item), kept, others)
+
+    def _check(self, standing: Standing, rules: ServiceRules) -> None:
+        """Refuse rules that do not fit the other services'. Raises RulesError."""
+        for path, name in rules.services():
+            try:
+                self._shelf.document(name)
+            except InvalidNameError as exc:
+                raise refuse(path, f"is no name of a service: {exc}") from None
+        before = None if standing.now is None else standing.now.rules
+        check_chains(standing.service, rules, standing.others, before)
 
     def _signed(self, new: RulesVersion) -> RulesVersion:
         runtime = self._client.runtime

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections import Counter
 from collections.abc import AsyncGenerator
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 from mesh_town import INTERRUPTED, NOT_JUDGED, Town, town
 from worlds import World, until
 
+from osdisco.backend import Put
 from osdisco.errors import (
     CallInterruptedError,
     DeadlineExceededError,
@@ -95,6 +97,24 @@ async def test_a_copy_goes_to_the_mirror_and_its_answer_is_dropped(geo: Ruled) -
     assert await answers(mesh, 10) == {1: 10}
     await until(lambda: len(copied) == 10)
     assert all(headers["x-osdisco-mirrored"] == "1" for headers in copied)
+
+
+async def test_a_name_that_no_service_can_have_fails_no_call_that_has_elsewhere_to_go(geo: Ruled) -> None:
+    mesh, bad = geo.mesh(), "ж" * 127
+    await geo.set(default_subset="v1")
+    await answers(mesh, 1)
+    only_v1 = {"subsets": SUBSETS, "default_subset": "v1"}
+
+    async def stands(rules: dict[str, Any]) -> None:
+        geo.world.store.commit([Put("ns/routes/geo", json.dumps({"version": 7, "rules": rules}).encode())], {})
+        await asyncio.sleep(1)
+
+    for rules in ({"mirror": {"service": bad}}, {"failover": {"*": [{"service": bad}]}}):
+        await stands(only_v1 | rules)
+        assert await answers(mesh, 5) == {1: 5}
+    await stands({"redirect": {"service": bad}})
+    with pytest.raises(NoHealthyEndpointsError, match="which no service can be called"):
+        await mesh.call("geo", "who")
 
 
 def request_headers() -> Any:

@@ -302,6 +302,20 @@ def test_a_part_of_the_calls_is_mirrored_and_a_part_fails() -> None:
     assert {str(route.mirror) for route in mirrored} == {"geo/v2"}
 
 
+def test_a_copy_goes_to_the_service_whose_rules_say_so_wherever_the_call_goes() -> None:
+    there = router({"geo": document(splits=[{"weight": 100, "service": "maps"}], mirror={"subset": "v2"}), "maps": {}})
+    route = there.route("geo")
+    assert (str(route.targets[0]), str(route.mirror)) == ("maps", "geo/v2")
+    assert route.mirror is not None
+    assert route.mirror.subset is not None
+    assert route.mirror.subset.known
+
+
+def test_what_fails_over_goes_nowhere_twice() -> None:
+    there = router({"geo": document(failover={"*": [{"subset": "v1"}, {"subset": "v2"}]})})
+    assert list(map(str, there.route("geo").targets)) == ["geo/v1", "geo/v2"]
+
+
 def test_rules_that_change_are_followed_and_a_limit_that_stays_goes_on_counting() -> None:
     one = router({"geo": document(rate_limit={"per_second": 1})})
     limit = one.route("geo").limit

@@ -44,6 +44,13 @@ BAD: list[tuple[Any, str, str]] = [
     (document(failover={"v3": []}), "failover", "is 'v3', which is no subset here"),
     (document(failover={"*": [{}]}), "failover['*'][0]", "names nowhere to go"),
     (document(failover={"*": [{"subset": "v9"}]}), "failover['*'][0].subset", "is 'v9'"),
+    (document(failover={"*": [{"zone": ""}]}), "failover['*'][0].zone", "is empty"),
+    (
+        document(failover={"v2": [{"service": "b"}, {"subset": "v2"}]}),
+        "failover['v2'][1]",
+        "goes where the calls come from",
+    ),
+    ({"subsets": {"v2": {"zone": ""}}}, "subsets['v2'].zone", "is empty"),
     (document(failover={"*": {"subset": "v1"}}), "failover['*']", "must be a list of targets"),
     (document(redirect={"service": "new"}), "redirect", "and there is default_subset, subsets"),
     ({"redirect": {}}, "redirect.service", "is missing"),

@@ -10,7 +10,7 @@ from attrs import evolve
 from traffic import document, rules, splits
 from worlds import World, until
 
-from osdisco.backend import Put
+from osdisco.backend import Delete, Put
 from osdisco.errors import ConflictError, IndeterminateError, RulesError
 from osdisco.mesh import CanaryPhase, CanaryPlan, RulesView, ServiceRules, TrafficRules
 from osdisco.mesh.traffic_rules import HISTORY_MAX
@@ -121,6 +121,59 @@ async def test_a_subset_of_another_service_must_be_there(world: World) -> None:
         await them.set("geo", over)
     await them.set("maps", document())
     await them.set("geo", over)
+
+
+async def test_a_subset_that_another_service_leads_to_is_not_taken_away(world: World) -> None:
+    them = TrafficRules(world.process())
+    await them.set("maps", {"subsets": {"v1": {}}})
+    await them.set("maps", document())
+    await them.set("geo", ServiceRules(splits=[{"weight": 100, "service": "maps", "subset": "v2"}]))
+    told = r"subsets lack 'v2', to which the rules of 'geo' lead in splits\[0\].subset; change those first"
+    for change in (them.set("maps", {"subsets": {"v1": {}}}), them.rollback("maps"), them.remove("maps")):
+        with pytest.raises(RulesError, match=told):
+            await change
+    await them.set("geo", {})
+    assert await them.remove("maps")
+
+
+async def test_what_is_amiss_already_keeps_nobody_from_other_changes(world: World) -> None:
+    them = TrafficRules(world.process())
+    await them.set("maps", document())
+    await them.set("geo", ServiceRules(splits=[{"weight": 100, "service": "maps", "subset": "v2"}]))
+    world.store.commit([Delete("ns/routes/maps")], {})
+    await them.set("maps", {"subsets": {"v1": {}}})
+    assert await them.remove("maps")
+
+
+async def test_a_rollback_leads_into_no_circle(world: World) -> None:
+    them = TrafficRules(world.process())
+    await them.set("a", ServiceRules(splits=[{"weight": 100, "service": "b"}]))
+    await them.set("a", {})
+    await them.set("b", ServiceRules(splits=[{"weight": 100, "service": "a"}]))
+    with pytest.raises(RulesError, match="leads back"):
+        await them.rollback("a")
+    await them.set("b", {})
+    assert (await them.rollback("a")).rules.splits[0].service == "b"
+
+
+async def test_a_canary_is_rolled_back_whatever_others_lead_to_meanwhile(world: World) -> None:
+    them = TrafficRules(world.process())
+    await them.set("maps", document())
+    await them.set("geo", document(match=[{"method": "m", "service": "maps", "subset": "v2"}]))
+    await them.canary("geo", PLAN)
+    world.store.commit([Delete("ns/routes/maps")], {})
+    assert (await them.rollback("geo")).rules.default_subset == "v1"
+
+
+@pytest.mark.parametrize("target", [{"service": "geo"}, {"service": "geo", "subset": "v2"}])
+async def test_a_service_does_not_fail_over_to_itself(world: World, target: dict[str, str]) -> None:
+    with pytest.raises(RulesError, match=r"failover\['v2'\]\[0\] goes where the calls come from"):
+        await TrafficRules(world.process()).set("geo", document(failover={"v2": [target]}))
+
+
+async def test_a_name_that_is_too_long_for_a_key_is_refused_where_it_stands(world: World) -> None:
+    with pytest.raises(RulesError, match=r"splits\[0\].service is no name of a service"):
+        await TrafficRules(world.process()).set("geo", {"splits": [{"weight": 100, "service": "ж" * 127}]})
 
 
 async def test_a_rollback_goes_one_version_back_and_twice_two(world: World) -> None:
