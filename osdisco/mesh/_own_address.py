@@ -23,30 +23,38 @@ async def reachable(host: str, port: int, store: StoreURL | None) -> str:
     Raises:
         ConfigError: there is no way to tell.
     """
-    if not _is_unspecified(host):
+    family = _listened_on(host)
+    if family is None:
         return Host(host).address(port)
     try:
-        return Host(await _towards(store)).address(port)
+        return Host(await _towards(store, family)).address(port)
     except OSError as exc:
         raise ConfigError(
             f"under which address others reach {host} is unknown ({exc}); give the definition one"
         ) from exc
 
 
-def _is_unspecified(host: str) -> bool:
+def _listened_on(host: str) -> socket.AddressFamily | None:
+    """Return of which kind the addresses are that `host` stands for, any for an empty one; None when it is itself one.
+
+    Who listens on `::` is not reached by IPv4: asyncio does not let it.
+    """
     try:
-        return ip_address(host).is_unspecified
+        address = ip_address(host)
     except ValueError:
-        return host == ""
+        return socket.AF_UNSPEC if host == "" else None
+    if not address.is_unspecified:
+        return None
+    return socket.AF_INET6 if address.version == 6 else socket.AF_INET
 
 
-async def _towards(store: StoreURL | None) -> str:
+async def _towards(store: StoreURL | None, family: socket.AddressFamily) -> str:
     if store is None or store.scheme == "memory" or not store.hosts or store.hosts[0].loopback:
-        return "127.0.0.1"
+        return "::1" if family is socket.AF_INET6 else "127.0.0.1"
     loop = asyncio.get_running_loop()
-    found = await loop.getaddrinfo(store.hosts[0].name, _DISCARD, type=socket.SOCK_DGRAM)
-    family, kind, protocol, _, place = found[0]
-    with socket.socket(family, kind, protocol) as probe:
+    found = await loop.getaddrinfo(store.hosts[0].name, _DISCARD, family=family, type=socket.SOCK_DGRAM)
+    kind, protocol, _, place = found[0][1:]
+    with socket.socket(found[0][0], kind, protocol) as probe:
         probe.setblocking(False)
         probe.connect(place)  # of a datagram socket: it only looks for the way
         own: str = probe.getsockname()[0]

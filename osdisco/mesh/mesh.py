@@ -108,7 +108,7 @@ class ExtensionServiceMesh:
         self._uncount = counted(client, self, self._seeing)
         self._unlisten = self.circuit_breakers.add_listener(self._seeing.tell)
         self._ended = Signal()
-        self._closed = False
+        self._leaving = self._closed = False
 
     def __repr__(self) -> str:
         return f"<ExtensionServiceMesh of {self._client!r}: {len(self._services)} services called>"
@@ -340,8 +340,8 @@ class ExtensionServiceMesh:
         Raises:
             ConfigError: handlers that are none, or, when it is entered, a place that cannot be listened on.
         """
-        if self._closed:
-            raise ClosedError(f"{self!r} is closed")
+        if self._leaving:
+            raise ClosedError(f"{self!r} is closed, or about to be")
         server = ServiceServer(
             self._client,
             self._transport,
@@ -375,6 +375,7 @@ class ExtensionServiceMesh:
 
         May be called twice.
         """
+        self._leaving = True
         async with AsyncExitStack() as ending:  # each has its end, whatever becomes of those before
             ending.push_async_callback(self._transport.aclose)
             ending.push_async_callback(self._services.aclose)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import ssl
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from functools import partial
 from typing import Any, Final, Self
 from urllib.parse import unquote
@@ -50,7 +52,8 @@ class HttpListener:
         listener = cls(answer, request_max)
         try:
             loop = asyncio.get_running_loop()
-            listener._server = await loop.create_server(listener._protocols, host, port, ssl=tls, backlog=1024)
+            listen = partial(loop.create_server, listener._protocols, host, ssl=tls, backlog=1024)
+            listener._server = await _on_one_port(listen, port)
         except (OSError, OverflowError, UnicodeError) as exc:
             raise ConfigError(f"cannot listen on {host}:{port}: {getattr(exc, 'strerror', None) or exc}") from exc
         listener.port = listener._server.sockets[0].getsockname()[1]
@@ -81,6 +84,19 @@ class HttpListener:
         except (ValueError, RecursionError, TimeoutError, web.RequestPayloadError) as exc:
             return _wire.refused(Refusal.BAD_REQUEST, f"the request cannot be read: {exc or type(exc).__name__}")
         return await self._answer(taken)
+
+
+async def _on_one_port(listen: Callable[..., Awaitable[asyncio.Server]], port: int) -> asyncio.Server:
+    """Listen. A host with several addresses gets a port of its own for each when 0 is asked for, and one is shown."""
+    server = await listen(port=port)
+    ports = {socket.getsockname()[1] for socket in server.sockets}
+    if len(ports) == 1:
+        return server
+    server.close()
+    for free in ports:
+        with suppress(OSError):
+            return await listen(port=free)
+    raise OSError("no port was free on all of its addresses")
 
 
 class _Quiet(logging.LoggerAdapter[logging.Logger]):

@@ -46,6 +46,7 @@ class ServiceServer:
         self._closed = closed
         self._listener: Listener | None = None
         self._registration: Registration | None = None
+        self._begun = self._ended = False
 
     def __repr__(self) -> str:
         where = "not started" if self._registration is None else self.address
@@ -97,14 +98,17 @@ class ServiceServer:
         await self.aclose()
 
     async def _open(self) -> Self:
-        if self._listener is not None:
+        if self._begun:
             raise ClosedError("a service is served once; ask the mesh for a new one")
+        self._begun = True
         host, port = self._place
-        self._listener = await self._transport.listen(self._handlers, host, port)
         try:
+            self._listener = await self._transport.listen(self._handlers, host, port)
             await self._register(host)
-        except BaseException:
-            await self._listener.aclose()
+            if self._ended:
+                raise ClosedError(f"{self._definition.name!a} was closed while it was starting")
+        except BaseException:  # else it would stay registered, and nobody listen
+            await self.aclose(now=True)
             raise
         return self
 
@@ -129,6 +133,7 @@ class ServiceServer:
 
     async def aclose(self, *, now: bool = False) -> None:
         """Leave, and close the port. A second call waits for the first. With `now` nothing in flight is waited for."""
+        self._begun = self._ended = True
         try:
             if self._registration is not None:
                 await self._registration.deregister(now=now)
