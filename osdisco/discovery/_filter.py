@@ -7,7 +7,7 @@ from typing import Any, Self
 
 from attrs import field, frozen
 
-from osdisco.discovery.extension import ExtensionStatus, check_metadata, copied
+from osdisco.discovery.extension import ExtensionStatus, check_metadata, check_text, copied
 from osdisco.discovery.versions import Specifier, specifier
 from osdisco.errors import DiscoveryError
 
@@ -41,12 +41,12 @@ class Filter:
         zone: str | None = None,
     ) -> Self:
         """Return the filter of `Extensions.find`. Raises DiscoveryError for an argument that is none."""
-        wanted = copied(metadata or {})
+        wanted = _checked(metadata)
         return cls(
             names=_texts("a name", name),
             statuses=_statuses(status),
             capabilities=_texts("a capability", capability),
-            metadata=_checked(wanted if zone is None else {**wanted, "zone": zone}),
+            metadata=wanted if zone is None else _checked({**wanted, "zone": zone}),
             versions=None if version is None else specifier(version),
         )
 
@@ -62,9 +62,9 @@ class Filter:
         """Return the filter of `ServiceView.find`. Raises DiscoveryError for an argument that is none."""
         return cls(
             statuses=_statuses(status),
-            metadata=_checked(copied(metadata or {})),
+            metadata=_checked(metadata),
             versions=None if version is None else specifier(version),
-            zone=zone,
+            zone=_zone(zone),
         )
 
     def __call__(self, one: Any) -> bool:
@@ -87,10 +87,23 @@ def _texts(what: str, value: str | None) -> frozenset[str]:
 
 def _statuses(status: ExtensionStatus | None) -> frozenset[ExtensionStatus]:
     if status is not None and not isinstance(status, ExtensionStatus):
-        raise DiscoveryError(f"a status is one of ExtensionStatus, not {type(status).__name__}")
+        known = ", ".join(one.name for one in ExtensionStatus)
+        raise DiscoveryError(f"a status is one of ExtensionStatus ({known}), not {type(status).__name__}")
     return frozenset() if status is None else frozenset({status})
 
 
-def _checked(metadata: Mapping[str, str]) -> Mapping[str, str]:
-    check_metadata(metadata)
-    return metadata
+def _zone(zone: str | None) -> str | None:
+    if zone is not None:
+        check_text("a zone", zone, empty=True)
+    return zone
+
+
+def _checked(metadata: Mapping[str, str] | None) -> Mapping[str, str]:
+    """Return a copy. What is empty but no Mapping is refused, too: it would find everything."""
+    if metadata is None:
+        return {}
+    if not isinstance(metadata, Mapping):
+        raise DiscoveryError(f"metadata is texts by name, such as {{'tier': 'new'}}, not {type(metadata).__name__}")
+    wanted = copied(metadata)
+    check_metadata(wanted)
+    return wanted

@@ -111,11 +111,15 @@ class Specifier:
         return all(clause.matches(text, version) for clause in self.clauses)
 
 
-@lru_cache(256)
 def specifier(text: str) -> Specifier:
     """Read a specifier. Raises DiscoveryError that says what is allowed."""
-    if not isinstance(text, str):
+    if not isinstance(text, str):  # before it is looked for among those that were read: a list cannot be
         raise DiscoveryError(f"a version specifier is text, not {type(text).__name__}: {ALLOWED}")
+    return _read(text)
+
+
+@lru_cache(256)
+def _read(text: str) -> Specifier:
     return Specifier(tuple(_clause(part, text) for part in text.split(",")))
 
 

@@ -317,7 +317,11 @@ async def test_find_takes_what_is_all_of_what_is_asked_for(world: World) -> None
         ({"name": 5}, "text"),
         ({"metadata": {"a": 1}}, "text"),
         ({"metadata": "zone"}, "by name"),
+        ({"metadata": []}, "by name"),
         ({"zone": 1}, "text"),
+        ({"zone": []}, "text"),
+        ({"version": []}, ">=1.2,<2"),
+        ({"status": []}, "STARTING, HEALTHY"),
     ],
 )
 async def test_find_refuses_what_can_match_nothing(world: World, asked: dict[str, Any], says: str) -> None:

@@ -83,9 +83,30 @@ async def test_a_view_finds_what_is_all_of_what_is_asked_for(world: World) -> No
     assert (numbers(version=">=1.2,<2"), numbers(version="==nightly")) == ("1", "3")
     assert (numbers(status=DEGRADED), numbers(status=HEALTHY, zone="a")) == ("3", "1")
     assert (numbers(metadata={"gpu": "1"}), numbers(metadata={"gpu": "2"})) == ("1", "")
-    for bad in ({"version": "new"}, {"version": ">=x y"}, {"status": "healthy"}, {"metadata": ["gpu"]}):
-        with pytest.raises(DiscoveryError):
-            view.find(**bad)
+
+
+@pytest.mark.parametrize(
+    ("asked", "says"),
+    [
+        ({"version": "new"}, "clauses such as"),
+        ({"version": ">=x y"}, "clauses such as"),
+        ({"version": []}, "text, not list: clauses such as"),
+        ({"version": 2.0}, "text, not float: clauses such as"),
+        ({"status": "healthy"}, "one of ExtensionStatus \\(STARTING, HEALTHY,.*not str"),
+        ({"status": []}, "not list"),
+        ({"zone": 1}, "a zone must be text, not int"),
+        ({"zone": []}, "a zone must be text, not list"),
+        ({"metadata": ["gpu"]}, "texts by name, such as .*, not list"),
+        ({"metadata": []}, "texts by name, such as .*, not list"),
+        ({"metadata": ""}, "texts by name, such as .*, not str"),
+        ({"metadata": {"gpu": 1}}, "must be text, not int"),
+    ],
+    ids=repr,
+)
+async def test_a_view_refuses_to_look_for_what_can_be_nothing(world: World, asked: dict[str, Any], says: str) -> None:
+    view = await viewed(world.process())
+    with pytest.raises(DiscoveryError, match=says):
+        view.find(**asked)
 
 
 async def test_an_instance_that_moves_keeps_its_id(world: World) -> None:
