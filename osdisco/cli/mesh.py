@@ -43,7 +43,8 @@ def top(settings: Settings, /, times: int | None) -> None:
 
     While it runs, every process that calls something by a mesh counts, and reports into the store; else none does.
     'retries' are attempts beside the first of a call, 'refused' those for which nobody was picked, 'open' circuits that
-    are not closed, 'budget' the retries that are left to the caller who has least.
+    are not closed, or 'all' when it is that of the whole service, 'budget' the retries that are left to the caller who
+    has least.
 
     In a pipe tab-separated lines, with --json a document for each service.
     """
@@ -99,7 +100,7 @@ def row(one: ServiceFigures) -> tuple[str, ...]:
         str(one.in_flight),
         str(one.endpoints),
         str(one.ejected),
-        str(one.open),
+        "all" if one.whole_open else str(one.open),
         _number(one.budget),
         "panic" if one.panic else "-",
     )
@@ -141,8 +142,8 @@ def _table(found: Sequence[ServiceFigures]) -> RenderableType:
         cells = [Text(visible(text)) for text in row(one)]
         cells[0].stylize("bold")
         cells[COLUMNS.index("ok")].stylize(_style(one))
-        for name in ("ejected", "open"):
-            cells[COLUMNS.index(name)].stylize("yellow" if getattr(one, name) else "dim")
+        cells[COLUMNS.index("ejected")].stylize("yellow" if one.ejected else "dim")
+        cells[COLUMNS.index("open")].stylize("bold red" if one.whole_open else "yellow" if one.open else "dim")
         cells[COLUMNS.index("panic")].stylize("bold red" if one.panic else "dim")
         shown.add_row(*cells)
     return shown

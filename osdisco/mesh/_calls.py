@@ -29,6 +29,7 @@ from osdisco.mesh._alarms import Alarms
 from osdisco.mesh._seeing import Seeing
 from osdisco.mesh._services import Service, Way
 from osdisco.mesh._state import EndpointState, Outcome
+from osdisco.mesh._whole import Permit, judged, note, turned_away
 from osdisco.mesh._wire import error_of
 from osdisco.mesh.balancers import LoadBalancer
 from osdisco.mesh.codec import CodecError, decode
@@ -55,6 +56,8 @@ class Call:
         near: which picks, whatever rules say.
         sent: whether a handler may have run for one of its attempts.
         went: which of the ways the last attempt took.
+        is_copy: whether it mirrors another call, and so neither asks nor tells the breakers of whole services.
+        permits: of the breakers of whole services.
     """
 
     service: str
@@ -76,6 +79,8 @@ class Call:
     tried: frozenset[str] = frozenset()
     sent: bool = False
     went: Way | None = None
+    is_copy: bool = False
+    permits: tuple[Permit, ...] = ()
 
     @property
     def target(self) -> str:
@@ -96,10 +101,11 @@ class Call:
 
 
 class Caller:
-    """Makes calls by a transport."""
+    """Makes calls by a transport. Args: `judging`, whether there are breakers of whole services."""
 
-    def __init__(self, runtime: Runtime, transport: Transport, seeing: Seeing) -> None:
+    def __init__(self, runtime: Runtime, transport: Transport, seeing: Seeing, *, judging: bool) -> None:
         self._runtime = runtime
+        self._judging = judging
         self._now = runtime.clock.now
         self._transport = transport
         self._seeing = seeing
@@ -110,6 +116,10 @@ class Caller:
 
     async def call(self, call: Call) -> Any:
         """Return the result. Raises ServiceMeshError."""
+        made = self._made(call)
+        return await (judged(call, made, self._now) if self._judging else made)
+
+    async def _made(self, call: Call) -> Any:
         service = call.ways[0].service
         service.balance.deposit(self._now())
         hedging = call.policy.hedging
@@ -173,6 +183,8 @@ class Caller:
             now = self._now()
             took = now - began
             pool.end(state, outcome, took)
+            if call.permits:
+                note(call, service, outcome)
             call.ways[0].service.balance.learn(outcome, now)
             if seeing.active:
                 seeing.attempted(call, outcome, took, span)
@@ -183,6 +195,8 @@ class Caller:
         for way in call.ways:
             pool = way.service.pool
             picked = pool.pick(subset=way.subset, key=call.key, tried=call.tried, balancer=call.near or call.balancer)
+            if self._judging and not isinstance(picked, Refused):
+                picked = turned_away(call, way.service, self._now()) or picked
             if not isinstance(picked, Refused):
                 call.went = way
                 return way.service, picked
@@ -227,7 +241,7 @@ def error_of_refusal(refused: Refused) -> ServiceMeshError:
     error: ServiceMeshError
     if refused.reason is RefusedReason.NO_ENDPOINTS:
         error = ServiceNotFoundError(str(refused))
-    elif refused.reason is RefusedReason.CIRCUIT_OPEN:
+    elif refused.reason in (RefusedReason.CIRCUIT_OPEN, RefusedReason.SERVICE_CIRCUIT_OPEN):
         error = CircuitOpenError(refused)
     elif refused.reason is RefusedReason.OVERLOADED:
         error = OverloadedError(str(refused))

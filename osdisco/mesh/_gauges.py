@@ -27,6 +27,7 @@ from osdisco.metrics._catalog import (
     MESH_RETRIES,
     MESH_SERVED,
     MESH_SERVED_SECONDS,
+    MESH_SERVICE_BREAKER,
     MESH_SERVING,
 )
 from osdisco.metrics._hooks import NONE, Metrics, Sample
@@ -118,6 +119,8 @@ def _called(namespace: str, name: str, service: Service, now: float) -> Iterator
     breakers = breaker_states(service)
     for state in BreakerState:
         yield Sample(MESH_BREAKERS, breakers[state], (*labels, state.value))
+        if service.breaker is not None:
+            yield Sample(MESH_SERVICE_BREAKER, service.breaker.state is state, (*labels, state.value))
     yield Sample(MESH_EJECTED, sum(one.ejected_until is not None for one in states), labels)
     yield Sample(MESH_IN_FLIGHT, sum(one.in_flight for one in states), labels)
     yield Sample(MESH_PANIC, pool.panicking, labels)

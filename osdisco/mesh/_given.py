@@ -4,15 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from importlib.util import find_spec
-from typing import Final
 
 from osdisco.errors import ConfigError
+from osdisco.mesh._settings import ANY
 from osdisco.mesh.retry import RetryPolicy
 from osdisco.mesh.tls import TlsFiles
 from osdisco.mesh.transport import Transport
-
-ANY: Final = "*"
-"""The name under which `retry_policies` has the policy of all services that are not named."""
 
 
 def policies_of(given: Mapping[str, RetryPolicy] | RetryPolicy | None) -> Mapping[str, RetryPolicy]:

@@ -56,6 +56,7 @@ class ServiceReport:
         endpoints: that are registered.
         open: whose circuit breakers are not closed.
         budget: retries that are left.
+        whole_open: whether the circuit breaker of the whole service is not closed.
     """
 
     calls: int
@@ -69,6 +70,7 @@ class ServiceReport:
     open: int
     panic: bool
     budget: float
+    whole_open: bool = False
 
 
 @frozen
@@ -220,4 +222,5 @@ def _report(service: Service, sums: _Sums, now: float) -> ServiceReport:
         open=sum(breakers.values()) - breakers[BreakerState.CLOSED],
         panic=service.pool.panicking,
         budget=round(service.balance.seen(now), 1),
+        whole_open=service.breaker is not None and service.breaker.state is not BreakerState.CLOSED,
     )

@@ -128,6 +128,7 @@ class Routing:
         way = self._way(target)
         if way is not None:
             copy = evolve(call, ways=(way,), attempts=1, headers={**call.headers, **MIRRORED}, kind=None)
+            copy.is_copy = True
             self._mirroring.offer(lambda: self._caller.call(copy))
 
     async def _fault(self, call: Call, route: Route) -> None:

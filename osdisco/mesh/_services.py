@@ -29,6 +29,7 @@ class Service:
         self.balance: Final = Balance(policy.budget)
         self.way: Final = (Way(self),)
         self.known = False
+        self.breaker: Final = pool.breakers.of_service(name)
         self._pool: Final = pool
         self._changed = True
         view._hearers[self] = None
@@ -66,6 +67,8 @@ class Service:
         """Follow no more."""
         self.view._hearers.pop(self, None)
         self._pool.close()
+        if self.breaker is not None:
+            self._pool.breakers.forget(self.name)
         await self.view.aclose()
 
 

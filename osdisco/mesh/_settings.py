@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from math import inf
-from typing import Any
+from typing import Any, Final
 
 from attrs import Attribute, field
 
 from osdisco.errors import ConfigError
+
+ANY: Final = "*"
+"""The name under which settings by service have those of all services that are not named."""
 
 
 def number(default: float | None, what: str, fits: Callable[[float], bool], *, optional: bool = False) -> Any:

@@ -1,9 +1,10 @@
 """Circuit breakers: who fails too often, or is too slow, is left alone for a while, and then tried with a few calls.
 
-The pool feeds one for each endpoint with every attempt; that of a whole service is fed by whoever asks for it. The
-rules are those of resilience4j's `CircuitBreakerStateMachine`: rates of a window once it holds enough calls, and in
-HALF_OPEN as many calls as there are permits decide. But for one: a call that began before the breaker last moved says
-nothing of how things are since, so it is not counted.
+The pool feeds one for each endpoint with every attempt. That of a whole service is fed with every call, if the registry
+is told so (see `_whole`), else by whoever asks for it. The rules are those of resilience4j's
+`CircuitBreakerStateMachine`: rates of a window once it holds enough calls, and in HALF_OPEN as many calls as there are
+permits decide. But for one: a call that began before the breaker last moved says nothing of how things are since, so
+it is not counted.
 """
 
 from __future__ import annotations
@@ -16,8 +17,9 @@ from typing import Final
 
 from attrs import frozen
 
+from osdisco.errors import ConfigError
 from osdisco.mesh._listeners import Listeners
-from osdisco.mesh._settings import count, seconds, share
+from osdisco.mesh._settings import ANY, count, seconds, share
 from osdisco.mesh._windows import CountWindow, TimeWindow, Window
 from osdisco.runtime import Clock, SystemClock
 
@@ -198,7 +200,7 @@ class CircuitBreaker:
             self._free += 1
 
     def _is_of_before(self, began: float) -> bool:
-        """Whether a call began before the breaker moved to where it is.
+        """Return whether a call began before the breaker moved to where it is.
 
         All such began before it opened, at least `open_for` ago, so that half of it tells them from later ones however
         `seconds` was rounded.
@@ -239,7 +241,13 @@ class CircuitBreakerRegistry:
     Args:
         settings: of all for whom there are no others.
         services: settings of single services.
+        whole: of the breakers of whole services: by the name of the service, `"*"` for all others; or of all. A mesh
+            asks them with each call, and tells them how it ended. None, the default: there are none, for where half
+            of the endpoints fail, it would keep calls from the other half.
         clock: where time comes from.
+
+    Raises:
+        ConfigError: settings that are none.
     """
 
     def __init__(
@@ -247,10 +255,12 @@ class CircuitBreakerRegistry:
         settings: BreakerSettings | None = None,
         *,
         services: Mapping[str, BreakerSettings] | None = None,
+        whole: Mapping[str, BreakerSettings] | BreakerSettings | None = None,
         clock: Clock | None = None,
     ) -> None:
         self.settings: Final = settings or BreakerSettings()
-        self._services = dict(services or {})
+        self._services = _by_name("services", services)
+        self._whole = _by_name("whole", {ANY: whole} if isinstance(whole, BreakerSettings) else whole)
         self._clock = clock or SystemClock()
         self._breakers: dict[tuple[str, str | None], CircuitBreaker] = {}
         self._listeners = Listeners[BreakerEvent]()
@@ -268,10 +278,23 @@ class CircuitBreakerRegistry:
         """Return the breaker of an endpoint by its id, or that of the whole service; there always is one."""
         found = self._breakers.get((service, endpoint))
         if found is None:
-            settings = self._services.get(service, self.settings)
+            settings = self._settings_of(service, whole=endpoint is None)
             found = CircuitBreaker(settings, self._clock, service=service, endpoint=endpoint, tell=self._listeners.tell)
             self._breakers[service, endpoint] = found
         return found
+
+    def _settings_of(self, service: str, *, whole: bool) -> BreakerSettings:
+        found = self._whole.get(service) or self._whole.get(ANY) if whole else None
+        return found or self._services.get(service, self.settings)
+
+    @property
+    def judges_services(self) -> bool:
+        """Whether there are breakers of whole services which calls ask."""
+        return bool(self._whole)
+
+    def of_service(self, service: str) -> CircuitBreaker | None:
+        """Return the breaker of a whole service, if calls of it ask one."""
+        return self.breaker(service) if service in self._whole or ANY in self._whole else None
 
     def forget(self, service: str, endpoint: str | None = None) -> None:
         """Forget the breaker of an endpoint that is gone, or that of the whole service."""
@@ -283,3 +306,10 @@ class CircuitBreakerRegistry:
         One that fails is logged. Returns a function that ends it. Raises ConfigError when it is no function.
         """
         return self._listeners.add(listener)
+
+
+def _by_name(name: str, given: Mapping[str, BreakerSettings] | None) -> dict[str, BreakerSettings]:
+    given = {} if given is None else given
+    if not isinstance(given, Mapping) or not all(isinstance(one, BreakerSettings) for one in given.values()):
+        raise ConfigError(f"{name} are BreakerSettings by the name of the service, not {given!a}")
+    return dict(given)

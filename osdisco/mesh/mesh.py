@@ -23,10 +23,11 @@ from osdisco.errors import (
 )
 from osdisco.mesh._calls import NOTHING, Call, Caller
 from osdisco.mesh._gauges import counted
-from osdisco.mesh._given import ANY, policies_of, transport_of
+from osdisco.mesh._given import policies_of, transport_of
 from osdisco.mesh._reports import Reports
 from osdisco.mesh._seeing import MeshEvent, Seeing
 from osdisco.mesh._services import Service, Services
+from osdisco.mesh._settings import ANY
 from osdisco.mesh._wire import is_method, pack_metadata
 from osdisco.mesh.balancers import LoadBalancer
 from osdisco.mesh.breaker import CircuitBreakerRegistry
@@ -100,7 +101,8 @@ class ExtensionServiceMesh:
         self._registry = ServiceRegistry(client)
         self._transport = transport_of(transport, tls)
         self._services = Services(self._registry, self._new_pool, self._policy_of)
-        self._caller = Caller(client.runtime, self._transport, self._seeing)
+        judging = self.circuit_breakers.judges_services
+        self._caller = Caller(client.runtime, self._transport, self._seeing, judging=judging)
         self._routing = self._new_routing() if rules else None
         self._reports = Reports(client, self._services, self._seeing) if reports else None
         self._servers: set[ServiceServer] = set()

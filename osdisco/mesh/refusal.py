@@ -17,6 +17,7 @@ class RefusedReason(enum.Enum):
     UNHEALTHY = "unhealthy"
     CIRCUIT_OPEN = "circuit open"
     OVERLOADED = "overloaded"
+    SERVICE_CIRCUIT_OPEN = "service circuit open"
 
 
 _ADVICE: Final = {
@@ -26,6 +27,7 @@ _ADVICE: Final = {
     RefusedReason.UNHEALTHY: "all that serve are unhealthy or ejected, and the panic threshold is 0",
     RefusedReason.CIRCUIT_OPEN: "the circuit breakers of all that are fit are open; the first is tried again {again}",
     RefusedReason.OVERLOADED: "all that are fit have as many calls under way as the limit of concurrency allows",
+    RefusedReason.SERVICE_CIRCUIT_OPEN: "too many calls of the service failed or were slow; it is tried again {again}",
 }
 
 
@@ -56,5 +58,7 @@ class Refused:
     def __str__(self) -> str:
         again = "at once, when a call under way ends" if self.retry_after is None else f"in {self.retry_after:.1f} s"
         advice = _ADVICE[self.reason].format(subset=self.subset, again=again)
+        if self.reason is RefusedReason.SERVICE_CIRCUIT_OPEN:
+            return advice  # who there is was not what mattered
         counts = f"{self.known} known, {self.matching} matching, {self.serving} serving, {self.fit} fit"
         return f"{advice} ({counts}, {self.closed} with a closed circuit)"

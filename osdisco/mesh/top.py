@@ -51,6 +51,7 @@ class ServiceFigures:
         open: with a circuit that is not closed: the most that a caller sees.
         panic: whether a caller is in a panic.
         budget: retries that are left, to the caller who has least.
+        whole_open: whether a caller's circuit breaker of the whole service is not closed.
     """
 
     service: str
@@ -67,6 +68,7 @@ class ServiceFigures:
     open: int
     panic: bool
     budget: float
+    whole_open: bool = False
 
 
 Pair = tuple[CallerReport | None, CallerReport]
@@ -228,6 +230,7 @@ def _figures(name: str, seen: Sequence[_Seen]) -> ServiceFigures:
         open=max(one.open for one in reports),
         panic=any(one.panic for one in reports),
         budget=min(one.budget for one in reports),
+        whole_open=any(one.whole_open for one in reports),
     )
 
 

@@ -143,6 +143,12 @@ MESH_EJECTED: Final = Metric("osdisco_mesh_ejected", _G, "Endpoints that are eje
 MESH_BREAKERS: Final = Metric(
     "osdisco_mesh_breakers", _G, "Circuit breakers of endpoints, by their state.", ("namespace", "service", "state")
 )
+MESH_SERVICE_BREAKER: Final = Metric(
+    "osdisco_mesh_service_breaker",
+    _G,
+    "1 for the state of the circuit breaker of the whole service; absent where calls ask none.",
+    ("namespace", "service", "state"),
+)
 MESH_BUDGET: Final = Metric(
     "osdisco_mesh_retry_budget", _G, "Retries that are left to the service now.", ("namespace", "service")
 )
@@ -199,6 +205,7 @@ METRICS: Final = (
     MESH_EJECTIONS,
     MESH_EJECTED,
     MESH_BREAKERS,
+    MESH_SERVICE_BREAKER,
     MESH_BUDGET,
     MESH_PANIC,
     MESH_IN_FLIGHT,

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
+from attrs import evolve
 from cli_processes import COMMAND, Invoke, meanwhile, read_until
 
 from osdisco.cli.mesh import COLUMNS, row
@@ -103,6 +104,8 @@ def test_figures_are_written_for_people() -> None:
     shown = dict(zip(COLUMNS, row(figures), strict=True))
     assert (shown["calls/s"], shown["ok"], shown["p50"], shown["p99"]) == ("12.3", "98.76 %", "12.3 ms", "> 30 s")
     assert (shown["refused/s"], shown["budget"], shown["panic"]) == ("-", "99.9", "panic")
+    whole = evolve(figures, whole_open=True)
+    assert [dict(zip(COLUMNS, row(one), strict=True))["open"] for one in (figures, whole)] == ["2", "all"]
 
 
 def test_what_is_called_in_memory_shows_too(invoke: Invoke, memory_url: str) -> None:

@@ -14,7 +14,15 @@ from worlds import World
 
 from osdisco.client import Client
 from osdisco.errors import OverloadedError, RemoteError, ServiceMeshError, ServiceNotFoundError
-from osdisco.mesh import PoolSettings, RetryBudget, RetryPolicy, _gauges
+from osdisco.mesh import (
+    BreakerSettings,
+    BreakerState,
+    CircuitBreakerRegistry,
+    PoolSettings,
+    RetryBudget,
+    RetryPolicy,
+    _gauges,
+)
 from osdisco.mesh.hedging import Hedging
 from osdisco.mesh.retry import Balance
 from osdisco.metrics import PrometheusMetrics
@@ -125,6 +133,20 @@ async def test_ejections_and_how_endpoints_stand(geo: Town, counting: Counting) 
     assert counting.gauge("breakers", state="open") == 0
     await mesh.aclose()
     assert counting.gauge("ejected") is None, "a mesh that is closed is not shown"
+
+
+async def test_the_breaker_of_a_whole_service_shows_where_there_is_one(geo: Town, counting: Counting) -> None:
+    for service in ("geo", "tiles"):
+        geo.network.fail((await geo.serve({"who": who}, service)).address, INTERRUPTED)
+    breakers = CircuitBreakerRegistry(whole={"geo": BreakerSettings(window=3, minimum=3)}, clock=geo.world.clock)
+    mesh = geo.mesh(counting.client, circuit_breakers=breakers)
+    for service in ("geo", "tiles"):
+        for _ in range(4):
+            with pytest.raises(ServiceMeshError):
+                await mesh.call(service, "who")
+    assert [counting.gauge("service_breaker", state=one.value) for one in BreakerState] == [0, 1, 0]
+    assert counting.read("service_breaker", "tiles", namespace="ns", state="closed") is None
+    assert counting.read("refused_picks_total", reason="service_circuit_open") == 1
 
 
 async def test_a_panic_shows(geo: Town, counting: Counting) -> None:

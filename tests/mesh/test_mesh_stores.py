@@ -14,8 +14,8 @@ from attrs import frozen
 from real_town import AT_ONCE, DRAIN, IDEMPOTENT, Town, half_open, kill, load, more, outage_of, slow, who
 from worlds import process_of, until
 
-from osdisco.errors import RemoteError
-from osdisco.mesh import BreakerSettings, CircuitBreakerRegistry, OutlierSettings, PoolSettings
+from osdisco.errors import CircuitOpenError, RemoteError
+from osdisco.mesh import BreakerSettings, BreakerState, CircuitBreakerRegistry, OutlierSettings, PoolSettings
 from osdisco.mesh.retry import NEVER
 from osdisco.registry import ServiceDefinition
 from osdisco.testing import ChaosProxy
@@ -205,3 +205,18 @@ async def test_a_process_that_is_killed_or_stopped_costs_no_idempotent_call(
         assert set(results) == {"me"}
         with suppress(ProcessLookupError):
             processes[0].send_signal(signal.SIGCONT)
+
+
+async def test_when_all_of_a_service_fail_its_own_breaker_says_so_and_lets_go_when_they_are_well(geo: Town) -> None:
+    whole = BreakerSettings(window=10, minimum=10, open_for=0.5, permits=2)
+    breakers = CircuitBreakerRegistry(BreakerSettings(window=1000, minimum=1000), whole={"geo": whole})
+    mesh = await geo.three(circuit_breakers=breakers, pool=PoolSettings(panic=1))
+    for proxy in geo.proxies:
+        kill(proxy)
+    async with load(mesh, "add", pause=0.01) as results:
+        await until(lambda: any(isinstance(one, CircuitOpenError) for one in results), 20)
+        for proxy in geo.proxies:
+            proxy.heal()
+        results.clear()
+        await until(lambda: results[-20:] == ["me"] * 20, 20)
+    assert mesh.circuit_breakers.breaker("geo").state is BreakerState.CLOSED

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncGenerator, Sequence
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -15,7 +16,14 @@ from worlds import World, lease_of, until
 from osdisco._records import encode
 from osdisco.backend import Delete
 from osdisco.errors import ServiceMeshError, ServiceNotFoundError
-from osdisco.mesh import ExtensionServiceMesh, MeshWatch, RetryPolicy, ServiceFigures
+from osdisco.mesh import (
+    BreakerSettings,
+    CircuitBreakerRegistry,
+    ExtensionServiceMesh,
+    MeshWatch,
+    RetryPolicy,
+    ServiceFigures,
+)
 from osdisco.mesh._histogram import BOUNDS, SIZE
 from osdisco.mesh._reports import SERVICES_MAX, CallerReport, ServiceReport
 from osdisco.mesh.top import document_of, figures_of
@@ -62,6 +70,20 @@ async def test_calls_of_all_processes_are_shown_in_a_second(geo: Town) -> None:
     assert one.p50 is not None
     assert 0.03 <= one.p50 <= 0.05
     assert (one.ejected, one.open, one.panic, one.in_flight) == (0, 0, False, 0)
+
+
+async def test_an_open_breaker_of_the_whole_service_shows(geo: Town) -> None:
+    geo.network.fail((await geo.serve({"who": who})).address, INTERRUPTED)
+    whole = BreakerSettings(window=3, minimum=3, open_for=60)
+    mesh = geo.mesh(circuit_breakers=CircuitBreakerRegistry(whole=whole, clock=geo.world.clock))
+    async with MeshWatch(geo.world.process()) as watch:
+        following = asyncio.create_task(anext_times(watch, 4))
+        for _ in range(20):
+            with suppress(ServiceMeshError):
+                await mesh.call("geo", "who")
+            await asyncio.sleep(0.5)
+        (one,) = (await following)[-1]
+    assert (one.whole_open, one.open) == (True, 0)
 
 
 async def test_failures_retries_and_ejections_show(geo: Town) -> None:
