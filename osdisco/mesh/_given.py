@@ -10,6 +10,7 @@ from osdisco.mesh._settings import ANY
 from osdisco.mesh.retry import RetryPolicy
 from osdisco.mesh.tls import TlsFiles
 from osdisco.mesh.transport import Transport
+from osdisco.runtime import Clock
 
 
 def policies_of(given: Mapping[str, RetryPolicy] | RetryPolicy | None) -> Mapping[str, RetryPolicy]:
@@ -21,7 +22,7 @@ def policies_of(given: Mapping[str, RetryPolicy] | RetryPolicy | None) -> Mappin
     return {ANY: RetryPolicy(), **given}
 
 
-def transport_of(given: Transport | None, tls: TlsFiles | None) -> Transport:
+def transport_of(given: Transport | None, tls: TlsFiles | None, clock: Clock) -> Transport:
     """Return how requests travel. Raises ConfigError, also when a package is missing."""
     missing = [
         name for name in ("tenacity", "aiohttp") if find_spec(name) is None and not (given and name == "aiohttp")
@@ -34,4 +35,4 @@ def transport_of(given: Transport | None, tls: TlsFiles | None) -> Transport:
         return given
     from osdisco.mesh.http import HttpTransport
 
-    return HttpTransport(tls=tls)
+    return HttpTransport(tls=tls, clock=clock)

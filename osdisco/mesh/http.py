@@ -7,7 +7,6 @@ of the connection, and its outcome would be unknown.
 
 from __future__ import annotations
 
-import ssl
 from functools import lru_cache
 from typing import Final
 from urllib.parse import quote
@@ -30,9 +29,10 @@ from osdisco.errors import (
 from osdisco.mesh import _wire
 from osdisco.mesh.deadline import checked_timeout
 from osdisco.mesh.server import HttpListener
-from osdisco.mesh.tls import TlsFiles
+from osdisco.mesh.tls import TlsContexts, TlsFiles
 from osdisco.mesh.transport import REQUEST_MAX, RESPONSE_MAX, Answer, MeshRequest, MeshResponse
 from osdisco.registry.definition import ServiceEndpoint
+from osdisco.runtime import Clock, SystemClock
 
 IDLE_MAX: Final = 15.0
 """Seconds after which an idle connection is closed here; servers keep it for 75."""
@@ -62,6 +62,7 @@ class HttpTransport:
         connect_timeout: seconds for a connection to be made; it never takes longer than the call may.
         request_max: bytes of a request's body.
         response_max: bytes of an answer's body.
+        clock: by which files of certificates are looked at again; the system's when None.
 
     Raises:
         ConfigError: numbers or files that cannot be used.
@@ -74,11 +75,11 @@ class HttpTransport:
         connect_timeout: float = 2.0,
         request_max: int = REQUEST_MAX,
         response_max: int = RESPONSE_MAX,
+        clock: Clock | None = None,
     ) -> None:
-        self._tls = tls
+        self._tls = None if tls is None else TlsContexts(tls, clock or SystemClock())
         self._scheme = "http" if tls is None else "https"
         self._server_name = None if tls is None else tls.server_name
-        self._context: ssl.SSLContext | None = None if tls is None else tls.client_context()
         self._connect_timeout = checked_timeout("connect_timeout", connect_timeout)
         self._request_max = _bytes("request_max", request_max)
         self._response_max = _bytes("response_max", response_max)
@@ -104,6 +105,7 @@ class HttpTransport:
                 data=request.body,
                 headers=_headers(request, timeout),
                 allow_redirects=False,
+                ssl=True if self._tls is None else self._tls.client(),
                 server_hostname=self._server_name,
             )
         except (aiohttp.ClientError, OSError, ValueError) as exc:
@@ -113,7 +115,7 @@ class HttpTransport:
 
     async def listen(self, answer: Answer, host: str, port: int) -> HttpListener:
         """Take requests; see `Transport`."""
-        context = None if self._tls is None else self._tls.server_context()
+        context = None if self._tls is None else self._tls.listening()
         return await HttpListener.open(answer, host, port, context, self._request_max)
 
     async def aclose(self) -> None:
@@ -126,7 +128,6 @@ class HttpTransport:
         if self._closed:
             raise ClosedError("the transport is closed")
         connector = aiohttp.TCPConnector(
-            ssl=True if self._context is None else self._context,
             limit=0,  # how much may be under way is the pools' business
             keepalive_timeout=IDLE_MAX,
         )

@@ -99,7 +99,7 @@ class ExtensionServiceMesh:
         )
         self._seeing = Seeing(client.runtime.clock, tracing)
         self._registry = ServiceRegistry(client)
-        self._transport = transport_of(transport, tls)
+        self._transport = transport_of(transport, tls, client.runtime.clock)
         self._services = Services(self._registry, self._new_pool, self._policy_of)
         judging = self.circuit_breakers.judges_services
         self._caller = Caller(client.runtime, self._transport, self._seeing, judging=judging)

@@ -22,7 +22,7 @@ KEPT: Final = 75.0
 """Seconds that an idle connection is kept; longer than who calls keeps it."""
 
 SLOW_MAX: Final = 10.0
-"""Seconds within which a request must have come whole."""
+"""Seconds within which the body of a request must have come whole, and a handshake of TLS be over."""
 
 _CLOSING: Final = 0.1
 _SERVER: Final = {"Server": "osdisco", "Content-Type": "application/json"}
@@ -52,7 +52,8 @@ class HttpListener:
         listener = cls(answer, request_max)
         try:
             loop = asyncio.get_running_loop()
-            listen = partial(loop.create_server, listener._protocols, host, ssl=tls, backlog=1024)
+            options = {"ssl": tls, "ssl_handshake_timeout": None if tls is None else SLOW_MAX, "backlog": 1024}
+            listen = partial(loop.create_server, listener._protocols, host, **options)
             listener._server = await _on_one_port(listen, port)
         except (OSError, OverflowError, UnicodeError) as exc:
             raise ConfigError(f"cannot listen on {host}:{port}: {getattr(exc, 'strerror', None) or exc}") from exc

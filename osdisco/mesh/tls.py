@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import ssl
 from pathlib import Path
+from typing import Final
 
 from attrs import field, frozen
 
 from osdisco.errors import ConfigError
+from osdisco.runtime import Clock
+
+log = logging.getLogger("osdisco")
+
+LOOK: Final = 10.0
+"""Seconds after which files are looked at again, at the earliest."""
 
 
 def _path(value: str | os.PathLike[str] | None) -> Path | None:
@@ -18,6 +26,8 @@ def _path(value: str | os.PathLike[str] | None) -> Path | None:
 @frozen
 class TlsFiles:
     """Certificates as PEM files, the same for calling and for serving. TLS 1.2 or later; names are verified.
+
+    Files that change are read again, for the connections that are made from then on.
 
     Args:
         ca: whom to trust; the system's authorities when None.
@@ -55,6 +65,10 @@ class TlsFiles:
             context.verify_mode = ssl.CERT_REQUIRED
         return context
 
+    def stamp(self) -> tuple[object, ...]:
+        """Return what is different when one of the files is; None for one that is not there."""
+        return tuple(_stamp(path) for path in (self.ca, self.cert, self.key) if path is not None)
+
     def _context(self, purpose: ssl.Purpose) -> ssl.SSLContext:
         try:
             context = ssl.create_default_context(purpose, cafile=self.ca)
@@ -69,6 +83,67 @@ class TlsFiles:
                     f"TlsFiles.cert={self.cert} and key={self.key} are no pair in PEM form: {exc}"
                 ) from None
         return context
+
+
+def _stamp(path: Path) -> object:
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_mtime_ns, found.st_size, found.st_ino, found.st_dev
+
+
+class TlsContexts:
+    """What connections are made with: read anew when the files have changed, so that none outlives its renewal.
+
+    Nothing runs for it. Who makes or takes connections asks, and once in `LOOK` seconds it looks. Files that cannot be
+    used are told in the log, once, and what was good last is used on: a certificate may be written before its key.
+
+    Raises:
+        ConfigError: files that cannot be used at the start.
+    """
+
+    def __init__(self, files: TlsFiles, clock: Clock) -> None:
+        self._files = files
+        self._now = clock.now
+        self._stamp = files.stamp()
+        self._client = files.client_context()
+        self._server: ssl.SSLContext | None = None
+        self._due = self._now() + LOOK
+
+    def client(self) -> ssl.SSLContext:
+        """Return what calls are made with now."""
+        if self._now() >= self._due:
+            self._look()
+        return self._client
+
+    def listening(self) -> ssl.SSLContext:
+        """Return what is listened with: each connection gets what is good when it comes. Raises ConfigError."""
+        context = self._files.server_context()
+        self._server = self._files.server_context()
+        context.sni_callback = self._serve  # called for each handshake, whether it names a server or not
+        return context
+
+    def _serve(self, connection: ssl.SSLObject, name: str | None, context: ssl.SSLContext) -> None:
+        if self._now() >= self._due:
+            self._look()
+        if self._server is not None:
+            connection.context = self._server
+
+    def _look(self) -> None:
+        self._due = self._now() + LOOK
+        stamp = self._files.stamp()  # before they are read: what is written meanwhile is read the next time
+        if stamp == self._stamp:
+            return
+        self._stamp = stamp
+        try:
+            client = self._files.client_context()
+            server = None if self._server is None else self._files.server_context()
+        except ConfigError as exc:
+            log.warning("the files of TLS have changed, and those that were good last are used on: %s", exc)
+            return
+        self._client, self._server = client, server
+        log.info("the files of TLS have changed, and are used from now on: %s", self._files)
 
 
 def _no_password() -> str:

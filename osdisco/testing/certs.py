@@ -28,20 +28,22 @@ class Certificates:
     client_key: Path
 
 
-def make_certificates(folder: Path, *, names: Iterable[str] = ()) -> Certificates:
-    """Make an authority and what it signs, valid for two days from yesterday.
+def make_certificates(folder: Path, *, names: Iterable[str] = (), start: datetime | None = None) -> Certificates:
+    """Make an authority and what it signs, valid for two days.
 
     Args:
         folder: is created; the files go there.
         names: host names and addresses that the server certificate is good for besides those of this machine.
+        start: from when on what it signs is valid, such as ten days ago for what has expired; yesterday when None.
     """
     folder.mkdir(parents=True, exist_ok=True)
     authority, authority_key = _authority()
     (folder / "ca.pem").write_bytes(authority.public_bytes(serialization.Encoding.PEM))
     # no common names: etcd takes that of a client for its user, and its gateway then refuses the client
-    _issue(folder, "server", x509.Name([]), [*_LOCAL, *names], authority, authority_key)
+    start = _yesterday() if start is None else start
+    _issue(folder, "server", x509.Name([]), [*_LOCAL, *names], authority, authority_key, start)
     client = x509.Name([x509.NameAttribute(NameOID.ORGANIZATION_NAME, "osdisco tests")])
-    _issue(folder, "client", client, [], authority, authority_key)
+    _issue(folder, "client", client, [], authority, authority_key, start)
     return Certificates(
         ca=folder / "ca.pem",
         server=folder / "server.pem",
@@ -55,7 +57,7 @@ def _authority() -> tuple[x509.Certificate, ec.EllipticCurvePrivateKey]:
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "osdisco test authority")])
     certificate = (
-        _builder(name, name, key)
+        _builder(name, name, key, _yesterday())
         .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
         .add_extension(_usage(sign_certificates=True), critical=True)
         .sign(key, hashes.SHA256())
@@ -70,12 +72,13 @@ def _issue(
     names: list[str],
     authority: x509.Certificate,
     authority_key: ec.EllipticCurvePrivateKey,
+    start: datetime,
 ) -> None:
     key = ec.generate_private_key(ec.SECP256R1())
     # both usages for both: etcd's members and Consul's servers are clients of each other with their server certificate
     usages = x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH])
     builder = (
-        _builder(subject, authority.subject, key)
+        _builder(subject, authority.subject, key, start)
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         .add_extension(_usage(sign_certificates=False), critical=True)
         .add_extension(usages, critical=False)
@@ -94,8 +97,13 @@ def _issue(
     )
 
 
-def _builder(subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePrivateKey) -> x509.CertificateBuilder:
-    start = datetime.now(UTC) - timedelta(days=1)
+def _yesterday() -> datetime:
+    return datetime.now(UTC) - timedelta(days=1)
+
+
+def _builder(
+    subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePrivateKey, start: datetime
+) -> x509.CertificateBuilder:
     return (
         x509.CertificateBuilder()
         .subject_name(subject)

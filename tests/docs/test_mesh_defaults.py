@@ -26,6 +26,7 @@ from osdisco.mesh import (
     router,
     rules,
     server,
+    tls,
     traffic_rules,
     transport,
 )
@@ -41,7 +42,9 @@ DEFAULTS = {
     "metadata of a call": [_wire.METADATA_MAX],
     "message of an error": [_wire.MESSAGE_MAX],
     "`serve(at_once": [handlers.AT_ONCE],
-    "a request must have come whole": [server.SLOW_MAX],
+    "the body of a request must have come whole": [server.SLOW_MAX],
+    "a connection that says nothing": [server.KEPT],
+    "files of TLS": [tls.LOOK],
     "idle connections": [http.IDLE_MAX, server.KEPT],
     "services without an endpoint": [_services.KEPT_MAX],
     "`drain=` of what is served": [Drain().propagation, Drain().grace],
