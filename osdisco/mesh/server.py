@@ -12,6 +12,7 @@ from typing import Any, Final, Self
 from urllib.parse import unquote
 
 from aiohttp import web
+from multidict import istr
 
 from osdisco.errors import ConfigError
 from osdisco.mesh import _wire
@@ -25,6 +26,7 @@ SLOW_MAX: Final = 10.0
 """Seconds within which the body of a request must have come whole, and a handshake of TLS be over."""
 
 _CLOSING: Final = 0.1
+_ORIGIN: Final = istr("Origin")
 _SERVER: Final = {"Server": "osdisco", "Content-Type": "application/json"}
 
 
@@ -77,6 +79,8 @@ class HttpListener:
     async def _answered(self, request: web.BaseRequest) -> MeshResponse:
         if request.method != "POST" or not request.path.startswith(_wire.PATH):
             return _wire.failed(404, "NotFoundError", f"nothing is here but POST {_wire.PATH}<method>")
+        if _ORIGIN in request.headers:  # of a browser: its page may be here by a name of its own
+            return _wire.refused(Refusal.BAD_REQUEST, "requests of web pages are not taken, such as have an Origin")
         try:
             body = await _body(request)
             taken = _taken(request, body)

@@ -356,6 +356,23 @@ async def test_a_request_that_cannot_be_is_refused_in_words(data: bytes, status:
     assert handlers.running == 0
 
 
+@pytest.mark.parametrize("origin", ["http://evil.example", "null", "https://localhost:3000", ""])
+async def test_a_web_page_calls_nothing_by_whatever_name_it_got_here(origin: str) -> None:
+    """By a name that leads to this machine (DNS rebinding) it may set all headers, and leave out all but this."""
+    ran = []
+    async with listening(Handlers("geo", {"echo": ran.append}, SystemClock())) as (client, listener):
+        port = listener.port
+        page = post(b"[1]", f"Origin: {origin}").replace(b"Host: x", f"Host: evil.example:{port}".encode())
+        status, body = await raw(listener, page)
+        assert (status, json.loads(body)["type"]) == (400, "bad-request")
+        assert "of web pages" in body.decode()
+        asked = post(b"", "Origin: http://evil.example", "Access-Control-Request-Method: POST", method="OPTIONS")
+        assert (await raw(listener, asked))[0] == 404
+        assert ran == []
+        assert (await client.send(at(listener), request(b"[1]"), 5)).status == 200
+    assert ran == [[1]]
+
+
 async def test_what_is_no_http_ends_its_connection_and_nothing_else(caplog: pytest.LogCaptureFixture) -> None:
     async with listening(Handlers("geo", SERVED, SystemClock())) as (_, listener):
         for data in (b"\x16\x03\x01\x02\x00", b"garbage\r\n\r\n", b"POST / HTTP/9.9\r\n\r\n"):
