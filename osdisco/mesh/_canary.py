@@ -29,6 +29,16 @@ class CanaryPhase(enum.Enum):
     ROLLED_BACK = "rolled_back"
 
 
+class Verdict(enum.Enum):
+    """What a check comes to: all but the first have failed."""
+
+    GOOD = "good"
+    NO_FIGURES = "no_figures"
+    TOO_FEW_CALLS = "too_few_calls"
+    SUCCESS_RATE = "success_rate"
+    LATENCY = "latency"
+
+
 MOVES: Final = {
     CanaryPhase.PROGRESSING: {CanaryPhase.HOLDING, CanaryPhase.PROMOTED, CanaryPhase.ROLLED_BACK},
     CanaryPhase.HOLDING: {CanaryPhase.PROMOTED, CanaryPhase.ROLLED_BACK},
@@ -165,10 +175,10 @@ def rolled_back(rules: ServiceRules, state: CanaryState, why: str) -> tuple[Serv
 
 def checked(rules: ServiceRules, state: CanaryState, sample: Sample | None) -> tuple[ServiceRules, CanaryState]:
     """Return what one check makes of rules and state; `sample` is of the canary's calls, None when nobody knows."""
-    why = fault_of(state.plan, sample)
-    if why is not None:
+    verdict, why = judged(state.plan, sample)
+    if verdict is not Verdict.GOOD:
         return _failed(rules, evolve(state, checks=state.checks + 1, failed=state.failed + 1, last=why))
-    state = evolve(state, checks=state.checks + 1, last=_told(sample))
+    state = evolve(state, checks=state.checks + 1, last=why)
     if state.phase is CanaryPhase.HOLDING:
         return rules, state
     if state.weight < state.plan.max_weight:
@@ -185,23 +195,19 @@ def _failed(rules: ServiceRules, state: CanaryState) -> tuple[ServiceRules, Cana
     return rolled_back(rules, state, f"{state.failed} checks failed, at last: {state.last}")
 
 
-def fault_of(plan: CanaryPlan, sample: Sample | None) -> str | None:
-    """Return why a check fails; None when it is good."""
+def judged(plan: CanaryPlan, sample: Sample | None) -> tuple[Verdict, str]:
+    """Return what a check comes to, and why."""
     if sample is None:
-        return "no figures"
+        return Verdict.NO_FIGURES, "no figures"
     if sample.calls < plan.min_calls:
-        return f"{sample.calls} calls; {plan.min_calls} are needed"
+        return Verdict.TOO_FEW_CALLS, f"{sample.calls} calls; {plan.min_calls} are needed"
     if not sample.success_rate >= plan.success_rate:  # what is no number is not good
-        return f"{sample.success_rate:.2f} % of {sample.calls} calls succeeded; {plan.success_rate:g} % are needed"
+        why = f"{sample.success_rate:.2f} % of {sample.calls} calls succeeded; {plan.success_rate:g} % are needed"
+        return Verdict.SUCCESS_RATE, why
     if plan.p99 is not None and sample.p99 is None:
-        return "nobody knows how long calls take"
+        return Verdict.NO_FIGURES, "nobody knows how long calls take"
     if plan.p99 is not None and sample.p99 is not None and not sample.p99 <= plan.p99:
-        return f"p99 of {sample.calls} calls is {sample.p99 * 1000:.0f} ms; {plan.p99 * 1000:.0f} ms are allowed"
-    return None
-
-
-def _told(sample: Sample | None) -> str:
-    if sample is None:
-        return "no figures"
+        why = f"p99 of {sample.calls} calls is {sample.p99 * 1000:.0f} ms; {plan.p99 * 1000:.0f} ms are allowed"
+        return Verdict.LATENCY, why
     p99 = "" if sample.p99 is None else f", p99 {sample.p99 * 1000:.0f} ms"
-    return f"good: {sample.success_rate:.2f} % of {sample.calls} calls succeeded{p99}"
+    return Verdict.GOOD, f"good: {sample.success_rate:.2f} % of {sample.calls} calls succeeded{p99}"

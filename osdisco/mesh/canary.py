@@ -9,11 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from types import TracebackType
 from typing import Final, Self
-
-from attrs import define
 
 from osdisco._connection import backoff
 from osdisco._tasks import Supervisor
@@ -34,11 +32,14 @@ from osdisco.errors import (
 )
 from osdisco.mesh import _canary as canaries
 from osdisco.mesh._canary import CanaryPlan, Sample
+from osdisco.mesh._canary_gauges import Watched, end_of, gauges
 from osdisco.mesh._rules_record import RulesVersion
 from osdisco.mesh._standing import Standing
 from osdisco.mesh.canary_figures import CallFigures, CanaryMetrics
 from osdisco.mesh.rules_view import RulesView
 from osdisco.mesh.traffic_rules import TrafficRules
+from osdisco.metrics._catalog import CANARY_CHECKS, CANARY_ENDS
+from osdisco.metrics._hooks import Sample as Gauge
 
 log = logging.getLogger("osdisco")
 
@@ -48,21 +49,12 @@ ASKING_MAX: Final = 10.0
 """Seconds that figures may take: the other canaries wait meanwhile."""
 
 
-@define(eq=False)
-class _Watched:
-    """A canary under way. `base` is the version before it, which no other canary of the service has.
-
-    `marked` is whether its figures were begun with: before that they may be those of another canary, or another leader.
-    """
-
-    base: int
-    plan: CanaryPlan
-    due: float
-    marked: bool
-
-
 class _OverError(Exception):
-    """The canary that was checked is not under way any more, or there is nothing to write."""
+    """The canary that was checked is not under way any more."""
+
+
+class _UnchangedError(Exception):
+    """The check changes nothing: there is nothing to write."""
 
 
 class CanaryController:
@@ -79,6 +71,7 @@ class CanaryController:
         self._metrics: CanaryMetrics = CallFigures(client) if metrics is None else metrics
         self._election = LeaderElection(client, None, ELECTION, candidate_id=None, priority=0, info={})
         self._supervisor = Supervisor()
+        self._watched: dict[str, Watched] = {}
 
     def __repr__(self) -> str:
         return f"<CanaryController of {self._client.runtime.name}{', leading' if self.leading else ''}>"
@@ -106,6 +99,7 @@ class CanaryController:
         """
         view, failures = self._rules.view(), 0
         view.start()
+        uncount = self._client.runtime.metrics.follow(lambda: self._gauges(view))
         try:
             while True:
                 try:
@@ -119,10 +113,14 @@ class CanaryController:
                 await asyncio.sleep(backoff(self._client.runtime, failures))
                 failures += 1
         finally:
+            uncount()
             await view.aclose()
 
+    def _gauges(self, view: RulesView) -> Iterator[Gauge]:
+        return gauges(self._client._keys.root.rstrip("/"), self.leading, self._watched, view)
+
     async def _lead(self, term: Term, view: RulesView) -> None:
-        watched: dict[str, _Watched] = {}
+        watched = self._watched = {}
         while True:
             await self._follow(watched, view)
             for service, one in watched.items():
@@ -135,20 +133,22 @@ class CanaryController:
             except TimedOutError:
                 continue
 
-    async def _follow(self, watched: dict[str, _Watched], view: RulesView) -> None:
+    async def _follow(self, watched: dict[str, Watched], view: RulesView) -> None:
         """Begin with canaries that are new here, which takes an interval, and leave those that are over."""
         there = _under_way(view)
         for service in [name for name, one in watched.items() if there.get(name) != (one.base, one.plan)]:
-            del watched[service]
+            how = end_of(view.get(service), watched.pop(service))
+            self._client.runtime.metrics.count(CANARY_ENDS, service, how)
         for service in there.keys() - watched.keys():
             base, plan = there[service]
             _, marked = await self._sample(service, plan)
-            watched[service] = _Watched(base, plan, self._now() + plan.interval, marked)
+            watched[service] = Watched(base, plan, self._now() + plan.interval, marked)
 
-    async def _check(self, term: Term, service: str, one: _Watched) -> None:
+    async def _check(self, term: Term, service: str, one: Watched) -> None:
         sample, given = await self._sample(service, one.plan)
         if not one.marked:  # what came before nobody knows since when
             sample, one.marked = None, given
+        one.sample = sample
         one.due = self._now() + one.plan.interval
 
         def advance(standing: Standing) -> RulesVersion:
@@ -161,10 +161,15 @@ class CanaryController:
         try:
             new = await self._rules._change(service, advance, held)
             log.info("%s: %s", service, new.why)
-        except _OverError:
+        except _UnchangedError:
             pass
+        except _OverError:
+            return
         except (ConflictError, UnavailableError, IndeterminateError, DeniedError, RulesError) as exc:
             log.warning("the canary of %s could not be moved, it is checked again: %s", service, exc)
+            return
+        verdict, _ = canaries.judged(one.plan, sample)
+        self._client.runtime.metrics.count(CANARY_CHECKS, service, verdict.value)
 
     async def _sample(self, service: str, plan: CanaryPlan) -> tuple[Sample | None, bool]:
         """Return the figures, and whether they could be asked for."""
@@ -188,18 +193,22 @@ def _under_way(view: RulesView) -> dict[str, tuple[int, CanaryPlan]]:
     return found
 
 
-def _is_new(watched: Mapping[str, _Watched], view: RulesView) -> bool:
+def _is_new(watched: Mapping[str, Watched], view: RulesView) -> bool:
     return _under_way(view) != {service: (one.base, one.plan) for service, one in watched.items()}
 
 
 def _advanced(standing: Standing, base: int, sample: Sample | None) -> RulesVersion:
-    """Return what a check makes of what stands. Raises _OverError when it is another canary, or none, or unchanged."""
+    """Return what a check makes of what stands.
+
+    Raises:
+        _OverError: it is another canary, or none. _UnchangedError: it stays as it is.
+    """
     now = standing.now
     if now is None or now.canary is None or not now.canary.running or now.previous != base:
         raise _OverError
     rules, state = canaries.checked(now.rules, now.canary, sample)
     if rules == now.rules and (state.phase, state.failed) == (now.canary.phase, now.canary.failed):
-        raise _OverError
+        raise _UnchangedError
     return standing.next(rules, _why(state), state)
 
 

@@ -170,6 +170,57 @@ MESH_SERVED_SECONDS: Final = Metric(
 MESH_SERVING: Final = Metric(
     "osdisco_mesh_serving", _G, "Requests of others that are under way.", ("namespace", "service")
 )
+CANARY_LEADING: Final = Metric(
+    "osdisco_mesh_canary_leading",
+    _G,
+    "1 while this process is the one that controls canaries; those below are its own.",
+    ("namespace",),
+)
+CANARY_PHASE: Final = Metric(
+    "osdisco_mesh_canary_phase",
+    _G,
+    "1 for the phase that the canary under way is in: progressing or holding.",
+    ("namespace", "service", "phase"),
+)
+CANARY_WEIGHT: Final = Metric(
+    "osdisco_mesh_canary_weight_ratio",
+    _G,
+    "Share of the calls that the canary gets, from 0 to 1.",
+    ("namespace", "service"),
+)
+CANARY_FAILED: Final = Metric(
+    "osdisco_mesh_canary_failed_checks",
+    _G,
+    "Checks of the canary under way that have failed so far.",
+    ("namespace", "service"),
+)
+CANARY_CALLS: Final = Metric(
+    "osdisco_mesh_canary_interval_calls", _G, "Calls to the canary that the last check saw.", ("namespace", "service")
+)
+CANARY_SUCCESS: Final = Metric(
+    "osdisco_mesh_canary_success_ratio",
+    _G,
+    "Share of those that did not fail, from 0 to 1; absent when nobody knows.",
+    ("namespace", "service"),
+)
+CANARY_P99: Final = Metric(
+    "osdisco_mesh_canary_p99_seconds",
+    _G,
+    "Seconds within which 99 % of those were answered; absent when nobody knows.",
+    ("namespace", "service"),
+)
+CANARY_CHECKS: Final = Metric(
+    "osdisco_mesh_canary_checks",
+    _C,
+    "Checks of canaries by this process: good, or what failed: no_figures, too_few_calls, success_rate, latency.",
+    ("service", "verdict"),
+)
+CANARY_ENDS: Final = Metric(
+    "osdisco_mesh_canary_ends",
+    _C,
+    "Canaries that ended while this process controlled them: promoted, rolled_back, or replaced by other rules.",
+    ("service", "how"),
+)
 
 METRICS: Final = (
     EXTENSIONS,
@@ -212,4 +263,13 @@ METRICS: Final = (
     MESH_SERVED,
     MESH_SERVED_SECONDS,
     MESH_SERVING,
+    CANARY_LEADING,
+    CANARY_PHASE,
+    CANARY_WEIGHT,
+    CANARY_FAILED,
+    CANARY_CALLS,
+    CANARY_SUCCESS,
+    CANARY_P99,
+    CANARY_CHECKS,
+    CANARY_ENDS,
 )

@@ -11,7 +11,7 @@ from traffic import BAD, GOOD, rules
 
 from osdisco.errors import RulesError
 from osdisco.mesh import CanaryPhase, CanaryPlan, CanaryState, Sample, ServiceRules
-from osdisco.mesh._canary import begun, checked, fault_of, promoted, rolled_back
+from osdisco.mesh._canary import Verdict, begun, checked, judged, promoted, rolled_back
 from osdisco.mesh._documents import plain, structure
 
 PLAN = CanaryPlan("v1", "v2")
@@ -100,12 +100,13 @@ JUDGED = [
 
 @pytest.mark.parametrize(("sample", "why"), JUDGED)
 def test_a_check_is_good_only_by_figures_that_say_so(sample: Sample | None, why: str | None) -> None:
-    told = fault_of(PLAN, sample)
-    assert (told is None) if why is None else (told or "").startswith(why)
+    verdict, told = judged(PLAN, sample)
+    assert told.startswith(why or "good: ")
+    assert (verdict is Verdict.GOOD) is (why is None)
 
 
 def test_without_a_limit_for_latency_only_success_counts() -> None:
-    assert fault_of(evolve(PLAN, p99=None), Sample(10, 100)) is None
+    assert judged(evolve(PLAN, p99=None), Sample(10, 100))[0] is Verdict.GOOD
 
 
 SAMPLES = st.none() | st.builds(
@@ -132,7 +133,7 @@ def test_whatever_is_seen(plan: CanaryPlan, samples: list[Sample | None]) -> Non
             break
         before = state
         there, state = checked(there, structure(CanaryState, plain(state)), sample)
-        bad = fault_of(plan, sample) is not None
+        bad = judged(plan, sample)[0] is not Verdict.GOOD
         failed += bad
         assert state.checks == before.checks + 1
         assert state.failed == failed
