@@ -25,10 +25,8 @@ from osdisco.mesh.faults import inject
 from osdisco.mesh.mirroring import Mirroring
 from osdisco.mesh.rendezvous import RendezvousLoadBalancer
 from osdisco.mesh.route import Route, Target
+from osdisco.mesh.tracing import MIRRORED
 from osdisco.mesh.traffic_rules import TrafficRules
-
-MIRRORED: Final = {"x-osdisco-mirrored": "1"}
-"""What copies carry, so that a handler can tell."""
 
 
 class Routing:
@@ -127,7 +125,7 @@ class Routing:
     def _mirror(self, call: Call, target: Target) -> None:
         way = self._way(target)
         if way is not None:
-            copy = evolve(call, ways=(way,), attempts=1, headers={**call.headers, **MIRRORED}, kind=None)
+            copy = evolve(call, ways=(way,), attempts=1, headers={**call.headers, MIRRORED: "1"}, kind=None)
             copy.is_copy = True
             self._mirroring.offer(lambda: self._caller.call(copy))
 

@@ -9,6 +9,7 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Awaitable, Callable
+from contextvars import Context, copy_context
 from typing import Any, Final
 
 from osdisco._tasks import Supervisor
@@ -30,7 +31,7 @@ class Mirroring:
         self.sent = 0
         self.failed = 0
         self.dropped = 0
-        self._waiting: deque[Send] = deque()
+        self._waiting: deque[tuple[Send, Context]] = deque()
         self._running = 0
         self._supervisor = Supervisor()
         self._closed = False
@@ -40,20 +41,23 @@ class Mirroring:
         if self._closed or (self._running >= AT_ONCE and len(self._waiting) >= QUEUE_MAX):
             self.dropped += 1
             return False
-        if self._running < AT_ONCE:
-            self._running += 1
-            self._supervisor.spawn(self._run(send), "mirror calls")
-        else:
-            self._waiting.append(send)
+        self._waiting.append((send, copy_context()))
+        self._begin()
         return True
+
+    def _begin(self) -> None:
+        """Send what waits, as far as there is room: each in the context of its call, which has its span."""
+        while self._waiting and self._running < AT_ONCE:
+            send, context = self._waiting.popleft()
+            self._running += 1
+            context.run(self._supervisor.spawn, self._run(send), "mirror a call")
 
     async def _run(self, send: Send) -> None:
         try:
             await self._send(send)
-            while self._waiting:
-                await self._send(self._waiting.popleft())
         finally:
             self._running -= 1
+            self._begin()
 
     async def _send(self, send: Send) -> None:
         try:

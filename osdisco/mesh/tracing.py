@@ -25,6 +25,9 @@ SYSTEM: Final = "osdisco"
 OTHER: Final = "_OTHER"
 SERVER_FAULT: Final = 500
 
+MIRRORED: Final = "x-osdisco-mirrored"
+"""The header of a copy, by which a handler can tell."""
+
 
 class Attempt(Protocol):
     """The span of one attempt."""
@@ -86,7 +89,7 @@ class OpenTelemetryTracing:
         ) as span:
             try:
                 yield span
-            except ServiceMeshError as exc:
+            except Exception as exc:
                 _set_error(span, exc)
                 raise
             finally:
@@ -100,6 +103,8 @@ class OpenTelemetryTracing:
 
         name = f"{request.service}/{request.method}"
         attributes = _of(name) | _place(address) | {"osdisco.attempt": request.attempt}
+        if MIRRORED in request.headers:
+            attributes["osdisco.mirrored"] = True
         span = self._tracer.start_span(name, kind=SpanKind.CLIENT, attributes=attributes)
         headers = dict(request.headers)
         self._context.inject(headers, set_span_in_context(span))
@@ -158,7 +163,7 @@ def _place(address: str) -> dict[str, Any]:
     return {"server.address": host.strip("[]"), "server.port": int(port)}
 
 
-def _set_error(span: Span, error: ServiceMeshError) -> None:
+def _set_error(span: Span, error: Exception) -> None:
     from opentelemetry.trace import StatusCode
 
     kind = type(error).__name__
@@ -166,7 +171,7 @@ def _set_error(span: Span, error: ServiceMeshError) -> None:
         kind = error.type
         span.set_attribute("rpc.response.status_code", str(error.status))
     span.set_attribute("error.type", kind)
-    reason = getattr(error.reason, "reason", None)
+    reason = getattr(getattr(error, "reason", None), "reason", None)
     if reason is not None:
         span.set_attribute("osdisco.refused", reason.value)
     span.set_status(StatusCode.ERROR, str(error))

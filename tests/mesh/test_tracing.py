@@ -18,9 +18,10 @@ from opentelemetry.trace import SpanKind, StatusCode, get_current_span
 from worlds import World
 
 import osdisco
-from osdisco.errors import DeadlineExceededError, RemoteError, ServiceMeshError, ServiceNotFoundError
-from osdisco.mesh import ExtensionServiceMesh, OpenTelemetryTracing, RetryPolicy, incoming
+from osdisco.errors import ClosedError, DeadlineExceededError, RemoteError, ServiceMeshError, ServiceNotFoundError
+from osdisco.mesh import ExtensionServiceMesh, OpenTelemetryTracing, RetryPolicy, TrafficRules, incoming
 from osdisco.mesh.hedging import Hedging
+from osdisco.mesh.mirroring import AT_ONCE
 from osdisco.registry import ServiceDefinition
 
 
@@ -178,6 +179,39 @@ async def test_an_attempt_that_takes_too_long_is_an_error(geo: Town, spans: Span
         await geo.mesh(tracing=spans.tracing).call("geo", "hang", timeout=1)
     assert [said(span)["error.type"] for span in spans.all()] == ["DeadlineExceededError"] * 2
     assert said(spans.all()[1])["osdisco.outcome"] == "timeout"
+
+
+async def test_a_copy_is_below_the_call_that_it_is_of_also_when_it_had_to_wait(geo: Town, spans: Spans) -> None:
+    async def slow() -> None:
+        await asyncio.sleep(0.5)
+
+    await geo.serve({"who": lambda: "me"})
+    await geo.serve({"who": slow}, "shadow")
+    await TrafficRules(geo.world.process()).set("geo", {"mirror": {"service": "shadow"}})
+    mesh = geo.mesh(tracing=spans.tracing)
+    await asyncio.gather(*(mesh.call("geo", "who") for _ in range(2 * AT_ONCE)))
+    await asyncio.sleep(5)
+    for call in (span for span in spans.all() if span.parent is None):
+        attempt, copy = sorted(spans.below(call), key=lambda span: said(span)["rpc.method"])
+        assert (said(attempt)["rpc.method"], said(copy)["rpc.method"]) == ("geo/who", "shadow/who")
+        assert ("osdisco.mirrored" in said(attempt), said(copy)["osdisco.mirrored"]) == (False, True)
+
+
+async def test_a_call_that_fails_of_something_else_is_an_error_too(geo: Town, spans: Spans) -> None:
+    await geo.serve({"who": lambda: "me"})
+    mesh = geo.mesh(tracing=spans.tracing)
+    await mesh.call("geo", "who")
+    await TrafficRules(geo.world.process()).set("geo", {"redirect": {"service": "maps"}})
+    await asyncio.sleep(1)
+    mesh._services._closed = True  # as it is when the call is under way while its client leaves
+    with pytest.raises(ClosedError):
+        await mesh.call("geo", "who")
+    call = spans.all()[-1]
+    assert (call.name, call.status.status_code, said(call)["error.type"]) == (
+        "geo/who",
+        StatusCode.ERROR,
+        "ClosedError",
+    )
 
 
 async def test_without_an_sdk_calls_go_on_and_no_context_is_sent(geo: Town) -> None:
