@@ -29,7 +29,7 @@ from osdisco.mesh._alarms import Alarms
 from osdisco.mesh._seeing import Seeing
 from osdisco.mesh._services import Service, Way
 from osdisco.mesh._state import EndpointState, Outcome
-from osdisco.mesh._whole import Permit, judged, note, turned_away
+from osdisco.mesh._whole import Permit, judged, note
 from osdisco.mesh._wire import error_of
 from osdisco.mesh.balancers import LoadBalancer
 from osdisco.mesh.codec import CodecError, decode
@@ -96,8 +96,8 @@ class Call:
         """Return how long the next attempt may take of the seconds that are left."""
         if self.attempt_timeout is not None:
             return min(left, self.attempt_timeout)
-        others = self.idempotent and self.attempt + 1 < self.attempts and len(pool.states) > 1
-        return left / 2 if others else left
+        others = len(pool.states) > 1 or len(self.ways) > 1
+        return left / 2 if others and self.idempotent and self.attempt + 1 < self.attempts else left
 
 
 class Caller:
@@ -190,20 +190,28 @@ class Caller:
                 seeing.attempted(call, outcome, took, span)
 
     def _pick(self, call: Call) -> tuple[Service, EndpointState]:
-        """Return who is asked next, and of which service: the first way that has somebody. Raises ServiceMeshError."""
+        """Return who is asked next, and of which service: of the first way that has somebody who was not asked yet.
+
+        When all were asked, who is picked of the first way again. Raises ServiceMeshError.
+        """
         first: Refused | None = None
+        again: tuple[Way, EndpointState] | None = None
         for way in call.ways:
             pool = way.service.pool
             picked = pool.pick(subset=way.subset, key=call.key, tried=call.tried, balancer=call.near or call.balancer)
-            if self._judging and not isinstance(picked, Refused):
-                picked = turned_away(call, way.service, self._now()) or picked
-            if not isinstance(picked, Refused):
+            if isinstance(picked, Refused):
+                self._seeing.refused(call, way.service.name, picked)
+                first = first or picked
+            elif picked.id in call.tried:
+                again = again or (way, picked)
+            else:
                 call.went = way
                 return way.service, picked
-            self._seeing.refused(call, way.service.name, picked)
-            first = first or picked
-        assert first is not None
-        raise _placed(error_of_refusal(first), call, None)
+        if again is None:
+            assert first is not None
+            raise _placed(error_of_refusal(first), call, None)
+        call.went = again[0]
+        return again[0].service, again[1]
 
     async def _hedged(self, call: Call) -> Any:
         """Ask a second endpoint, too, when the first one is slower than nearly all calls were."""

@@ -9,7 +9,7 @@ from collections.abc import AsyncGenerator
 from typing import Any
 
 import pytest
-from mesh_town import INTERRUPTED, NOT_JUDGED, Town, town
+from mesh_town import INTERRUPTED, NOT_JUDGED, Town, hang, town
 from worlds import World, until
 
 from osdisco.backend import Put
@@ -19,6 +19,7 @@ from osdisco.errors import (
     NoHealthyEndpointsError,
     OverloadedError,
     RemoteError,
+    ServiceMeshError,
 )
 from osdisco.mesh import CanaryPlan, ExtensionServiceMesh, RetryPolicy, TrafficRules, incoming
 
@@ -97,6 +98,41 @@ async def test_a_copy_goes_to_the_mirror_and_its_answer_is_dropped(geo: Ruled) -
     assert await answers(mesh, 10) == {1: 10}
     await until(lambda: len(copied) == 10)
     assert all(headers["x-osdisco-mirrored"] == "1" for headers in copied)
+
+
+@pytest.mark.parametrize("trouble", [INTERRUPTED, hang])
+async def test_who_failed_at_all_of_a_subset_is_tried_again_where_it_fails_over(trouble: Any, geo: Ruled) -> None:
+    """While nobody knows yet that it is down: its lease stands, and its circuit is closed."""
+    two = next(address for address in geo.network.places if address.startswith("10.0.0.2:"))
+    geo.network.fail(two, trouble)
+    await geo.set(default_subset="v2", failover={"v2": [{"subset": "v1"}]})
+    mesh = geo.mesh(**NOT_JUDGED)
+    for _ in range(10):
+        began = geo.world.clock.now()
+        assert await mesh.call("geo", "who", idempotent=True, timeout=2) == 1
+        assert geo.world.clock.now() - began < 1.2
+    assert geo.network.counts()[two] == 10
+    with pytest.raises(ServiceMeshError) as caught:
+        await mesh.call("geo", "who", timeout=2)
+    assert (caught.value.attempt, caught.value.sent, caught.value.endpoint) == (1, True, two)
+
+
+async def test_a_subset_that_fails_over_nowhere_is_asked_again_and_nobody_else(geo: Ruled) -> None:
+    two = next(address for address in geo.network.places if address.startswith("10.0.0.2:"))
+    geo.network.fail(two, INTERRUPTED)
+    await geo.set(default_subset="v2")
+    with pytest.raises(CallInterruptedError):
+        await geo.mesh(**NOT_JUDGED).call("geo", "who", idempotent=True)
+    assert geo.network.counts() == {two: 3}
+
+
+async def test_a_service_of_one_endpoint_leaves_time_for_another_one_that_it_fails_over_to(geo: Ruled) -> None:
+    await geo.serve({"who": lambda: "backup"}, "backup")
+    alone = await geo.serve({"who": lambda: None}, "alone")
+    geo.network.fail(alone.address, hang)
+    await TrafficRules(geo.world.process()).set("alone", {"failover": {"*": [{"service": "backup"}]}})
+    assert await geo.mesh(**NOT_JUDGED).call("alone", "who", idempotent=True, timeout=2) == "backup"
+    assert geo.network.counts()[alone.address] == 1
 
 
 async def test_a_name_that_no_service_can_have_fails_no_call_that_has_elsewhere_to_go(geo: Ruled) -> None:
