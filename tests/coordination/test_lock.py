@@ -42,7 +42,8 @@ async def test_waiters_get_the_lock_in_the_order_in_which_they_came(world: World
     for number in range(5):
         tasks.append(asyncio.ensure_future(turn(world.process(f"p{number}"))))
         await queued(world.clients[0], number + 1)
-    await asyncio.gather(*tasks)
+    async with asyncio.timeout(60):
+        await asyncio.gather(*tasks)
     assert [name for name, _ in got] == ["p0", "p1", "p2", "p3", "p4"]
     assert [token for _, token in got] == sorted({token for _, token in got})
 

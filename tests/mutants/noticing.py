@@ -2,13 +2,25 @@
 
 What counts is a failure of a test's own call, or of what looks afterwards at what it has left. A server that does not
 start, and a test that was ended because it took too long, prove nothing.
+
+Properties are tried with the same examples in each run, and the first that fails is enough: whether a mutant is noticed
+is not to be chance, and shrinking the example could take too long.
 """
 
 from __future__ import annotations
 
 from collections.abc import Generator
 
+import hypothesis
 import pytest
+
+hypothesis.settings.register_profile(
+    "mutants",
+    derandomize=True,
+    database=None,
+    phases=[hypothesis.Phase.explicit, hypothesis.Phase.generate],
+)
+hypothesis.settings.load_profile("mutants")
 
 BY = "= noticed by = "
 """Begins a line that names such a test."""
