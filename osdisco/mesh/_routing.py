@@ -18,12 +18,14 @@ from osdisco.errors import (
 from osdisco.mesh import balancers
 from osdisco.mesh._calls import Call, Caller, outcome_of
 from osdisco.mesh._services import Services, Way
-from osdisco.mesh._state import Outcome
+from osdisco.mesh._state import EndpointState, Outcome, Tier
 from osdisco.mesh.balancers import LoadBalancer
 from osdisco.mesh.canary_figures import CallSummaries
 from osdisco.mesh.faults import inject
 from osdisco.mesh.mirroring import Mirroring
+from osdisco.mesh.refusal import Refused
 from osdisco.mesh.rendezvous import RendezvousLoadBalancer
+from osdisco.mesh.retry import NEVER
 from osdisco.mesh.route import Route, Target
 from osdisco.mesh.tracing import MIRRORED
 from osdisco.mesh.traffic_rules import TrafficRules
@@ -54,30 +56,31 @@ class Routing:
             await self._learn(call)
         if not self._rules:
             return await self._caller.call(call)
-        await self._direct(call, said_timeout=said_timeout)
+        meant = await self._direct(call, said_timeout=said_timeout)
         began, ok = self._now(), False
         try:
             result = await self._caller.call(call)
-            ok = call.went is call.ways[0]  # what others answered in its place does not speak for a canary
+            ok = call.went is meant  # what others answered in its place does not speak for a canary
             return result
         except ServiceMeshError as exc:
-            ok = call.went is call.ways[0] and outcome_of(exc) is Outcome.OK
+            ok = call.went is meant and outcome_of(exc) is Outcome.OK
             raise
         finally:
-            way = call.ways[0]
-            subset = None if way.subset is None else way.subset.name
-            self._summaries.count(way.service.name, subset, ok=ok, seconds=self._now() - began)
+            subset = None if meant.subset is None else meant.subset.name
+            self._summaries.count(meant.service.name, subset, ok=ok, seconds=self._now() - began)
 
-    async def _direct(self, call: Call, *, said_timeout: bool) -> None:
+    async def _direct(self, call: Call, *, said_timeout: bool) -> Way:
+        """Do with a call what the rules say before it is made; returns the way that they mean it to take."""
         route = self._rules.router.route(call.service, call.method, call.metadata, call.key)
         if route.timeout is not None and not said_timeout:
             call.deadline = min(call.deadline, self._now() + route.timeout)
         self._limit(route)
-        await self._lead(call, route)
+        meant = await self._lead(call, route)
         if route.mirror is not None:
             self._mirror(call, route.mirror)
         if route.fault is not None:
             await self._fault(call, route)
+        return meant
 
     async def _learn(self, call: Call) -> None:
         if not self._started:
@@ -96,18 +99,30 @@ class Routing:
         if wait:
             raise OverloadedError(f"{route.reason} allow no more calls for {wait:.3f} s", retry_after=wait)
 
-    async def _lead(self, call: Call, route: Route) -> None:
+    async def _lead(self, call: Call, route: Route) -> Way:
         ways = tuple(way for way in map(self._way, route.targets) if way is not None)
         if not ways:
             raise NoHealthyEndpointsError(f"{route.reason} lead to {route.service!a}, which no service can be called")
         for way in ways:
             if not way.service.known:
                 await way.service.wait_known(max(call.deadline - self._now(), 0.0))
-        call.ways = ways
+        call.ways = ways if len(ways) == 1 else tuple(sorted(ways, key=self._is_unfit))
         call.balancer = None if route.lb is None else self._balancer(route.lb)
         if route.retry is not None:
             call.attempts = route.retry.attempts
             call.attempt_timeout = route.retry.timeout or call.attempt_timeout
+        return ways[0]
+
+    def _is_unfit(self, way: Way) -> bool:
+        """Return whether only a panic would pick somebody there: while others are fit, calls fail over to them first.
+
+        A pick tells nearly always at once, and by chance, so that it takes no other policy's turn.
+        """
+        pool, subset = way.service.pool, way.subset
+        picked = pool.pick(subset=subset, balancer=self._balancer("random"))
+        if isinstance(picked, Refused) or _is_fit(picked):
+            return False
+        return not any(_is_fit(one) and (subset is None or subset(one.endpoint)) for one in pool.states.values())
 
     def _way(self, target: Target) -> Way | None:
         """Return the way to a target; None when that can be no service, as only who writes past osdisco can set it."""
@@ -125,7 +140,8 @@ class Routing:
     def _mirror(self, call: Call, target: Target) -> None:
         way = self._way(target)
         if way is not None:
-            copy = evolve(call, ways=(way,), attempts=1, headers={**call.headers, MIRRORED: "1"}, kind=None)
+            headers = {**call.headers, MIRRORED: "1"}
+            copy = evolve(call, ways=(way,), policy=NEVER, attempts=1, headers=headers, kind=None)
             copy.is_copy = True
             self._mirroring.offer(lambda: self._caller.call(copy))
 
@@ -141,6 +157,10 @@ class Routing:
         if self._started:
             await self._summaries.__aexit__(None, None, None)
             await self._rules.aclose()
+
+
+def _is_fit(state: EndpointState) -> bool:
+    return state.tier < Tier.PANIC and state.ejected_until is None
 
 
 _POLICIES: Final = {

@@ -13,6 +13,7 @@ from mesh_town import INTERRUPTED, NOT_JUDGED, Town, hang, town
 from worlds import World, until
 
 from osdisco.backend import Put
+from osdisco.discovery import ExtensionStatus
 from osdisco.errors import (
     CallInterruptedError,
     DeadlineExceededError,
@@ -22,6 +23,8 @@ from osdisco.errors import (
     ServiceMeshError,
 )
 from osdisco.mesh import CanaryPlan, ExtensionServiceMesh, RetryPolicy, TrafficRules, incoming
+from osdisco.mesh.hedging import Hedging
+from osdisco.mesh.serving import ServiceServer
 
 SUBSETS = {"v1": {"version": "<2"}, "v2": {"version": ">=2"}}
 
@@ -35,6 +38,9 @@ class Ruled(Town):
         for mesh in self.meshes:
             if (routing := mesh._routing) is not None and routing._started:
                 await until(lambda rules=routing._rules: "geo" in rules and rules["geo"].version == version.version)
+
+    def servers(self) -> list[ServiceServer]:
+        return [server for mesh in self.meshes for server in mesh._servers]
 
     async def versions(self) -> None:
         for number in (1, 2):
@@ -90,6 +96,36 @@ async def test_a_subset_without_anybody_fails_over_or_says_so_and_is_never_sprea
     assert await answers(mesh, 5) == {"elsewhere": 5}
 
 
+async def test_a_subset_that_is_ill_fails_over_before_there_is_a_panic(geo: Ruled) -> None:
+    mesh = geo.mesh()
+    for version in ("2.1", "2.2"):
+        await geo.serve({"who": lambda: 2}, definition={"version": version})
+    await geo.set(default_subset="v2", failover={"v2": [{"subset": "v1"}]})
+    assert await answers(mesh, 20) == {2: 20}
+    ill = [server for server in geo.servers() if server.registration.definition.version != "1.0"]
+
+    async def become(status: ExtensionStatus, *servers: ServiceServer) -> None:
+        for server in servers:
+            await server.registration.set_status(status)
+        await asyncio.sleep(1)
+
+    await become(ExtensionStatus.UNHEALTHY, *ill[:2])
+    assert await answers(mesh, 20) == {2: 20}  # there is a panic, but one is well
+    await become(ExtensionStatus.UNHEALTHY, ill[2])
+    assert await answers(mesh, 20) == {1: 20}
+    await become(ExtensionStatus.UNHEALTHY, *geo.servers())
+    assert await answers(mesh, 20) == {2: 20}  # a panic where they belong
+    await become(ExtensionStatus.DEGRADED, ill[0])
+    assert await answers(mesh, 20) == {2: 20}
+
+
+async def test_looking_who_is_fit_takes_nobody_s_turn(geo: Ruled) -> None:
+    mesh = geo.mesh()
+    await geo.set(failover={"*": [{"service": "backup"}]}, lb={"policy": "round_robin"})
+    await geo.serve({"who": lambda: 3}, "backup")
+    assert await answers(mesh, 20) == {1: 10, 2: 10}
+
+
 async def test_a_copy_goes_to_the_mirror_and_its_answer_is_dropped(geo: Ruled) -> None:
     copied = []
     await geo.serve({"who": lambda: copied.append(dict(request_headers()))}, "shadow")
@@ -133,6 +169,21 @@ async def test_a_service_of_one_endpoint_leaves_time_for_another_one_that_it_fai
     await TrafficRules(geo.world.process()).set("alone", {"failover": {"*": [{"service": "backup"}]}})
     assert await geo.mesh(**NOT_JUDGED).call("alone", "who", idempotent=True, timeout=2) == "backup"
     assert geo.network.counts()[alone.address] == 1
+
+
+async def test_slow_copies_teach_nobody_when_to_hedge(geo: Ruled) -> None:
+    async def slow() -> None:
+        await asyncio.sleep(0.5)
+
+    await geo.serve({"who": slow}, "shadow")
+    await geo.set(default_subset="v1", mirror={"service": "shadow"})
+    mesh = geo.mesh(retry_policies=RetryPolicy(idempotent=["who"], hedging=Hedging(extra=0.01)))
+    for _ in range(30):
+        await mesh.call("geo", "who")
+        await asyncio.sleep(1)
+    (delay,) = mesh._caller._delays.values()
+    assert delay.seconds is not None
+    assert delay.seconds < 0.1
 
 
 async def test_a_name_that_no_service_can_have_fails_no_call_that_has_elsewhere_to_go(geo: Ruled) -> None:
