@@ -14,8 +14,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from types import TracebackType
 from typing import Any, Final, Self
@@ -153,18 +153,50 @@ class ServiceChannel(grpc.aio.Channel):
     # What a channel does
 
     def get_state(self, try_to_connect: bool = False) -> grpc.ChannelConnectivity:
-        """Return how the channel beneath stands; SHUTDOWN when there is none."""
+        """Return how the channel beneath stands.
+
+        TRANSIENT_FAILURE while there is nobody to connect to, as for a name that resolves to nothing; SHUTDOWN, from
+        which nothing returns, only when it was closed.
+        """
         if self._current is None:
-            return grpc.ChannelConnectivity.SHUTDOWN
+            states = grpc.ChannelConnectivity
+            return states.SHUTDOWN if self._closed else states.TRANSIENT_FAILURE
         return self._current.channel.get_state(try_to_connect)
 
     async def wait_for_state_change(self, last_observed_state: grpc.ChannelConnectivity) -> None:
-        """Wait until the channel beneath stands otherwise. Raises ServiceMeshError when there is none."""
-        await self._beneath().channel.wait_for_state_change(last_observed_state)
+        """Wait until the channel beneath stands otherwise, also when it is another one by then.
+
+        Raises:
+            ServiceMeshError: there is nobody to connect to. ClosedError: it is closed.
+        """
+        while True:
+            beneath = self._beneath()
+            with self._unless_replaced(beneath):
+                await beneath.channel.wait_for_state_change(last_observed_state)
+            if beneath is self._current or self.get_state() is not last_observed_state:
+                return
 
     async def channel_ready(self) -> None:
-        """Wait until a connection is there. Raises ServiceMeshError when there is nobody to connect to."""
-        await self._beneath().channel.channel_ready()
+        """Wait until a connection is there, also through changes of the addresses.
+
+        Raises:
+            ServiceMeshError: there is nobody to connect to. ClosedError: it is closed.
+        """
+        while True:
+            beneath = self._beneath()
+            with self._unless_replaced(beneath):
+                await beneath.channel.channel_ready()
+            if beneath is self._current:
+                return
+
+    @contextmanager
+    def _unless_replaced(self, beneath: _Beneath) -> Iterator[None]:
+        """Take what gRPC says of a channel that was closed while somebody waited for it only of the present one."""
+        try:
+            yield
+        except grpc.aio.UsageError:
+            if beneath is self._current:
+                raise
 
     def unary_unary(self, *args: Any, **options: Any) -> Any:
         """Return what makes calls of one request and one answer.

@@ -173,7 +173,7 @@ async def test_streams_of_all_kinds_go_through(client: Client) -> None:
 async def test_it_says_why_nobody_is_called(client: Client) -> None:
     async with ServiceChannel(client, "geo") as channel:
         who = channel.unary_unary("/geo/who")
-        assert (channel.target, channel.get_state()) == (None, grpc.ChannelConnectivity.SHUTDOWN)
+        assert (channel.target, channel.get_state()) == (None, grpc.ChannelConnectivity.TRANSIENT_FAILURE)
         with pytest.raises(ServiceNotFoundError) as caught:
             who(b"")
         assert caught.value.service == "geo"
@@ -190,6 +190,32 @@ async def test_it_says_why_nobody_is_called(client: Client) -> None:
         who(b"")
     with pytest.raises(InvalidNameError):
         ServiceChannel(client, "")
+
+
+async def test_who_waits_for_a_connection_waits_through_a_change_of_addresses(client: Client) -> None:
+    nobody = ServiceDefinition("geo", "1", "127.0.0.1:1", extension_id="x")
+    states = grpc.ChannelConnectivity
+    async with ServiceRegistry(client).register(nobody) as gone, ServiceChannel(client, "geo") as channel:
+        await until(lambda: channel.target)
+        ready = asyncio.ensure_future(channel.channel_ready())
+        await until(lambda: channel.get_state() is states.TRANSIENT_FAILURE)
+        changed = asyncio.ensure_future(channel.wait_for_state_change(states.TRANSIENT_FAILURE))
+        async with geo(client, "a"):
+            await gone.set_status(ExtensionStatus.STOPPING)
+            await asyncio.wait_for(asyncio.gather(ready, changed), 20)
+            assert channel.get_state() is states.READY
+            waits = asyncio.ensure_future(channel.wait_for_state_change(states.READY))
+            await asyncio.sleep(0.1)
+            await channel.close()
+            await asyncio.wait_for(waits, 5)
+            with pytest.raises(ClosedError):
+                await channel.channel_ready()
+
+
+async def test_it_is_shut_down_only_when_it_was_closed(client: Client) -> None:
+    async with ServiceChannel(client, "geo") as channel:
+        assert channel.get_state() is grpc.ChannelConnectivity.TRANSIENT_FAILURE
+    assert channel.get_state() is grpc.ChannelConnectivity.SHUTDOWN
 
 
 async def test_a_subset_is_all_that_is_called(client: Client) -> None:
