@@ -10,7 +10,7 @@ An operation that failed has one of three outcomes, and the type tells which:
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, Final
 
 
 class OsdiscoError(Exception):
@@ -182,6 +182,9 @@ class CallInterruptedError(ServiceMeshError):
     """The connection ended before any answer. Whether the handler ran is unknown; look before calling again."""
 
 
+_THERE: Final = "; look there for why"
+
+
 class RemoteError(ServiceMeshError):
     """The handler failed. `type` and `message` are its words, `status` is as in HTTP; its traceback stays there.
 
@@ -196,7 +199,8 @@ class RemoteError(ServiceMeshError):
         self.status = status
 
     def _said(self) -> str:
-        return f"{self.type}: {self.message}"
+        said = f"{self.type}: {self.message}"
+        return said if self.status < 500 or said.endswith(_THERE) else said + _THERE
 
 
 class OverloadedError(ServiceMeshError):

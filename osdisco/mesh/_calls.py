@@ -30,7 +30,7 @@ from osdisco.mesh._seeing import Seeing
 from osdisco.mesh._services import Service, Way
 from osdisco.mesh._state import EndpointState, Outcome
 from osdisco.mesh._whole import Permit, judged, note
-from osdisco.mesh._wire import error_of
+from osdisco.mesh._wire import LOOK, error_of
 from osdisco.mesh.balancers import LoadBalancer
 from osdisco.mesh.codec import CodecError, decode
 from osdisco.mesh.hedging import Delay, hedged
@@ -153,7 +153,7 @@ class Caller:
         began = self._now()
         left = call.deadline - began
         if left <= 0:
-            raise _placed(DeadlineExceededError("its time was over before it was sent"), call, None)
+            raise _placed(DeadlineExceededError("its time was over before it was sent; give it more"), call, None)
         service, state = self._pick(call)
         pool = service.pool
         seconds = call.share(left, pool)
@@ -177,7 +177,7 @@ class Caller:
             raise
         except TimeoutError:
             outcome = Outcome.TIMEOUT
-            late = DeadlineExceededError(f"no answer within {seconds:.3g} s; it may be done all the same", sent=True)
+            late = DeadlineExceededError(f"no answer within {seconds:.3g} s; {LOOK}, or give it more time", sent=True)
             raise seeing.failed(call, outcome, _placed(late, call, state, request.attempt), span) from None
         finally:
             now = self._now()
@@ -280,7 +280,8 @@ def _decoded(call: Call, body: bytes) -> Any:
     try:
         return decode(body, call.kind)
     except CodecError as exc:
-        raise ResponseError(f"the answer cannot be read: {exc}", sent=True) from None
+        advice = "is the address right, and `response_type` what that version returns?"
+        raise ResponseError(f"the answer cannot be read: {exc}; {advice}", sent=True) from None
 
 
 def _placed(error: ServiceMeshError, call: Call, state: EndpointState | None, attempt: int = 0) -> ServiceMeshError:

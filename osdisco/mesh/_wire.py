@@ -40,6 +40,11 @@ RETRY_AFTER: Final = "retry-after"
 METADATA_MAX: Final = 4096
 """Bytes of all metadata of a call as JSON; HTTP servers take about 8 KiB in a header."""
 
+LOOK: Final = "it may have been done: look before calling again"
+"""Advice to who does not know whether a handler ran."""
+
+NO_WORDS: Final = "the answer has no words of an osdisco endpoint; check the address"
+
 MESSAGE_MAX: Final = 1024
 """Characters of a remote message that are kept."""
 
@@ -128,9 +133,9 @@ def _words(response: MeshResponse) -> tuple[str | None, str]:
         parsed = json.loads(response.body)
         kind, message = parsed["type"], parsed["message"]
     except (ValueError, LookupError, TypeError, RecursionError):
-        return None, "the answer has no words of an osdisco endpoint"
+        return None, NO_WORDS
     if not isinstance(kind, str) or not isinstance(message, str):
-        return None, "the answer has no words of an osdisco endpoint"
+        return None, NO_WORDS
     return kind[:MESSAGE_MAX], message[:MESSAGE_MAX]
 
 

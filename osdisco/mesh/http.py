@@ -94,7 +94,8 @@ class HttpTransport:
         """Send a request once; see `Transport`."""
         if len(request.body) > self._request_max:
             size = len(request.body)
-            raise RequestError(f"the request takes {size} bytes as JSON; {self._request_max} are allowed")
+            allowed = f"{self._request_max} are allowed; send less, or raise `request_max` of both transports"
+            raise RequestError(f"the request takes {size} bytes as JSON; {allowed}")
         session = self._open() if self._session is None else self._session
         url = self._urls.get((endpoint.address, request.method))
         if url is None:
@@ -157,12 +158,14 @@ class HttpTransport:
                 return body
         except (aiohttp.ClientError, OSError, ValueError) as exc:
             response.close()
-            raise ResponseError(f"HTTP {response.status}, and the connection ended in its middle", sent=True) from exc
+            half = f"HTTP {response.status}, and the connection ended in its middle; {_wire.LOOK}"
+            raise ResponseError(half, sent=True) from exc
         except BaseException:
             response.close()
             raise
         response.close()
-        raise ResponseError(f"the answer takes more than the {self._response_max} bytes that are allowed", sent=True)
+        much = f"the answer takes more than the {self._response_max} bytes that are allowed"
+        raise ResponseError(f"{much}; ask for less, or raise `response_max` of the transport", sent=True)
 
 
 def _bytes(name: str, value: object) -> int:
@@ -201,7 +204,7 @@ def _unanswered(exc: Exception) -> ServiceMeshError:
     if isinstance(exc, aiohttp.ClientConnectorSSLError):
         return EndpointUnreachableError("no TLS with it; does it serve by TLS, and take our certificate?")
     if isinstance(exc, aiohttp.ClientConnectorError):
-        return EndpointUnreachableError(cannot_connect(exc.os_error))
+        return EndpointUnreachableError(f"{cannot_connect(exc.os_error)}; does it run, and is its address right?")
     if isinstance(exc, aiohttp.ServerDisconnectedError | aiohttp.ClientOSError | OSError):
-        return CallInterruptedError("the connection ended before any answer; it may have been done", sent=True)
+        return CallInterruptedError(f"the connection ended before any answer; {_wire.LOOK}", sent=True)
     return ResponseError("the answer is not HTTP; is the address right?", sent=True)

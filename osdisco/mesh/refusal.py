@@ -23,10 +23,10 @@ class RefusedReason(enum.Enum):
 _ADVICE: Final = {
     RefusedReason.NO_ENDPOINTS: "none is registered; start an instance, or look with `osdisco ls` at what there is",
     RefusedReason.NO_MATCH: "none is of the subset {subset}; look at the rules, or at the versions that are registered",
-    RefusedReason.NOT_SERVING: "all are starting, stopping or of weight 0",
-    RefusedReason.UNHEALTHY: "all that serve are unhealthy or ejected, and the panic threshold is 0",
+    RefusedReason.NOT_SERVING: "all are starting, stopping or of weight 0; wait for one, or start another",
+    RefusedReason.UNHEALTHY: "all that serve are unhealthy or ejected, and the panic threshold is 0; look at them",
     RefusedReason.CIRCUIT_OPEN: "the circuit breakers of all that are fit are open; the first is tried again {again}",
-    RefusedReason.OVERLOADED: "all that are fit have as many calls under way as the limit of concurrency allows",
+    RefusedReason.OVERLOADED: "all that are fit have `concurrency` calls under way; call less, or start another",
     RefusedReason.SERVICE_CIRCUIT_OPEN: "too many calls of the service failed or were slow; it is tried again {again}",
 }
 

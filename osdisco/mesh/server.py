@@ -85,7 +85,7 @@ class HttpListener:
             body = await _body(request)
             taken = _taken(request, body)
         except web.HTTPRequestEntityTooLarge:
-            return _wire.refused(Refusal.TOO_LARGE, f"a request of more than {self._request_max} bytes")
+            return _wire.refused(Refusal.TOO_LARGE, f"a request of more than {self._request_max} bytes; send less")
         except (ValueError, RecursionError, TimeoutError, web.RequestPayloadError) as exc:
             return _wire.refused(Refusal.BAD_REQUEST, f"the request cannot be read: {exc or type(exc).__name__}")
         return await self._answer(taken)

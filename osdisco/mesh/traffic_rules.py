@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Mapping
+from contextlib import contextmanager
 from typing import Any, Final
 
 from attrs import evolve
@@ -12,7 +13,7 @@ from osdisco._connection import PAUSE_MIN
 from osdisco.backend import ABSENT, Condition, Delete, Op, Put
 from osdisco.client import Client
 from osdisco.coordination._calls import in_client
-from osdisco.errors import ConflictError, InvalidNameError
+from osdisco.errors import ConflictError, InvalidNameError, RulesError
 from osdisco.mesh import _canary as canaries
 from osdisco.mesh._canary import CanaryPlan
 from osdisco.mesh._chains import check_chains
@@ -24,6 +25,16 @@ from osdisco.mesh.rules_view import RulesView
 
 HISTORY_MAX: Final = 10
 """Versions that are kept of a service; the steps of a canary are none of them."""
+
+
+@contextmanager
+def _of(service: str) -> Generator[None, None, None]:
+    """Let errors of rules name the service whose rules they are."""
+    try:
+        yield
+    except RulesError as exc:
+        exc.service = service
+        raise
 
 
 class TrafficRules:
@@ -49,7 +60,8 @@ class TrafficRules:
         """
         self._connection.check_open()
         item = await self._connection.get(self._shelf.document(service))
-        return None if item is None else decode(item.value)
+        with _of(service):
+            return None if item is None else decode(item.value)
 
     async def history(self, service: str) -> list[RulesVersion]:
         """Return the versions that are kept, at most HISTORY_MAX, the newest first; it stands unless it was removed."""
@@ -69,7 +81,8 @@ class TrafficRules:
             RulesError: naming the field that cannot be so. ConflictError: another version stands.
             IndeterminateError: unknown whether they were written; look before trying again.
         """
-        parsed = ServiceRules.parse(rules)
+        with _of(service):
+            parsed = ServiceRules.parse(rules)
 
         def set_(standing: Standing) -> RulesVersion:
             standing.check_is(expect)
@@ -165,9 +178,11 @@ class TrafficRules:
         deadline, pause = now() + self._client.options.timeout, PAUSE_MIN / 10
         while True:
             standing = await self._look(service)
-            new = self._signed(change(standing))
+            with _of(service):
+                new = self._signed(change(standing))
+                data = encode(new)
             try:
-                write = self._write(standing, new, also())
+                write = self._write(standing, new, data, also())
                 await in_client(self._client, write, f"write the rules of {service}")
                 return new
             except ConflictError:
@@ -200,8 +215,8 @@ class TrafficRules:
         runtime = self._client.runtime
         return evolve(new, by=runtime.name[:255], at=runtime.clock.wall())
 
-    async def _write(self, standing: Standing, new: RulesVersion, also: Mapping[str, Condition]) -> None:
-        service, data = standing.service, encode(new)
+    async def _write(self, standing: Standing, new: RulesVersion, data: bytes, also: Mapping[str, Condition]) -> None:
+        service = standing.service
         key = self._shelf.document(service)
         ops: list[Op] = [Put(key, data)]
         if not new.is_step:

@@ -228,7 +228,7 @@ async def test_a_handler_that_raises_tells_type_and_message_and_no_traceback(
         await geo.mesh().call("geo", "fail")
     error = caught.value
     assert (error.type, error.message, error.status) == ("KeyError", "'no such tenant'", 500)
-    assert str(error) == f"geo.fail at {error.endpoint}: KeyError: 'no such tenant'"
+    assert str(error) == f"geo.fail at {error.endpoint}: KeyError: 'no such tenant'; look there for why"
     assert error.__cause__ is None
     assert "test_calls.py" not in str(error)
     (record,) = [record for record in caplog.records if record.levelno >= logging.ERROR]

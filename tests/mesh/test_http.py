@@ -132,7 +132,7 @@ async def failure(address: str, **options: Any) -> ServiceMeshError:
 async def test_where_nothing_listens_nothing_was_sent() -> None:
     error = await failure(await nobody())
     assert isinstance(error, EndpointUnreachableError)
-    assert str(error) == "cannot connect: Connection refused"
+    assert str(error) == "cannot connect: Connection refused; does it run, and is its address right?"
     assert not error.sent
 
 

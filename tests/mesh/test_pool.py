@@ -282,7 +282,7 @@ def test_who_has_a_hundred_calls_under_way_gets_no_more() -> None:
         fleet.pool.begin(picked)
     refused = fleet.refused()
     assert refused == Refused(RefusedReason.OVERLOADED, 2, 2, 2, 2, 2)
-    assert "limit of concurrency" in str(refused)
+    assert "have `concurrency` calls under way" in str(refused)
     fleet.pool.end(fleet.state(0), OK, 1.0)
     assert fleet.pick().id == "e0"
 
