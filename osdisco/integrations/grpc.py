@@ -125,7 +125,7 @@ class ServiceChannel(grpc.aio.Channel):
     async def _renew(self) -> None:
         self._seen = self._view.endpoints
         states = list(map(EndpointState, self._seen))
-        choice = choose(states, self._subset, PoolSettings().panic, lambda all_: all_)
+        choice = choose(states, self._subset, PoolSettings().panic, lambda all_, _: all_)
         self._refused = choice.counts
         first = choice.tiers[0] if choice.tiers else ()
         target = target_of(await _addresses(state.endpoint.address for state in first))

@@ -57,14 +57,14 @@ def choose(
     states: Collection[EndpointState],
     subset: EndpointSubset | None,
     threshold: float,
-    narrow: Callable[[Sequence[EndpointState]], Sequence[EndpointState]],
+    narrow: Callable[[Sequence[EndpointState], int], Sequence[EndpointState]],
 ) -> Choice:
     """Decide who may be picked.
 
     Args:
         threshold: of those who serve this share must be fit; below it is a panic (Envoy's `healthy_panic_threshold`:
             so many cannot be ill, and if they are, the few others would not bear the calls of all).
-        narrow: takes some of a tier, if it is too large.
+        narrow: takes some of a tier, if so many serve that it is too large.
     """
     matching = states if subset is None else [state for state in states if subset(state.endpoint)]
     members = tuple([state for state in matching if state.tier is not Tier.NEVER])
@@ -76,7 +76,9 @@ def choose(
     counts = len(states), len(matching), len(members), len(considered), sum(map(len, passing))
     refused = Refused(_reason(*counts), *counts, subset=None if subset is None else subset.name)
     retry_at = _retry_at(considered) if refused.reason is RefusedReason.CIRCUIT_OPEN else None
-    return Choice(tuple(Candidates(narrow(tier), members) for tier in passing if tier), panic, refused, retry_at)
+    some = tuple(narrow(members, len(members)))
+    left = (Candidates(narrow(tier, len(members)), some, panic=panic) for tier in passing if tier)
+    return Choice(tuple(left), panic, refused, retry_at)
 
 
 def _let_through(states: Sequence[EndpointState]) -> list[EndpointState]:

@@ -172,6 +172,7 @@ class Candidates(tuple[EndpointState, ...]):
 
     Attributes:
         members: those of whom these are what is fit.
+        panic: whether there is a panic, so that some of these may be ill, and where they are does not count.
         bounds: sums of the weights up to each but the last; None when all weights are the same.
         total: sum of all weights.
         parts: what balancers derived from it.
@@ -182,15 +183,19 @@ class Candidates(tuple[EndpointState, ...]):
     """
 
     members: tuple[EndpointState, ...]
+    panic: bool
     bounds: list[float] | None
     total: float
     parts: dict[object, object]
 
-    def __new__(cls, states: Iterable[EndpointState], members: tuple[EndpointState, ...] | None = None) -> Self:
+    def __new__(
+        cls, states: Iterable[EndpointState], members: tuple[EndpointState, ...] | None = None, *, panic: bool = False
+    ) -> Self:
         self = super().__new__(cls, states)
         if not self:
             raise NoHealthyEndpointsError(Refused(RefusedReason.NO_ENDPOINTS))
         self.members = self if members is None else members
+        self.panic = panic
         self.total, self.bounds = _weighed(self)
         self.parts = {}
         return self

@@ -125,8 +125,15 @@ def two_drawn(states: Candidates, draw: Callable[[], float]) -> tuple[EndpointSt
     return first, states[bisect(bounds, place)]
 
 
+TURNS_MAX: Final = 64
+"""Numbers of endpoints for which round robin remembers whose turn it is; with more it begins anew."""
+
+
 class RoundRobinLoadBalancer(StateBalancer):
     """One after the other, whatever their weights; from a random one on, so that not all clients begin with the first.
+
+    Fewer are picked from when some were tried or are full. They take turns of their own: else whoever comes after such
+    a one would always take its place.
 
     Args:
         runtime: where time and randomness come from.
@@ -134,14 +141,19 @@ class RoundRobinLoadBalancer(StateBalancer):
 
     def __init__(self, runtime: Runtime | None = None) -> None:
         super().__init__(runtime)
-        self._turn = int(self._random() * 2**32)
+        self._first = int(self._random() * 2**32)
+        self._turns: dict[int, int] = {}
 
     def pick(self, states: Sequence[EndpointState], key: str | None = None) -> EndpointState:
         """Return the next one."""
         if not states:
             raise NoHealthyEndpointsError(Refused(RefusedReason.NO_ENDPOINTS))
-        self._turn += 1
-        return states[self._turn % len(states)]
+        count = len(states)
+        turn = self._turns.get(count, self._first)
+        if turn == self._first and len(self._turns) >= TURNS_MAX:
+            self._turns.clear()
+        self._turns[count] = turn + 1
+        return states[turn % count]
 
 
 class RandomLoadBalancer(StateBalancer):

@@ -22,7 +22,8 @@ NODES_MAX: Final = 256
 class NearestLoadBalancer(StateBalancer):
     """Picks on the same host as a node of the search cluster; without such an endpoint in its zone, else anywhere.
 
-    A host is the same when it is written the same, as with `DiscoveryService.nearest`.
+    In a panic it picks anywhere: those that are near may all be ill. A host is the same when it is written the same, as
+    with `DiscoveryService.nearest`.
 
     Args:
         hosts: names and addresses of the node, in small letters.
@@ -70,6 +71,8 @@ class NearestLoadBalancer(StateBalancer):
         return self._own.pick(near, key)
 
     def _nearest(self, candidates: Candidates) -> Candidates:
+        if candidates.panic:
+            return candidates
         by_host = [state for state in candidates if _host(state.endpoint) in self.hosts]
         if by_host:
             return Candidates(by_host)

@@ -34,6 +34,15 @@ from osdisco.runtime import Runtime
 SUBSETS_MAX: Final = 64
 """Subsets for which is remembered who may be picked; with more, all is forgotten and looked at again."""
 
+UNPICKED: Final = 30.0
+"""Seconds after which the panic of a subset is over of which nobody is picked: rules may not lead to it any more."""
+
+MANY: Final = 64
+"""Endpoints of which one is picked without leaving out who may not be: of so many nearly every one may be."""
+
+DRAWS: Final = 2
+"""How often that is tried."""
+
 NOBODY: Final[AbstractSet[str]] = frozenset()
 
 
@@ -89,14 +98,14 @@ class Pool:
         self._turns: dict[EndpointSubset | None, _Turn] = {}
         self._balancers: WeakKeyDictionary[LoadBalancer, dict[EndpointSubset | None, LoadBalancer]]
         self._balancers = WeakKeyDictionary()
-        self._panicking: set[EndpointSubset | None] = set()
+        self._panicking: dict[EndpointSubset | None, float] = {}
         self._limit = ConcurrencyLimit(self.settings.concurrency)
         self._outliers: OutlierDetector | None = None
         if self.settings.outliers is not None:
             self._outliers = OutlierDetector(self.settings.outliers, self._now(), self._on_ejection)
         self._pace = Pace()
         self._listeners = Listeners[PoolEvent]()
-        self._due = self._next_due()
+        self._due = self._next_due(self._now())
         self._deaf = self.breakers.add_listener(self._on_breaker)
 
     def __repr__(self) -> str:
@@ -110,7 +119,7 @@ class Pool:
 
     @property
     def panicking(self) -> bool:
-        """Whether there was a panic at the last pick, of the service or of a subset."""
+        """Whether there was a panic at the last pick, of the service or of a subset that is still picked from."""
         return bool(self._panicking)
 
     def add_listener(self, listener: Callable[[PoolEvent], object]) -> Callable[[], None]:
@@ -206,9 +215,13 @@ class Pool:
         full = self._limit.full
         for avoided in (tried, NOBODY) if tried else (NOBODY,):
             for tier in choice.tiers:
+                for _ in range(DRAWS if len(tier) >= MANY else 0):
+                    state = policy.pick(tier, key)
+                    if state.id not in avoided and state not in full:
+                        return state
                 left = [state for state in tier if state.id not in avoided and state not in full]
                 if left:
-                    return policy.pick(Candidates(left, tier.members), key)
+                    return policy.pick(Candidates(left, tier.members, panic=tier.panic), key)
         return choice.counts  # with circuits that are closed
 
     def begin(self, state: EndpointState) -> None:
@@ -265,12 +278,14 @@ class Pool:
                 state.breaker.advance()
         if now >= self._pace.due:
             self._pace.fade(self._states.values(), now)
-        self._due = self._next_due()
+        self._due = self._next_due(now)
 
-    def _next_due(self) -> float:
+    def _next_due(self, now: float) -> float:
         retries = (state.breaker.retry_at for state in self._states.values() if state.breaker is not None)
         due = min((at for at in retries if at is not None), default=inf)
         due = min(due, self._pace.due)
+        if self._panicking:
+            due = min(due, now + UNPICKED / 2)  # so that whoever is picked from is looked at again in time
         return due if self._outliers is None else min(due, self._outliers.due)
 
     def _on_breaker(self, event: BreakerEvent) -> None:
@@ -293,10 +308,12 @@ class Pool:
     def _turn(self, subset: EndpointSubset | None, now: float) -> _Turn:
         self._warm(now)
         choice = choose(self._states.values(), subset, self.settings.panic, self._narrow)
-        self._note_panic(subset, choice)
         if len(self._turns) >= SUBSETS_MAX:
             self._turns.clear()
         turn = self._turns[subset] = _Turn(choice, self._own(self._balancer, subset))
+        self._note_panic(subset, choice, now)  # the last of all: who is told may change what there is
+        for left in [one for one, looked in self._panicking.items() if now - looked >= UNPICKED]:
+            self._end_panic(left)
         return turn
 
     def _warm(self, now: float) -> None:
@@ -307,22 +324,27 @@ class Pool:
         if not all(whole):
             self._due = min(self._due, now + slow.window / STEPS)
 
-    def _narrow(self, states: Sequence[EndpointState]) -> Sequence[EndpointState]:
+    def _narrow(self, states: Sequence[EndpointState], serving: int) -> Sequence[EndpointState]:
         subsetting = self.settings.subsetting
-        return states if subsetting is None else subsetting.chosen(states, self._runtime.name)
+        return states if subsetting is None else subsetting.chosen(states, self._runtime.name, serving)
 
-    def _note_panic(self, subset: EndpointSubset | None, choice: Choice) -> None:
-        if choice.panic is (subset in self._panicking):
+    def _note_panic(self, subset: EndpointSubset | None, choice: Choice, now: float) -> None:
+        was = subset in self._panicking
+        if not choice.panic:
+            if was:
+                self._end_panic(subset)
             return
-        name = None if subset is None else subset.name
-        if choice.panic:
-            if len(self._panicking) >= SUBSETS_MAX:
-                self._panicking.clear()
-            self._panicking.add(subset)
+        if not was and len(self._panicking) >= SUBSETS_MAX:
+            self._panicking.clear()
+        self._panicking[subset] = now
+        self._due = min(self._due, now + UNPICKED / 2)
+        if not was:
+            name = None if subset is None else subset.name
             self._listeners.tell(PanicBegan(self.service, name, choice.counts.serving))
-        else:
-            self._panicking.discard(subset)
-            self._listeners.tell(PanicOver(self.service, name))
+
+    def _end_panic(self, subset: EndpointSubset | None) -> None:
+        self._panicking.pop(subset, None)
+        self._listeners.tell(PanicOver(self.service, None if subset is None else subset.name))
 
     def _own(self, pattern: LoadBalancer, subset: EndpointSubset | None) -> LoadBalancer:
         """Return the pool's own balancer of a pattern for a subset: turns of one do not skip those of another."""

@@ -22,7 +22,8 @@ class Subsetting:
 
     Args:
         size: how many. 20.
-        above: only if there are more than so many. 100.
+        above: only if more than so many serve, whether they are fit or not: else all clients called all others, too,
+            as soon as some are ill. 100.
 
     Raises:
         ConfigError: a number below 1.
@@ -31,9 +32,11 @@ class Subsetting:
     size: int = count(20)
     above: int = count(100)
 
-    def chosen(self, states: Sequence[EndpointState], client: str) -> Sequence[EndpointState]:
-        """Return those of the endpoints that a client of this name calls."""
-        if len(states) <= self.above:
+    def chosen(
+        self, states: Sequence[EndpointState], client: str, serving: int | None = None
+    ) -> Sequence[EndpointState]:
+        """Return those of the endpoints that a client of this name calls; `serving` is of how many these are fit."""
+        if (len(states) if serving is None else serving) <= self.above:
             return states
         seed = seed_of(client)
         return nsmallest(self.size, states, key=lambda state: mixed(seed, state.seed))

@@ -18,8 +18,9 @@ class ZoneAwareLoadBalancer(StateBalancer):
     """Picks in the own zone while 1 / `overprovisioning` of its endpoints are fit; then the rest goes to the others.
 
     With a share `h` of fit ones, `min(1, h * overprovisioning)` of the calls stay, as with Envoy's locality weights.
-    Without fit endpoints of that zone all calls go elsewhere. Envoy turns this on by itself, and so needs 6 endpoints
-    for it; here it is asked for, and works with one.
+    Without fit endpoints of that zone all calls go elsewhere. In a panic zones do not count, as with Envoy: else calls
+    stayed with those near, who may all be dead, because elsewhere one more was ill. Envoy turns this on by itself, and
+    so needs 6 endpoints for it; here it is asked for, and works with one.
 
     Args:
         zone: where this process runs.
@@ -71,8 +72,8 @@ class _Parts:
     """Candidates of which some are near."""
 
     def __init__(self, candidates: Candidates, zone: str, overprovisioning: float) -> None:
-        near = [state for state in candidates if state.endpoint.zone == zone]
-        far = [state for state in candidates if state.endpoint.zone != zone]
+        near = [state for state in candidates if state.endpoint.zone == zone and not candidates.panic]
+        far = [state for state in candidates if state.endpoint.zone != zone] if near else candidates
         all_near = sum(state.endpoint.zone == zone for state in candidates.members)
         self.near = Candidates(near) if near else None
         self.far = Candidates(far) if far else None

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 
 import pytest
-from fleets import Time, endpoint, picks, runtime, states
+from fleets import Fleet, Time, endpoint, picks, runtime, states
 
 from osdisco import ConfigError, NoHealthyEndpointsError
 from osdisco.mesh import (
@@ -15,6 +15,7 @@ from osdisco.mesh import (
     LeastRequestLoadBalancer,
     LoadBalancer,
     PeakEwmaLoadBalancer,
+    PoolSettings,
     RandomLoadBalancer,
     RefusedReason,
     RendezvousLoadBalancer,
@@ -130,6 +131,25 @@ def test_round_robin_takes_turns_from_a_random_one_on() -> None:
     assert turns == turns[:3] * 3
     firsts = Counter(RoundRobinLoadBalancer(runtime(seed)).pick(ours).id for seed in range(300))
     assert near(firsts, [1, 1, 1], 300)
+
+
+@pytest.mark.parametrize("full", [False, True])
+def test_who_takes_the_place_of_one_that_is_out_takes_turns_too(full: bool) -> None:
+    fleet = Fleet(3, PoolSettings(concurrency=1), balancer=RoundRobinLoadBalancer(runtime()))
+    if full:
+        fleet.pool.begin(fleet.state(0))
+    counts: Counter[str] = Counter()
+    for _ in range(600):
+        picked = fleet.pick()
+        counts[fleet.pick(tried={"e0"}).id if picked.id == "e0" else picked.id] += 1
+    assert counts == {"e1": 300, "e2": 300}
+
+
+def test_turns_of_ever_other_numbers_are_not_kept_for_ever() -> None:
+    balancer = RoundRobinLoadBalancer(runtime())
+    for number in range(1, 300):
+        balancer.pick(states([100] * number))
+    assert len(balancer._turns) <= 64
 
 
 def test_smooth_turns_are_those_of_nginx() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from fleets import Fleet, endpoint
+from fleets import UNHEALTHY, Fleet, endpoint
 from mesh_town import town
 from worlds import World
 
@@ -40,6 +40,15 @@ def test_who_is_full_leaves_calls_to_the_next() -> None:
     first = fleet.pick()
     fleet.pool.begin(first)
     assert (first.endpoint.address, fleet.pick().endpoint.address) == ("10.0.0.2:1", "10.0.0.9:1")
+
+
+def test_in_a_panic_it_is_not_the_near_one_alone_that_is_called() -> None:
+    fleet = Fleet(balancer=NearestLoadBalancer.to(NODE))
+    fleet.set(endpoint(1, address="10.0.0.2:1", status=UNHEALTHY), endpoint(2, address="10.0.0.9:1"))
+    assert fleet.picked() == {"e2"}
+    fleet.set(endpoint(3, address="10.0.0.8:1", status=UNHEALTHY))
+    assert fleet.pool.pick() is not None
+    assert fleet.picked() == {"e1", "e2", "e3"}
 
 
 def test_what_are_no_hosts_is_refused() -> None:

@@ -19,6 +19,7 @@ from osdisco.mesh import (
     EndpointEjected,
     EndpointReturned,
     LeastRequestLoadBalancer,
+    LoadBalancer,
     Outcome,
     PanicBegan,
     PanicOver,
@@ -86,6 +87,39 @@ def test_a_panic_is_told_once_when_it_begins_and_when_it_is_over() -> None:
     fleet.set(endpoint(1), endpoint(2))
     fleet.picked()
     assert told == [PanicBegan("geo", None, 3), PanicOver("geo", None)]
+
+
+def test_the_panic_of_a_subset_that_nobody_is_picked_of_any_more_is_over() -> None:
+    fleet = Fleet()
+    fleet.set(*(endpoint(number, version="1") for number in range(4)), endpoint(4, version="2", status=UNHEALTHY))
+    told: list[object] = []
+    fleet.pool.add_listener(told.append)
+    fleet.pick(subset=Named("2"))
+    for settled in (True, False):
+        for _ in range(30):
+            fleet.time.at += 5
+            fleet.pick(subset=Named("1"))
+            assert settled is False or fleet.pick(subset=Named("2"))
+        assert fleet.pool.panicking is settled
+    assert told == [PanicBegan("geo", "2", 1), PanicOver("geo", "2")]
+
+
+def test_a_panic_lasts_while_it_is_picked_in_whatever_else_is_off() -> None:
+    fleet = of(UNHEALTHY, UNHEALTHY, settings=PoolSettings(outliers=None))
+    told: list[object] = []
+    fleet.pool.add_listener(told.append)
+    for _ in range(100):
+        fleet.time.at += 5
+        fleet.pick()
+    assert (told, fleet.pool.panicking) == ([PanicBegan("geo", None, 2)], True)
+
+
+def test_a_listener_may_bring_the_pool_up_to_date() -> None:
+    fleet = of(HEALTHY, UNHEALTHY, UNHEALTHY)
+    fleet.set(endpoint(3, status=UNHEALTHY))
+    fleet.pool.add_listener(lambda _: fleet.remove("e1", "e2", "e3") if "e3" in fleet.endpoints else None)
+    fleet.pick()
+    assert fleet.picked() == {"e0"}
 
 
 # Subsets
@@ -321,6 +355,30 @@ def test_who_was_tried_is_picked_again_only_when_all_were(balancer: Any) -> None
         tried |= {min(picked)}
     assert fleet.picked(tried=tried) == {"e3"}
     assert fleet.pick(tried=tried | {"e3"}).id in {"e0", "e1", "e2"}
+
+
+@pytest.mark.parametrize("balancer", [LeastRequestLoadBalancer(), RoundRobinLoadBalancer(), RendezvousLoadBalancer()])
+def test_of_very_many_the_tried_and_the_full_are_left_out_as_well(balancer: LoadBalancer) -> None:
+    fleet = Fleet(200, PoolSettings(concurrency=1), balancer=balancer)
+    out = {f"e{number}" for number in range(0, 190, 2)}
+    for number in range(1, 190, 2):
+        fleet.pool.begin(fleet.state(number))
+    picked = {fleet.pick(tried=out, key=f"user-{number}").id for number in range(500)}
+    assert picked == {f"e{number}" for number in range(190, 200)}
+
+
+def test_to_pick_another_of_very_many_does_not_look_at_all_of_them() -> None:
+    fleet = Fleet(5000)
+    looked: list[object] = []
+
+    class Tried(frozenset[str]):
+        def __contains__(self, id_: object) -> bool:
+            looked.append(id_)
+            return super().__contains__(id_)
+
+    for _ in range(100):
+        fleet.pick(tried=Tried({"e0"}))
+    assert len(looked) < 300
 
 
 # Changes

@@ -43,6 +43,30 @@ def test_without_another_zone_all_stay_and_without_the_own_one_all_go() -> None:
     assert stay(zoned(0, 3)) == 0
 
 
+def test_of_a_subset_of_very_many_those_near_are_as_fit_as_all_near_are() -> None:
+    fleet = Fleet(balancer=ZoneAwareLoadBalancer("a"), settings=PoolSettings(subsetting=Subsetting()))
+    fleet.set(*(endpoint(number, zone="abc"[number % 3]) for number in range(300)))
+    assert stay(fleet) == 1
+    near = range(0, 300, 3)
+    fleet.set(*(endpoint(number, zone="a", status=UNHEALTHY) for number in near[:90]))
+    assert stay(fleet) < 0.5
+
+
+def test_in_a_panic_all_zones_bear_the_calls_and_not_the_dead_own_one() -> None:
+    fleet = zoned(10, 10, 10)
+    assert stay(fleet) == 0
+    fleet = Fleet(balancer=ZoneAwareLoadBalancer("a"))
+    fleet.set(*(endpoint(number, zone="a", status=UNHEALTHY) for number in range(10)))
+    fleet.set(*(endpoint(10 + number, zone="b", status=HEALTHY if number else UNHEALTHY) for number in range(10)))
+    assert stay(fleet) == pytest.approx(0.5, abs=0.05)
+    assert fleet.pool.panicking
+    assert stay_of(fleet, tried={"e0"}) == pytest.approx(9 / 19, abs=0.05)
+
+
+def stay_of(fleet: Fleet, times: int = 4000, **options: Any) -> float:
+    return sum(fleet.pick(**options).endpoint.zone == "a" for _ in range(times)) / times
+
+
 def test_those_near_and_those_far_take_turns_of_their_own() -> None:
     fleet = zoned(2, 2, 1, inner=RoundRobinLoadBalancer())
     far = [picked.id for _ in range(400) if (picked := fleet.pick()).endpoint.zone == "b"]
@@ -72,6 +96,12 @@ def test_of_more_than_100_a_client_calls_20_and_clients_call_others() -> None:
     mine, yours = chosen(101, 1), chosen(101, 2)
     assert len(mine) == len(yours) == 20
     assert mine != yours
+
+
+def test_a_client_does_not_call_all_because_one_of_them_is_ill() -> None:
+    fleet = Fleet(101, PoolSettings(subsetting=Subsetting()))
+    fleet.set(*(endpoint(number, status=UNHEALTHY) for number in range(40)))
+    assert len(fleet.picked(2000)) == 20
 
 
 def test_all_are_called_by_some_about_equally_often() -> None:
