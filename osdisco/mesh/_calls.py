@@ -160,9 +160,9 @@ class Caller:
         call.attempt += 1
         call.tried |= {state.id}
         request = MeshRequest(service.name, call.method, call.body, seconds, call.attempt, call.metadata, call.headers)
-        pool.begin(state)
         outcome, seeing = Outcome.CANCELLED, self._seeing
         span = seeing.attempting(request, state.endpoint.address) if seeing.active else None
+        pool.begin(state)  # after all else that may fail: what has begun must end
         try:
             with self._alarms.within(seconds):
                 response = await self._transport.send(state.endpoint, request, seconds)

@@ -244,7 +244,7 @@ class CircuitBreakerRegistry:
         whole: of the breakers of whole services: by the name of the service, `"*"` for all others; or of all. A mesh
             asks them with each call, and tells them how it ended. None, the default: there are none, for where half
             of the endpoints fail, it would keep calls from the other half.
-        clock: where time comes from.
+        clock: where time comes from; that of the mesh or the pool that it is given to when None.
 
     Raises:
         ConfigError: settings that are none.
@@ -261,7 +261,7 @@ class CircuitBreakerRegistry:
         self.settings: Final = settings or BreakerSettings()
         self._services = _by_name("services", services)
         self._whole = _by_name("whole", {ANY: whole} if isinstance(whole, BreakerSettings) else whole)
-        self._clock = clock or SystemClock()
+        self._clock = clock
         self._breakers: dict[tuple[str, str | None], CircuitBreaker] = {}
         self._listeners = Listeners[BreakerEvent]()
 
@@ -282,6 +282,13 @@ class CircuitBreakerRegistry:
             found = CircuitBreaker(settings, self._clock, service=service, endpoint=endpoint, tell=self._listeners.tell)
             self._breakers[service, endpoint] = found
         return found
+
+    def _keep_time_by(self, clock: Clock) -> None:
+        """Take the clock of who uses it, unless it was given one. What it has made goes by it from now on."""
+        if self._clock is None:
+            self._clock = clock
+            for one in self:
+                one._now = clock.now
 
     def _settings_of(self, service: str, *, whole: bool) -> BreakerSettings:
         found = self._whole.get(service) or self._whole.get(ANY) if whole else None

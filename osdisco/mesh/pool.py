@@ -91,6 +91,7 @@ class Pool:
         self.service: Final = service
         self.settings: Final = settings or PoolSettings()
         self.breakers: Final = CircuitBreakerRegistry(clock=runtime.clock) if breakers is None else breakers
+        self.breakers._keep_time_by(runtime.clock)
         self._runtime = runtime
         self._now = runtime.clock.now
         self._balancer = LeastRequestLoadBalancer(runtime) if balancer is None else balancer

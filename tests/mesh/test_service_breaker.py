@@ -308,6 +308,22 @@ async def test_a_service_that_is_let_go_of_takes_it_along(geo: Town) -> None:
     assert len(mesh.circuit_breakers) == 0
 
 
+@pytest.mark.parametrize("before", [False, True])
+async def test_a_registry_without_a_clock_has_the_time_of_its_mesh(geo: Town, before: bool) -> None:
+    (address,) = await serve(geo, 1)
+    geo.network.fail(address, INTERRUPTED)
+    registry = CircuitBreakerRegistry(WHOLE, whole=WHOLE)
+    whole = registry.breaker("geo") if before else None
+    mesh = geo.mesh(**{**NOT_JUDGED, "circuit_breakers": registry}, retry_policies=RetryPolicy(attempts=1))
+    await fail(mesh, 4)
+    assert {one.state for one in registry} == {OPEN}
+    geo.network.heal(address)
+    await asyncio.sleep(10)
+    assert [await mesh.call("geo", "who") for _ in range(4)] == ["me"] * 4
+    assert {one.state for one in registry} == {CLOSED}
+    assert before is (whole is registry.breaker("geo"))
+
+
 # with rules
 
 

@@ -11,7 +11,7 @@ from uuid import uuid4
 
 import pytest
 from mesh_town import INTERRUPTED, NOT_JUDGED, Town, town
-from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
+from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import SpanKind, StatusCode, get_current_span
@@ -250,3 +250,19 @@ def test_the_mesh_does_not_import_opentelemetry() -> None:
     code = "import sys, osdisco.mesh; print([name for name in sys.modules if name.startswith('opentelemetry')])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert (done.stdout, done.stderr) == ("[]\n", "")
+
+
+async def test_an_attempt_whose_span_fails_to_begin_leaves_nothing_under_way(geo: Town, spans: Spans) -> None:
+    class Failing(SpanProcessor):
+        def on_start(self, span: Any, parent_context: Any = None) -> None:
+            if "osdisco.attempt" in span.attributes:
+                raise KeyError("no exporter")
+
+    provider = TracerProvider(shutdown_on_exit=False)
+    provider.add_span_processor(Failing())
+    server = await geo.serve({"who": lambda: "me"})
+    mesh = geo.mesh(tracing=OpenTelemetryTracing(provider))
+    for _ in range(3):
+        with pytest.raises(KeyError):
+            await mesh.call("geo", "who")
+    assert mesh.services["geo"].pool.states[server.address].in_flight == 0
