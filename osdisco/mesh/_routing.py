@@ -57,13 +57,15 @@ class Routing:
         if not self._rules:
             return await self._caller.call(call)
         meant = await self._direct(call, said_timeout=said_timeout)
-        began, ok = self._now(), False
+        began, ok = self._now(), None
         try:
             result = await self._caller.call(call)
             ok = call.went is meant  # what others answered in its place does not speak for a canary
             return result
         except ServiceMeshError as exc:
-            ok = call.went is meant and outcome_of(exc) is Outcome.OK
+            outcome = outcome_of(exc)
+            if outcome is not Outcome.CANCELLED:
+                ok = call.went is meant and outcome is Outcome.OK
             raise
         finally:
             subset = None if meant.subset is None else meant.subset.name

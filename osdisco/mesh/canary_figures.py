@@ -100,16 +100,22 @@ class CallSummaries:
         self._told: dict[str, _Told] = {}
         self._supervisor = Supervisor()
 
-    def count(self, service: str, subset: str | None, *, ok: bool, seconds: float) -> None:
-        """Count one call. Costs next to nothing while no canary of the service is under way."""
-        if subset is None or self._plan(service) is None:
+    def count(self, service: str, subset: str | None, *, ok: bool | None, seconds: float) -> None:
+        """Count one call. Costs next to nothing while no canary of the service is under way.
+
+        Args:
+            ok: whether it did not fail; None for one that its caller gave up: that only tells how long it took, and
+                only once that was longer than the plan allows. Who leaves sooner says nothing of who is called.
+        """
+        plan = None if subset is None else self._plan(service)
+        if subset is None or plan is None or (ok is None and (plan.p99 is None or seconds <= plan.p99)):
             return
         told = self._told.get(service)
         if told is None:
             told = self._told[service] = _Told(service, self._client.runtime.unique())
         sums = told.sums.setdefault(subset, _Sums())
         sums.calls += 1
-        sums.failed += not ok
+        sums.failed += ok is False
         sums.took[bucket_of(seconds)] += 1
 
     def _plan(self, service: str) -> CanaryPlan | None:

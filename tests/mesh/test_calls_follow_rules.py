@@ -6,6 +6,7 @@ import asyncio
 import json
 from collections import Counter
 from collections.abc import AsyncGenerator
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -23,7 +24,9 @@ from osdisco.errors import (
     ServiceMeshError,
 )
 from osdisco.mesh import CanaryPlan, ExtensionServiceMesh, RetryPolicy, TrafficRules, incoming
+from osdisco.mesh._histogram import bucket_of
 from osdisco.mesh.hedging import Hedging
+from osdisco.mesh.router import place_of
 from osdisco.mesh.serving import ServiceServer
 
 SUBSETS = {"v1": {"version": "<2"}, "v2": {"version": ">=2"}}
@@ -282,6 +285,24 @@ async def test_before_the_rules_are_known_no_call_goes_anywhere(geo: Ruled) -> N
 async def test_a_mesh_that_follows_no_rules_is_not_kept_by_them(geo: Ruled) -> None:
     await geo.set(default_subset="v1")
     assert set(await answers(geo.mesh(rules=False), 50)) == {1, 2}
+
+
+@pytest.mark.parametrize(("waits", "counted"), [(0.3, []), (1.0, [(20, 0, 20)])])
+async def test_calls_that_are_given_up_tell_of_a_canary_only_that_it_is_slow(
+    geo: Ruled, waits: float, counted: list[tuple[int, int, int]]
+) -> None:
+    await geo.set(default_subset="v1")
+    await TrafficRules(geo.world.process()).canary("geo", CanaryPlan("v1", "v2", step=50))
+    for place in geo.network.places.values():
+        place.delay = 5
+    mesh, key = geo.mesh(), next(key for key in map(str, range(100)) if place_of("geo", key) >= 5000)
+    for _ in range(20):
+        with suppress(TimeoutError):
+            async with asyncio.timeout(waits):
+                await mesh.call("geo", "who", key=key)
+    assert mesh._routing is not None
+    sums = [one for told in mesh._routing._summaries._told.values() for one in told.sums.values()]
+    assert [(one.calls, one.failed, one.took[bucket_of(waits)]) for one in sums] == counted
 
 
 async def test_calls_to_a_canary_are_counted_for_who_judges_it(geo: Ruled) -> None:
