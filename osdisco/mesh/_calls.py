@@ -6,7 +6,7 @@ tried before is left out, then the policy picks. What the endpoint is judged by 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import partial
 from typing import Any, Final
 
@@ -29,7 +29,7 @@ from osdisco.mesh._alarms import Alarms
 from osdisco.mesh._seeing import Seeing
 from osdisco.mesh._services import Service, Way
 from osdisco.mesh._state import EndpointState, Outcome
-from osdisco.mesh._whole import Permit, judged, note
+from osdisco.mesh._whole import Permit, judged, note, turned_away
 from osdisco.mesh._wire import LOOK, error_of
 from osdisco.mesh.balancers import LoadBalancer
 from osdisco.mesh.codec import CodecError, decode
@@ -190,28 +190,30 @@ class Caller:
                 seeing.attempted(call, outcome, took, span)
 
     def _pick(self, call: Call) -> tuple[Service, EndpointState]:
-        """Return who is asked next, and of which service: of the first way that has somebody who was not asked yet.
-
-        When all were asked, who is picked of the first way again. Raises ServiceMeshError.
-        """
+        """Return who is asked next, and of which service: the first way that has somebody. Raises ServiceMeshError."""
         first: Refused | None = None
-        again: tuple[Way, EndpointState] | None = None
+        for way, picked in self._picks(call):
+            if self._judging and not isinstance(picked, Refused):
+                picked = turned_away(call, way.service, self._now()) or picked
+            if not isinstance(picked, Refused):
+                call.went = way
+                return way.service, picked
+            self._seeing.refused(call, way.service.name, picked)
+            first = first or picked
+        assert first is not None
+        raise _placed(error_of_refusal(first), call, None)
+
+    def _picks(self, call: Call) -> Iterator[tuple[Way, EndpointState | Refused]]:
+        """Yield who is picked of each way; those that have only endpoints which were asked already come last."""
+        asked: list[tuple[Way, EndpointState]] = []
         for way in call.ways:
             pool = way.service.pool
             picked = pool.pick(subset=way.subset, key=call.key, tried=call.tried, balancer=call.near or call.balancer)
-            if isinstance(picked, Refused):
-                self._seeing.refused(call, way.service.name, picked)
-                first = first or picked
-            elif picked.id in call.tried:
-                again = again or (way, picked)
+            if isinstance(picked, Refused) or picked.id not in call.tried:
+                yield way, picked
             else:
-                call.went = way
-                return way.service, picked
-        if again is None:
-            assert first is not None
-            raise _placed(error_of_refusal(first), call, None)
-        call.went = again[0]
-        return again[0].service, again[1]
+                asked.append((way, picked))
+        yield from asked
 
     async def _hedged(self, call: Call) -> Any:
         """Ask a second endpoint, too, when the first one is slower than nearly all calls were."""
