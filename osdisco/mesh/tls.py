@@ -65,9 +65,9 @@ class TlsFiles:
             context.verify_mode = ssl.CERT_REQUIRED
         return context
 
-    def stamp(self) -> tuple[object, ...]:
+    def _stamp(self) -> tuple[object, ...]:
         """Return what is different when one of the files is; None for one that is not there."""
-        return tuple(_stamp(path) for path in (self.ca, self.cert, self.key) if path is not None)
+        return tuple(_stamp_of(path) for path in (self.ca, self.cert, self.key) if path is not None)
 
     def _context(self, purpose: ssl.Purpose) -> ssl.SSLContext:
         try:
@@ -85,7 +85,7 @@ class TlsFiles:
         return context
 
 
-def _stamp(path: Path) -> object:
+def _stamp_of(path: Path) -> object:
     try:
         found = path.stat()
     except OSError:
@@ -106,7 +106,7 @@ class TlsContexts:
     def __init__(self, files: TlsFiles, clock: Clock) -> None:
         self._files = files
         self._now = clock.now
-        self._stamp = files.stamp()
+        self._stamp = files._stamp()
         self._client = files.client_context()
         self._server: ssl.SSLContext | None = None
         self._due = self._now() + LOOK
@@ -132,7 +132,7 @@ class TlsContexts:
 
     def _look(self) -> None:
         self._due = self._now() + LOOK
-        stamp = self._files.stamp()  # before they are read: what is written meanwhile is read the next time
+        stamp = self._files._stamp()  # before they are read: what is written meanwhile is read the next time
         if stamp == self._stamp:
             return
         self._stamp = stamp

@@ -165,8 +165,8 @@ async def test_a_link_to_another_folder_is_a_change(geo: Town, old: Certificates
 
 async def test_the_files_are_looked_at_seldom(geo: Town, old: Certificates, monkeypatch: pytest.MonkeyPatch) -> None:
     looked = []
-    really = TlsFiles.stamp
-    monkeypatch.setattr(TlsFiles, "stamp", lambda files: (looked.append(1), really(files))[1])
+    really = TlsFiles._stamp
+    monkeypatch.setattr(TlsFiles, "_stamp", lambda files: (looked.append(1), really(files))[1])
     caller = geo.transport("caller", old)
     address = await geo.served(geo.transport("server", old))
     assert await ask(caller, address)
