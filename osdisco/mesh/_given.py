@@ -1,12 +1,15 @@
-"""What a mesh is given, checked and completed."""
+"""What a mesh, or one call of it, is given, checked and completed."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import lru_cache
 from importlib.util import find_spec
+from typing import Any
 
-from osdisco.errors import ConfigError
+from osdisco.errors import ConfigError, RequestError
 from osdisco.mesh._settings import ANY
+from osdisco.mesh.codec import CodecError, check_kind
 from osdisco.mesh.retry import RetryPolicy
 from osdisco.mesh.tls import TlsFiles
 from osdisco.mesh.transport import Transport
@@ -36,3 +39,27 @@ def transport_of(given: Transport | None, tls: TlsFiles | None, clock: Clock) ->
     from osdisco.mesh.http import HttpTransport
 
     return HttpTransport(tls=tls, clock=clock)
+
+
+def seconds_of(timeout: object) -> float:
+    """Return the seconds that a call may take: that none are left is said with its attempt. Raises RequestError."""
+    if isinstance(timeout, bool) or not isinstance(timeout, int | float) or timeout != timeout:
+        raise RequestError(f"timeout is a number of seconds, not {timeout!a}")
+    try:
+        return float(timeout)
+    except OverflowError:
+        raise RequestError("timeout is a number of seconds, not one that no float can hold") from None
+
+
+def kind_of(response_type: Any) -> Any:
+    """Return what a result is to be: before anything was done for it. Raises RequestError."""
+    try:
+        _check_once(response_type)
+    except CodecError as exc:
+        raise RequestError(f"response_type: {exc}") from None
+    except TypeError:  # it has no hash
+        raise RequestError(f"response_type: {response_type!a} is no type that JSON can be read into") from None
+    return response_type
+
+
+_check_once = lru_cache(1024)(check_kind)

@@ -167,7 +167,9 @@ def milliseconds(timeout: float) -> str:
 
 def pack_metadata(metadata: Mapping[str, str]) -> str:
     """Return metadata as a header. Raises RequestError for what is no text by name, or too much."""
-    if not all(isinstance(name, str) and isinstance(value, str) for name, value in metadata.items()):
+    if not isinstance(metadata, Mapping) or not all(
+        isinstance(name, str) and isinstance(value, str) for name, value in metadata.items()
+    ):
         raise RequestError("metadata must be text by name")
     packed = json.dumps(dict(metadata), separators=(",", ":"))
     if len(packed) > METADATA_MAX:

@@ -96,7 +96,7 @@ class HttpTransport:
             size = len(request.body)
             allowed = f"{self._request_max} are allowed; send less, or raise `request_max` of both transports"
             raise RequestError(f"the request takes {size} bytes as JSON; {allowed}")
-        session = self._open() if self._session is None else self._session
+        session = self._open() if self._session is None or self._closed else self._session
         url = self._urls.get((endpoint.address, request.method))
         if url is None:
             url = self._url(endpoint.address, request.method)

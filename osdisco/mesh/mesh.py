@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Generator, Iterable, Mapping
 from contextlib import AsyncExitStack, suppress
-from math import isnan
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self, TypeVar, overload
 
@@ -23,7 +22,7 @@ from osdisco.errors import (
 )
 from osdisco.mesh._calls import NOTHING, Call, Caller
 from osdisco.mesh._gauges import counted
-from osdisco.mesh._given import policies_of, transport_of
+from osdisco.mesh._given import kind_of, policies_of, seconds_of, transport_of
 from osdisco.mesh._reports import Reports
 from osdisco.mesh._seeing import MeshEvent, Seeing
 from osdisco.mesh._services import Service, Services
@@ -194,7 +193,7 @@ class ExtensionServiceMesh:
         self._under_way += 1
         try:
             call = self._prepared(service, method, request, timeout, key, metadata, idempotent)
-            call.kind = response_type
+            call.kind = None if response_type is None else kind_of(response_type)
             call.near = None if near is None else self._near.balancer(near)
             made = self._made(call, said_timeout=timeout is not None)
             return await (self._seeing.calling(call, made) if self._seeing.active else made)
@@ -244,7 +243,7 @@ class ExtensionServiceMesh:
             raise RequestError(f"{method!a} is no name of a method: letters, digits, '_', '.' and '-', at most 128")
         if key is not None and not isinstance(key, str):
             raise RequestError(f"key must be text, not {type(key).__name__}")
-        if metadata:
+        if metadata is not None:
             pack_metadata(metadata)
         try:
             body = encode(request)
@@ -257,7 +256,7 @@ class ExtensionServiceMesh:
             method=method,
             body=body,
             kind=None,
-            deadline=min(self._now() + self._seconds(timeout), deadline()),
+            deadline=min(self._now() + (self._timeout if timeout is None else seconds_of(timeout)), deadline()),
             ways=target.way,
             policy=policy,
             attempts=policy.attempts,
@@ -266,13 +265,6 @@ class ExtensionServiceMesh:
             key=key,
             metadata=metadata or NOTHING,
         )
-
-    def _seconds(self, timeout: float | None) -> float:
-        if timeout is None:
-            return self._timeout
-        if isinstance(timeout, bool) or not isinstance(timeout, int | float) or isnan(timeout):
-            raise RequestError(f"timeout is a number of seconds, not {timeout!a}")
-        return timeout  # of none that is left it is said with the attempt
 
     async def _learn(self, call: Call, service: Service) -> None:
         """Wait until it is known who serves, as long as the call and one operation may take."""

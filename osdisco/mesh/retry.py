@@ -31,7 +31,7 @@ _FINAL: Final = (RequestError, ServiceNotFoundError, NoHealthyEndpointsError, Ru
 
 def repeatable(error: ServiceMeshError, *, idempotent: bool) -> bool:
     """Return whether a call may be tried again after an error."""
-    if isinstance(error, _FINAL):
+    if isinstance(error, _FINAL) or error.reason is not None:  # nobody was picked: there is no line to wait in
         return False
     if isinstance(error, RemoteError) and error.status < 500:
         return False

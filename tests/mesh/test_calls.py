@@ -397,10 +397,15 @@ async def test_an_endpoint_that_answers_nonsense_is_told_so(
         ({"request": "\ud800"}, "lone surrogate"),
         ({"key": 7}, "key must be text"),
         ({"metadata": {"a": 1}}, "metadata must be text by name"),
+        ({"metadata": [("a", "b")]}, "metadata must be text by name"),
+        ({"response_type": "Hits"}, "no type that JSON can be read into"),
+        ({"response_type": object()}, "no type that JSON can be read into"),
+        ({"response_type": [int]}, "no type that JSON can be read into"),
         ({"metadata": {"a": "x" * 5000}}, "4096 are allowed"),
         ({"timeout": "2s"}, "timeout is a number of seconds"),
         ({"timeout": True}, "timeout is a number of seconds"),
         ({"timeout": float("nan")}, "timeout is a number of seconds"),
+        ({"timeout": 10**400}, "timeout is a number of seconds"),
     ],
 )
 async def test_what_cannot_be_called_is_refused_before_anything_is_sent(

@@ -283,6 +283,27 @@ async def test_a_transport_that_was_closed_says_so() -> None:
         await client.send(endpoint("127.0.0.1:9"), request(), 5)
 
 
+async def test_a_transport_that_was_used_and_closed_says_so_too() -> None:
+    async with raw_server(answer(b"1")) as server, transport() as client:
+        await client.send(endpoint(server.address), request(), 5)
+        await client.aclose()
+        with pytest.raises(ClosedError):
+            await client.send(endpoint(server.address), request(), 5)
+        assert len(server.heads) == 1
+
+
+async def test_what_is_under_way_when_the_transport_is_closed_is_of_unknown_outcome() -> None:
+    async with raw_server(b"") as server, transport() as client:
+        task = asyncio.get_running_loop().create_task(client.send(endpoint(server.address), request(), 60))
+        async with asyncio.timeout(5):
+            while not server.heads:
+                await asyncio.sleep(0.01)
+            await client.aclose()
+            with pytest.raises(CallInterruptedError) as caught:
+                await task
+        assert caught.value.sent
+
+
 async def test_a_place_that_is_taken_cannot_be_listened_on() -> None:
     async with listening(echo) as (client, listener):
         with pytest.raises(ConfigError, match=f"cannot listen on 127.0.0.1:{listener.port}"):

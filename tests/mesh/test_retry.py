@@ -33,6 +33,7 @@ from osdisco.mesh._wire import Refusal, refused
 from osdisco.mesh.balancers import RoundRobinLoadBalancer
 from osdisco.mesh.hedging import Hedging
 from osdisco.mesh.mesh import ExtensionServiceMesh
+from osdisco.mesh.pool import PoolSettings
 from osdisco.mesh.retry import NEVER, Balance, RetryBudget, RetryPolicy, repeatable
 from osdisco.mesh.transport import MeshRequest, MeshResponse
 
@@ -308,6 +309,23 @@ async def test_connections_that_end_all_at_once_are_no_reason_to_give_up(geo: To
         geo.network.places[other].delay = 0.5
     calls = (mesh.call("geo", "who", idempotent=True) for _ in range(90))
     assert await asyncio.gather(*calls) == ["ok"] * 90
+
+
+async def test_a_call_that_finds_no_place_fails_at_once_and_takes_nothing_from_the_budget(geo: Town) -> None:
+    """Else one endpoint that hangs would use up what there is to retry for all."""
+    address = (await geo.serve({"who": hang})).address
+    geo.network.fail(address, hang)
+    mesh = geo.mesh(pool=PoolSettings(concurrency=1))
+    task = asyncio.get_running_loop().create_task(mesh.call("geo", "who", timeout=3600))
+    await until(lambda: len(geo.network.sent) == 1)
+    before, began = mesh.services["geo"].balance.left(geo.world.clock.now()), geo.world.clock.now()
+    for _ in range(60):
+        with pytest.raises(OverloadedError, match="calls under way; call less"):
+            await mesh.call("geo", "who", idempotent=True)
+    assert geo.world.clock.now() == began
+    assert mesh.services["geo"].balance.left(began) >= before
+    task.cancel()
+    await asyncio.wait([task])
 
 
 def test_who_gave_up_waiting_says_nothing_of_the_service() -> None:
