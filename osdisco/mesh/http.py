@@ -37,6 +37,9 @@ from osdisco.runtime import Clock, SystemClock
 IDLE_MAX: Final = 15.0
 """Seconds after which an idle connection is closed here; servers keep it for 75."""
 
+CONNECT_SHARE: Final = 0.75
+"""Of the time of an attempt that a connection may take, so that some is left to go elsewhere: nothing was sent yet."""
+
 URLS_MAX: Final = 4096
 """URLs that are kept ready."""
 
@@ -59,7 +62,7 @@ class HttpTransport:
 
     Args:
         tls: certificates; all calls and all serving use TLS then.
-        connect_timeout: seconds for a connection to be made; it never takes longer than the call may.
+        connect_timeout: seconds for a connection to be made; never more than three quarters of what the attempt has.
         request_max: bytes of a request's body.
         response_max: bytes of an answer's body.
         clock: by which files of certificates are looked at again; the system's when None.
@@ -81,6 +84,7 @@ class HttpTransport:
         self._scheme = "http" if tls is None else "https"
         self._server_name = None if tls is None else tls.server_name
         self._connect_timeout = checked_timeout("connect_timeout", connect_timeout)
+        self._usual = _connecting(self._connect_timeout)
         self._request_max = _bytes("request_max", request_max)
         self._response_max = _bytes("response_max", response_max)
         self._session: aiohttp.ClientSession | None = None
@@ -106,6 +110,7 @@ class HttpTransport:
                 data=request.body,
                 headers=_headers(request, timeout),
                 allow_redirects=False,
+                timeout=self._patience(timeout),
                 ssl=True if self._tls is None else self._tls.client(),
                 server_hostname=self._server_name,
             )
@@ -136,11 +141,14 @@ class HttpTransport:
             connector=connector,
             headers=_ALWAYS,
             cookie_jar=aiohttp.DummyCookieJar(),
-            timeout=aiohttp.ClientTimeout(total=None, sock_connect=self._connect_timeout),
             trust_env=False,
             auto_decompress=False,
         )
         return self._session
+
+    def _patience(self, timeout: float) -> aiohttp.ClientTimeout:
+        seconds = timeout * CONNECT_SHARE
+        return self._usual if seconds >= self._connect_timeout else _connecting(seconds)
 
     def _url(self, address: str, method: str) -> URL:
         if len(self._urls) >= URLS_MAX:
@@ -166,6 +174,10 @@ class HttpTransport:
         response.close()
         much = f"the answer takes more than the {self._response_max} bytes that are allowed"
         raise ResponseError(f"{much}; ask for less, or raise `response_max` of the transport", sent=True)
+
+
+def _connecting(seconds: float) -> aiohttp.ClientTimeout:
+    return aiohttp.ClientTimeout(total=None, sock_connect=seconds)
 
 
 def _bytes(name: str, value: object) -> int:

@@ -57,6 +57,7 @@ NUMBERS = inventory()
 ROWS = {
     "`timeout=` of a mesh": "deadline.DEFAULT_TIMEOUT",
     "`HttpTransport(connect_timeout": "HttpTransport(connect_timeout)",
+    "share of an attempt's time": "http.CONNECT_SHARE",
     "`Hedging(extra": "Hedging.extra Hedging.least*1000",
     "calls that hedging learns from": "hedging.SAMPLES hedging.LEAST",
     "`request_max`, `response_max`": "transport.REQUEST_MAX/1048576",

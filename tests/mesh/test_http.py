@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+import socket
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import ExitStack, asynccontextmanager, contextmanager
 from typing import Any
 
 import aiohttp
@@ -149,6 +150,30 @@ async def test_who_never_completes_a_connection_is_unreachable_in_time() -> None
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(0.5):
                 await client.send(endpoint(proxy.address), request(), 0.5)
+
+
+@contextmanager
+def deaf() -> Iterator[str]:
+    """Yield an address that completes no connection, as that of a machine that is off."""
+    with socket.create_server(("127.0.0.1", 0), backlog=0) as listener, ExitStack() as stack:
+        for _ in range(4):  # the system completes a few, until its line is full
+            waiting = stack.enter_context(socket.socket())
+            waiting.setblocking(False)
+            waiting.connect_ex(listener.getsockname())
+        yield f"127.0.0.1:{listener.getsockname()[1]}"
+
+
+@pytest.mark.parametrize(("timeout", "most"), [(0.4, 0.35), (1.0, 0.8)])
+async def test_a_connection_leaves_time_to_go_elsewhere_for_nothing_was_sent(timeout: float, most: float) -> None:
+    """Else a call that must not be done twice would be of unknown outcome, at a machine that is off."""
+    with deaf() as address:
+        async with transport(connect_timeout=0.8) as client, asyncio.timeout(most + 0.3):
+            began = asyncio.get_running_loop().time()
+            with pytest.raises(EndpointUnreachableError, match="no connection in time") as caught:
+                async with asyncio.timeout(timeout):
+                    await client.send(endpoint(address), request(), timeout)
+            assert not caught.value.sent
+            assert asyncio.get_running_loop().time() - began < timeout
 
 
 @pytest.mark.parametrize(
