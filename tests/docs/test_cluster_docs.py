@@ -4,15 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import re
-import subprocess
-import sys
 from pathlib import Path
-from uuid import uuid4
 
-import pytest
 from apis import Name, calls, lines, without_example
 from examples import DOCS, Area, Example, examples_of
-from worlds import connect
+from pages import PagesWithSockets
 
 import osdisco.cluster
 from osdisco.client import Client
@@ -36,27 +32,8 @@ EXAMPLES = CLUSTER.examples
 PAGE = (DOCS / "cluster.md").read_text()
 
 
-@pytest.mark.parametrize("example", EXAMPLES, ids=str)
-async def test_an_example_shows_what_it_says_in_memory(example: Example) -> None:
-    url = f"memory://{uuid4().hex}"
-    async with connect(url) as client, connect(url) as other:
-        await CLUSTER.run(example, client, other)
-
-
-@pytest.mark.parametrize("example", EXAMPLES, ids=str)
-@pytest.mark.osdisco("etcd", "etcd+http", "consul")
-async def test_an_example_shows_what_it_says(example: Example, osdisco_url: str) -> None:
-    async with connect(osdisco_url) as client, connect(osdisco_url) as other:
-        await CLUSTER.run(example, client, other)
-
-
-def test_the_frame_runs_as_printed() -> None:
-    done = subprocess.run([sys.executable, "-c", CLUSTER.frame.text], capture_output=True, text=True, timeout=60)
-    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
-
-
-def test_every_example_shows_something() -> None:
-    assert [str(example) for example in EXAMPLES if not example.claims] == []
+class TestCluster(PagesWithSockets):
+    area = CLUSTER
 
 
 SHOWN = {"blocks", "nodes", "routing", "service", "source", "state", "status", "http_source", "listeners"}

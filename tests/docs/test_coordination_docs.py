@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import re
-import subprocess
-import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import pytest
 from apis import calls, lines, without_example
 from examples import DOCS, Area, Example, examples_of
-from worlds import World, connect
+from pages import Pages
+from worlds import World
 
 import osdisco.coordination
 from osdisco.coordination import CoordinationService
@@ -25,20 +24,8 @@ EXAMPLES = COORDINATION.examples
 (API,) = examples_of(DOCS / "api-coordination.md")
 
 
-@pytest.mark.parametrize("example", EXAMPLES, ids=str)
-@pytest.mark.osdisco("memory", "etcd", "etcd+http", "consul")
-async def test_an_example_shows_what_it_says(example: Example, osdisco_url: str) -> None:
-    async with connect(osdisco_url) as client, connect(osdisco_url) as other:
-        await COORDINATION.run(example, client, other)
-
-
-def test_the_frame_runs_as_printed() -> None:
-    done = subprocess.run([sys.executable, "-c", COORDINATION.frame.text], capture_output=True, text=True, timeout=60)
-    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
-
-
-def test_every_example_shows_something() -> None:
-    assert [str(example) for example in EXAMPLES if not example.claims] == []
+class TestCoordination(Pages):
+    area = COORDINATION
 
 
 WRONG = [

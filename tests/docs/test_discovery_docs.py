@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-
-import pytest
 from apis import Name, calls, lines, without_example
-from examples import DOCS, Area, Example, examples_of
-from worlds import connect
+from examples import DOCS, Area, examples_of
+from pages import Pages
 
 import osdisco.discovery
 from osdisco.discovery.versions import specifier
@@ -18,20 +14,8 @@ EXAMPLES = DISCOVERY.examples
 (API,) = examples_of(DOCS / "api-discovery.md")
 
 
-@pytest.mark.parametrize("example", EXAMPLES, ids=str)
-@pytest.mark.osdisco("memory", "etcd", "etcd+http", "consul")
-async def test_an_example_shows_what_it_says(example: Example, osdisco_url: str) -> None:
-    async with connect(osdisco_url) as client, connect(osdisco_url) as other:
-        await DISCOVERY.run(example, client, other)
-
-
-def test_the_frame_runs_as_printed() -> None:
-    done = subprocess.run([sys.executable, "-c", DISCOVERY.frame.text], capture_output=True, text=True, timeout=60)
-    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
-
-
-def test_every_example_shows_something() -> None:
-    assert [str(example) for example in EXAMPLES if not example.claims] == []
+class TestDiscovery(Pages):
+    area = DISCOVERY
 
 
 INTERNAL: set[Name] = {("TtlCheck", "next_report"), ("HttpCheck", "run"), ("TcpCheck", "run")}

@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import subprocess
-import sys
 from itertools import chain
 from pathlib import Path
-from uuid import uuid4
 
-import pytest
 from apis import Name, calls, lines, without_example
-from examples import DOCS, Area, Example, examples_of
-from worlds import connect
+from examples import DOCS, Area, examples_of
+from pages import PagesWithSockets
 
 import osdisco.mesh
 from osdisco.mesh import ServiceServer
@@ -36,27 +32,8 @@ SHOWN = {
 }
 
 
-@pytest.mark.parametrize("example", EXAMPLES, ids=str)
-async def test_an_example_shows_what_it_says_in_memory(example: Example) -> None:
-    url = f"memory://{uuid4().hex}"
-    async with connect(url) as client, connect(url) as other:
-        await MESH.run(example, client, other)
-
-
-@pytest.mark.parametrize("example", EXAMPLES, ids=str)
-@pytest.mark.osdisco("etcd", "etcd+http", "consul")
-async def test_an_example_shows_what_it_says(example: Example, osdisco_url: str) -> None:
-    async with connect(osdisco_url) as client, connect(osdisco_url) as other:
-        await MESH.run(example, client, other)
-
-
-def test_the_frame_runs_as_printed() -> None:
-    done = subprocess.run([sys.executable, "-c", MESH.frame.text], capture_output=True, text=True, timeout=60)
-    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
-
-
-def test_every_example_shows_something() -> None:
-    assert [str(example) for example in EXAMPLES if not example.claims] == []
+class TestMesh(PagesWithSockets):
+    area = MESH
 
 
 INTERNAL: set[Name] = {("Transport", name) for name in ("send", "listen", "aclose")}

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-
-import pytest
 from apis import Name, without_example
 from attrs import fields
-from examples import DOCS, Area, Example
-from worlds import connect
+from examples import DOCS, Area
+from pages import Pages
 
 import osdisco.mesh
 from osdisco.mesh import CanaryPlan, ServiceRules
@@ -20,20 +16,9 @@ SHOWN |= {f"osdisco.mesh.{name}" for name in ("mirroring", "prometheus_figures",
 SHOWN |= {f"osdisco.mesh.{name}" for name in ("rules", "rules_view", "traffic_rules")}
 
 
-@pytest.mark.parametrize("example", ROUTING.examples, ids=str)
-@pytest.mark.osdisco("memory", "etcd", "etcd+http", "consul")
-async def test_an_example_shows_what_it_says(example: Example, osdisco_url: str) -> None:
-    async with connect(osdisco_url) as client, connect(osdisco_url) as other:
-        await ROUTING.run(example, client, other)
-
-
-def test_the_frame_runs_as_printed() -> None:
-    done = subprocess.run([sys.executable, "-c", ROUTING.frame.text], capture_output=True, text=True, timeout=60)
-    assert (done.returncode, done.stdout, done.stderr) == (0, "None\n", "")
-
-
-def test_every_example_shows_something() -> None:
-    assert [str(example) for example in ROUTING.examples if not example.claims] == []
+class TestRouting(Pages):
+    area = ROUTING
+    frame_prints = "None\n"
 
 
 INTERNAL: set[Name] = {("CanaryState", "moved"), ("RulesVersion", "is_step"), ("Subset", "of")}

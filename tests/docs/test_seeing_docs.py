@@ -4,15 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import re
-import subprocess
-import sys
 from typing import get_args
-from uuid import uuid4
 
-import pytest
 from apis import Name, without_example
-from examples import DOCS, Area, Example
-from worlds import connect
+from examples import DOCS, Area
+from pages import PagesWithSockets
 
 from osdisco.cli.mesh import COLUMNS
 from osdisco.discovery import ExtensionStatus
@@ -34,27 +30,9 @@ SEEING = Area("mesh/seeing", lambda client, other: {})
 PAGE = (DOCS / "mesh/seeing.md").read_text()
 
 
-@pytest.mark.parametrize("example", SEEING.examples, ids=str)
-async def test_an_example_shows_what_it_says_in_memory(example: Example) -> None:
-    url = f"memory://{uuid4().hex}"
-    async with connect(url) as client, connect(url) as other:
-        await SEEING.run(example, client, other)
-
-
-@pytest.mark.parametrize("example", SEEING.examples, ids=str)
-@pytest.mark.osdisco("etcd", "etcd+http", "consul")
-async def test_an_example_shows_what_it_says(example: Example, osdisco_url: str) -> None:
-    async with connect(osdisco_url) as client, connect(osdisco_url) as other:
-        await SEEING.run(example, client, other)
-
-
-def test_the_frame_runs_as_printed() -> None:
-    done = subprocess.run([sys.executable, "-c", SEEING.frame.text], capture_output=True, text=True, timeout=60)
-    assert (done.returncode, done.stdout, done.stderr) == (0, "[]\n", "")
-
-
-def test_every_example_shows_something() -> None:
-    assert [str(example) for example in SEEING.examples if not example.claims] == []
+class TestSeeing(PagesWithSockets):
+    area = SEEING
+    frame_prints = "[]\n"
 
 
 KINDS, WHAT = ("Tracing", "OpenTelemetryTracing"), ("calling", "attempting", "serving")

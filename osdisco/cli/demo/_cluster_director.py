@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import suppress
 from typing import Any, Final
 
 from osdisco.backend import Delete
 from osdisco.cli._errors import FailedError
-from osdisco.cli._output import warn
 from osdisco.cli.demo._cast import Event
 from osdisco.cli.demo._cluster_cast import MIRROR, MIRRORS, POLL, READERS
 from osdisco.cli.demo._directing import Directing, Show
@@ -17,7 +15,6 @@ from osdisco.cli.demo._facts import Facts
 from osdisco.cli.demo._stages import Actor
 from osdisco.client import Client
 from osdisco.cluster._questions import VERSION
-from osdisco.errors import OsdiscoError
 from osdisco.testing.opensearch import FakeCluster
 
 INDEX: Final = "logs"
@@ -42,25 +39,16 @@ class ClusterDirector(Directing):
 
     async def play(self, start: Start) -> None:
         """Play all of it. Raises FailedError when what is shown did not happen."""
-        try:
-            await self._mirror(start)
-            await self._join()
-            await self._move()
-            dead = await self._kill()
-            await self._replace(dead)
-            self._check_versions()
-            self._check_requests()
-        except BaseException:
-            with suppress(OSError):  # the terminal may be what has gone
-                self._show.wait("")
-            await self._dismiss()
-            try:
-                await self._tidy()
-            except OsdiscoError as exc:
-                warn(f"keys may be left in {self._client.url}: {exc}")
-            raise
-        await self._dismiss()
-        await self._tidy()
+        await self._play(self._story(start), "keys")
+
+    async def _story(self, start: Start) -> None:
+        await self._mirror(start)
+        await self._join()
+        await self._move()
+        dead = await self._kill()
+        await self._replace(dead)
+        self._check_versions()
+        self._check_requests()
 
     async def _mirror(self, start: Start) -> None:
         text = "Two may ask the cluster, one is elected. It puts the state into the store, where the readers find it."

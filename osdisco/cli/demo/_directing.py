@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Any, Final, Protocol
 
 from osdisco.cli._errors import FailedError
+from osdisco.cli._output import warn
 from osdisco.cli.demo._cast import Event
 from osdisco.cli.demo._facts import Facts
 from osdisco.cli.demo._stages import Actor
 from osdisco.client import Client
+from osdisco.errors import OsdiscoError
 
 
 class Show(Protocol):
@@ -36,6 +39,29 @@ class Directing:
         self._show = show
         self._facts = facts
         self._actors: dict[str, Actor] = {}
+
+    async def _play(self, story: Awaitable[None], keys: str) -> None:
+        """Play a story; whatever becomes of it, let all actors go, and tidy up.
+
+        Args:
+            keys: what may be left in the store when that fails.
+        """
+        try:
+            await story
+        except BaseException:
+            with suppress(OSError):  # the terminal may be what has gone
+                self._show.wait("")
+            await self._dismiss()
+            try:
+                await self._tidy()
+            except OsdiscoError as exc:
+                warn(f"{keys} may be left in {self._client.url}: {exc}")
+            raise
+        await self._dismiss()
+        await self._tidy()
+
+    async def _tidy(self) -> None:
+        """Remove what the story leaves in the store."""
 
     async def _dismiss(self) -> None:
         await asyncio.gather(*(actor.aclose() for actor in self._actors.values()), return_exceptions=True)

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Collection, Sequence
-from contextlib import suppress
 from functools import partial
 from typing import Any, Final
 
 from osdisco.backend import Delete, Item, Put
 from osdisco.cli._errors import FailedError
-from osdisco.cli._output import warn
 from osdisco.cli.demo._call_director import CallDirector
 from osdisco.cli.demo._cast import BATCH, CAST, ELECTION, LOCK, PLAN, ROUNDS, STORE, Event
 from osdisco.cli.demo._directing import Show
@@ -19,7 +17,7 @@ from osdisco.cli.demo._outage import Outage
 from osdisco.client import Client
 from osdisco.coordination import CoordinationService, Fence
 from osdisco.discovery import DiscoveryService, ExtensionStatus
-from osdisco.errors import ConflictError, OsdiscoError, StaleTokenError
+from osdisco.errors import ConflictError, StaleTokenError
 
 SUSPENSE: Final = 0.4
 """Seconds before the kill and before the old leader wakes up, so that one can see who waits, and who leads."""
@@ -43,31 +41,22 @@ class Director(CallDirector):
 
     async def play(self, start: Callable[[str], Any]) -> None:
         """Play all of it. `start(id)` is awaited for an Actor. Raises FailedError when a promise was broken."""
-        try:
-            await self._register(start)
-            await self._fall_ill()
-            if self._outage is not None:
-                await self._go_without_store(self._outage)
-            await self._take_turns()
-            await self._elect()
-            entry = await self._crash()
-            await self._fail_over(entry)
-            await self._pause()
-            await self._say_goodbye()
-            if self._calls:
-                await self._call_each_other(start)
-        except BaseException:
-            with suppress(OSError):  # the terminal may be what has gone
-                self._show.wait("")
-            await self._dismiss()
-            try:
-                await self._tidy()
-            except OsdiscoError as exc:
-                warn(f"keys such as {BATCH!a} and {PLAN!a} may be left in {self._client.url}: {exc}")
-            raise
-        await self._dismiss()
-        await self._tidy()
+        await self._play(self._story(start), f"keys such as {BATCH!a} and {PLAN!a}")
         await self._check_nothing_left()
+
+    async def _story(self, start: Callable[[str], Any]) -> None:
+        await self._register(start)
+        await self._fall_ill()
+        if self._outage is not None:
+            await self._go_without_store(self._outage)
+        await self._take_turns()
+        await self._elect()
+        entry = await self._crash()
+        await self._fail_over(entry)
+        await self._pause()
+        await self._say_goodbye()
+        if self._calls:
+            await self._call_each_other(start)
 
     async def _register(self, start: Callable[[str], Any]) -> None:
         self._show.chapter(
