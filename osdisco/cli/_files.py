@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 import tomllib
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -43,7 +44,16 @@ def read(path: Path) -> Described:
     parse = _PARSERS.get(path.suffix.lower())
     if parse is None:
         raise ConfigError(f"{path}: the ending says what it is: .json, .toml, .yaml or .yml, not {path.suffix!a}")
-    text = _text(path)
+    return _described(path, _text(path), parse)
+
+
+def read_stdin() -> Described:
+    """Read JSON from stdin. Raises ConfigError as `read` does."""
+    path = Path("stdin")
+    return _described(path, _decoded(path, sys.stdin.buffer.read(SIZE_MAX + 1)), _json)
+
+
+def _described(path: Path, text: str, parse: Callable[[Path, str], Any]) -> Described:
     content = parse(path, text)
     described = Described(path, text, content)
     if not isinstance(content, dict):
@@ -54,12 +64,16 @@ def read(path: Path) -> Described:
 def _text(path: Path) -> str:
     try:
         with path.open("rb") as file:
-            data = file.read(SIZE_MAX + 1)
-        if len(data) > SIZE_MAX:
-            raise ConfigError(f"{path}: over {SIZE_MAX} bytes: expected a few lines")
-        return data.decode()
+            return _decoded(path, file.read(SIZE_MAX + 1))
     except OSError as exc:
         raise ConfigError(f"{path}: {exc.strerror}") from None
+
+
+def _decoded(path: Path, data: bytes) -> str:
+    if len(data) > SIZE_MAX:
+        raise ConfigError(f"{path}: over {SIZE_MAX} bytes: expected a few lines")
+    try:
+        return data.decode()
     except UnicodeDecodeError as exc:
         line = data.count(b"\n", 0, exc.start) + 1
         raise ConfigError(f"{path}:{line}: expected UTF-8") from None
@@ -82,8 +96,9 @@ def _json(path: Path, text: str) -> Any:
         return json.loads(text, object_pairs_hook=once)
     except json.JSONDecodeError as exc:
         raise ConfigError(f"{path}:{exc.lineno}: not JSON: {exc.msg}, in column {exc.colno}") from None
-    except RecursionError:
-        raise ConfigError(f"{path}: nested too deep") from None
+    except (RecursionError, ValueError) as exc:
+        why = "nested too deep" if isinstance(exc, RecursionError) else f"not JSON: {exc}"
+        raise ConfigError(f"{path}: {why}") from None
 
 
 def _toml(path: Path, text: str) -> Any:
@@ -102,8 +117,18 @@ def _yaml(path: Path, text: str) -> Any:
         import yaml
     except ModuleNotFoundError:
         raise ConfigError(f"{path}: YAML needs pyyaml: pip install 'osdisco[cli]', or write JSON or TOML") from None
+
+    class Once(yaml.SafeLoader):
+        def construct_mapping(self, node: Any, deep: bool = False) -> Any:
+            seen = set()
+            for key, _ in node.value:
+                if key.value in seen and isinstance(key, yaml.ScalarNode):
+                    raise yaml.constructor.ConstructorError(None, None, f"{key.value!a} is there twice", key.start_mark)
+                seen.add(key.value if isinstance(key, yaml.ScalarNode) else None)
+            return super().construct_mapping(node, deep)
+
     try:
-        return yaml.safe_load(text)
+        return Once(text).get_single_data()
     except yaml.MarkedYAMLError as exc:
         line = exc.problem_mark.line + 1 if exc.problem_mark else 1
         raise ConfigError(f"{path}:{line}: not YAML: {exc.problem}") from None

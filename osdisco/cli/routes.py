@@ -14,12 +14,12 @@ import click
 
 from osdisco.cli._arguments import Duration
 from osdisco.cli._errors import FailedError, NotFoundError
-from osdisco.cli._files import Described, read
+from osdisco.cli._files import Described, read, read_stdin
 from osdisco.cli._output import at_terminal, document, fields, line, note, table, warn
 from osdisco.cli._running import Interrupts, run_with_client
 from osdisco.cli._settings import Group, Settings
 from osdisco.client import Client
-from osdisco.errors import ConfigError, RulesError
+from osdisco.errors import RulesError
 from osdisco.mesh._canary import CanaryPhase, CanaryPlan
 from osdisco.mesh._documents import plain
 from osdisco.mesh._rules_record import RulesVersion
@@ -75,7 +75,11 @@ def _pair(header: str) -> tuple[str, str]:
 
 
 async def _standing(client: Client, service: str) -> RulesVersion:
-    version = await TrafficRules(client).get(service)
+    try:
+        version = await TrafficRules(client).get(service)
+    except RulesError as exc:
+        why = f"{exc}; calls follow what was good last, and 'osdisco routes set' or 'rollback' replaces it"
+        raise FailedError(f"what stands for {service!a} is no rules: {why}") from None
     if version is None:
         raise NotFoundError(
             f"no rules of {service!a}: its calls go to all its endpoints; 'osdisco routes set' sets some"
@@ -119,8 +123,15 @@ def _print(settings: Settings, service: str, version: RulesVersion) -> None:
 
 
 def _row(version: RulesVersion) -> tuple[str, ...]:
-    when = datetime.fromtimestamp(version.at).astimezone().isoformat(" ", "seconds") if version.at else "-"
-    return str(version.version), when, version.by or "-", version.why
+    return str(version.version), _when(version.at), version.by or "-", version.why
+
+
+def _when(at: float) -> str:
+    """Return a time; `-` also for one that no calendar has, which somebody else has written."""
+    try:
+        return datetime.fromtimestamp(at).astimezone().isoformat(" ", "seconds") if at else "-"
+    except (ValueError, OverflowError, OSError):
+        return "-"
 
 
 @routes.command(name="set")
@@ -144,20 +155,11 @@ def set_(settings: Settings, /, service: str, file: Path, expect: int | None, ch
 
 
 def _rules_in(file: Path) -> ServiceRules:
-    if str(file) == "-":
-        return ServiceRules.parse(_stdin())
-    described = read(file)
+    described = read_stdin() if str(file) == "-" else read(file)
     try:
         return ServiceRules.parse(described.content)
     except RulesError as exc:
         _wrong(described, exc)
-
-
-def _stdin() -> Any:
-    try:
-        return json.loads(sys.stdin.buffer.read())
-    except (ValueError, RecursionError) as exc:
-        raise ConfigError(f"stdin is not JSON: {exc}") from None
 
 
 def _wrong(described: Described, exc: RulesError) -> NoReturn:

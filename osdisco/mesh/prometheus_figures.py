@@ -34,7 +34,7 @@ class PrometheusFigures:
         headers: sent with each query, such as Authorization.
 
     Raises:
-        ConfigError: a URL that is none of http or https, or aiohttp is not installed.
+        ConfigError: a URL that is none of http or https, a query that is no text, or aiohttp is not installed.
     """
 
     def __init__(
@@ -48,9 +48,14 @@ class PrometheusFigures:
     ) -> None:
         if find_spec("aiohttp") is None:
             raise ConfigError("PrometheusFigures needs aiohttp: pip install 'osdisco[mesh]'")
-        if not url.startswith(("http://", "https://")):
+        if not isinstance(url, str) or not url.startswith(("http://", "https://")):
             raise ConfigError("the URL of a Prometheus begins with http:// or https://")
+        queries = {"calls": calls, "success_rate": success_rate, "p99": p99 or ""}
+        for name, query in queries.items():
+            if not isinstance(query, str):
+                raise ConfigError(f"{name} is a query in PromQL, as text, not {type(query).__name__}")
         self._url = f"{url.rstrip('/')}/api/v1/query"
+        self._shown = _without_user(self._url)
         self._calls = calls
         self._success_rate = success_rate
         self._p99 = p99
@@ -72,7 +77,7 @@ class PrometheusFigures:
                 rate = await self._number(session, self._success_rate, filled)
                 p99 = None if self._p99 is None else await self._number(session, self._p99, filled)
         except (aiohttp.ClientError, OSError, ValueError, LookupError, TypeError) as exc:
-            raise UnavailableError(f"no figures from {self._url}: {type(exc).__name__}") from exc
+            raise UnavailableError(f"no figures from {self._shown}: {type(exc).__name__}") from None  # which has it all
         return None if calls is None or rate is None else Sample(round(calls), rate, p99)
 
     async def _number(self, session: Any, query: str, filled: Mapping[str, str]) -> float | None:
@@ -82,6 +87,13 @@ class PrometheusFigures:
         if answer["status"] != "success":
             raise ValueError(answer.get("errorType"))
         return _value(answer["data"])
+
+
+def _without_user(url: str) -> str:
+    """Return a URL as it may be shown: who asks, and the password, are left out."""
+    scheme, _, rest = url.partition("://")
+    place, slash, path = rest.partition("/")
+    return f"{scheme}://{place.rpartition('@')[2]}{slash}{path.partition('?')[0]}"
 
 
 async def _read(content: Any) -> bytes:

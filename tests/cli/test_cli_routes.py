@@ -74,6 +74,32 @@ def test_conditions_that_do_not_hold_are_code_4(do: Do, file: Callable[..., str]
     assert (told.code, "kept are 1" in told.err) == (4, True)
 
 
+@pytest.mark.parametrize("name", ["a.json", "a.yaml", "-"])
+def test_a_rule_that_is_there_twice_is_refused_and_not_halved(do: Do, tmp_path: Path, name: str) -> None:
+    twice = '{"timeout": 1,\n"timeout": 2}'
+    (tmp_path / "a.json").write_text(twice)
+    (tmp_path / "a.yaml").write_text("timeout: 1\ntimeout: 2\n")
+    told = do("set", "geo", name if name == "-" else str(tmp_path / name), stdin=twice.encode())
+    assert (told.code, "is there twice" in told.err) == (2, True), told.err
+
+
+def test_what_stands_may_be_anything(do: Do, file: Callable[..., str], invoke: Invoke, memory_url: str) -> None:
+    """A time that no calendar has, and a document that is none: neither is a mistake of who looks."""
+    do("set", "geo", file())
+    do("set", "maps", file())
+    foreign = json.dumps({"version": 7, "at": 1e12, "rules": DOCUMENT})
+    assert invoke("--url", memory_url, "kv", "put", "routes/geo", foreign).code == 0
+    assert do("show").out.startswith("geo\t7\t-\t")
+    assert invoke("--url", memory_url, "kv", "put", "routes/geo", "{").code == 0
+    for command in (("show", "geo"), ("canary", "geo", "v2")):
+        told = do(*command)
+        assert (told.code, "what stands for 'geo' is no rules" in told.err) == (1, True), told.err
+    told = do("show")
+    assert (told.code, "geo: the document cannot be read" in told.err) == (0, True)
+    assert "maps" in told.out
+    assert do("rollback", "geo").code == 0
+
+
 def test_what_is_not_there_is_code_3(do: Do) -> None:
     for command in ("show", "history", "rm"):
         told = do(command, "nothing")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import traceback
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -93,6 +94,18 @@ async def test_an_answer_that_is_none_is_an_error(answer: Any) -> None:
 async def test_a_server_that_is_not_there_is_an_error() -> None:
     with pytest.raises(UnavailableError):
         await PrometheusFigures("http://127.0.0.1:1", **QUERIES).sample("geo", "v2", 60)
+
+
+async def test_a_password_in_the_url_is_never_shown() -> None:
+    figures = PrometheusFigures("http://ann:s3cr@t@127.0.0.1:1/x?token=s3cr", **QUERIES)
+    with pytest.raises(UnavailableError, match=r"no figures from http://127\.0\.0\.1:1/x: ") as caught:
+        await figures.sample("geo", "v2", 60)
+    assert "s3cr" not in "".join(traceback.format_exception(caught.value))
+
+
+def test_a_query_that_is_no_text_is_refused() -> None:
+    with pytest.raises(ConfigError, match="calls is a query in PromQL, as text, not int"):
+        PrometheusFigures("http://127.0.0.1:1", **{**QUERIES, "calls": 5})
 
 
 def test_a_url_of_another_kind_is_refused() -> None:
