@@ -94,6 +94,7 @@ ROWS = {
         "OutlierSettings.failure_rate OutlierSettings.failure_rate_hosts OutlierSettings.failure_rate_volume"
     ),
     "peak EWMA": "_state.DECAY",
+    "the panic of a subset": "pool.UNPICKED",
     "who is much slower": "slowness.SLOW slowness.SLOWEST slowness.OWN slowness.ALL",
     "`ZoneAwareLoadBalancer(overprovisioning": "zones.OVERPROVISIONING 71",
     "`SlowStart(window": "SlowStart.window SlowStart.aggression SlowStart.minimum",
@@ -153,8 +154,9 @@ NO_DEFAULT = {
         " top.LEAST"
     ),
     "what is remembered to be quicker, or what formats can hold": (
-        "http.URLS_MAX nearness.NODES_MAX pool.SUBSETS_MAX _wire._LONGEST canary_figures.COUNT_MAX top.COUNT_MAX"
-        " rendezvous._MASK tracing.SERVER_FAULT _own_address._DISCARD"
+        "balancers.TURNS_MAX http.URLS_MAX nearness.NODES_MAX pool.SUBSETS_MAX pool.MANY pool.DRAWS"
+        " _wire._LONGEST canary_figures.COUNT_MAX top.COUNT_MAX rendezvous._MASK tracing.SERVER_FAULT"
+        " _own_address._DISCARD"
     ),
     "as long as a socket takes to close": "server._CLOSING",
     "as good as never, as in Finagle": "_state.PENALTY",
