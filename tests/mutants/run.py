@@ -89,7 +89,8 @@ def noticed(patch: Path, test: str, folder: str) -> bool:
     """Return whether the test fails on a copy with the mistake."""
     tree = copied(Path(folder, "whole"), folder, patch.stem)  # with what was compiled there
     alone = {**os.environ, "GIT_CEILING_DIRECTORIES": folder}  # no repository around the copy is the one to patch
-    applied = subprocess.run(["git", "apply", str(patch)], cwd=tree, env=alone).returncode == 0
+    kept = tree / patch.relative_to(ROOT)  # as it was when the run began: the tree may be worked on meanwhile
+    applied = subprocess.run(["git", "apply", str(kept)], cwd=tree, env=alone).returncode == 0
     done = run_tests(tree, test) if applied else None
     simulation = head_line(patch, "Simulation: ")
     simulated = run_tests(tree, simulation, seeds=ASKED) if simulation and applied else done
