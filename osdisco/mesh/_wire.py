@@ -109,8 +109,8 @@ def error_of(response: MeshResponse) -> ServiceMeshError:
     after = retry_after(response.headers)
     if response.status in (429, 503) and kind is None:  # of a proxy, say: it may have passed the request on
         return OverloadedError(f"HTTP {response.status}: {message}", retry_after=after, sent=True)
-    if kind is None:
-        return _no_words(response.status, message)
+    if kind is None or response.status < 400:
+        return _of_something_else(response.status, message)
     if response.status == 504 and kind == DeadlineExceededError.__name__:
         return DeadlineExceededError(message, sent=True)
     return RemoteError(kind, message, response.status)
@@ -139,11 +139,14 @@ def _words(response: MeshResponse) -> tuple[str | None, str]:
     return kind[:MESSAGE_MAX], message[:MESSAGE_MAX]
 
 
-def _no_words(status: int, message: str) -> ServiceMeshError:
+def _of_something_else(status: int, message: str) -> ServiceMeshError:
+    """Return what an answer means that no endpoint of ours gives."""
     if 300 <= status < 400:
         return ResponseError(f"HTTP {status}: redirects are not followed; is the address right?", sent=True)
-    if 200 <= status < 300:
+    if status < 400:
         return ResponseError(f"HTTP {status} where a result is 200; is it an osdisco endpoint?", sent=True)
+    if status in (404, 405):  # else it would be held to be well, and quick
+        return ResponseError(f"HTTP {status}: something else listens there; is the address right?", sent=True)
     return RemoteError(f"HTTP {status}", message, status)
 
 

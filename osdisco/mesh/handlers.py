@@ -236,10 +236,8 @@ class Handlers:
         if isinstance(exc, DeadlineExceededError):
             return failed(504, DeadlineExceededError.__name__, str(exc))
         kind, words = type(exc).__name__, _words(exc)
-        if isinstance(
-            exc, OsdiscoError
-        ):  # it says itself where it is from, and comes with each call while that is away
-            log.warning("%s.%s failed: %s: %s", self._service, method.name, kind, words)
+        if isinstance(exc, OsdiscoError):  # it says where it is from, and comes with each call while that is away
+            log.warning("%s.%s failed: %s: %a", self._service, method.name, kind, words)
         else:
             log.error("%s.%s failed", self._service, method.name, exc_info=exc)
         return failed(500, kind, words)

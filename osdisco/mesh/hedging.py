@@ -15,6 +15,7 @@ from attrs import Attribute, field, frozen
 
 from osdisco._tasks import Spawn, cancel
 from osdisco.errors import CallInterruptedError, ConfigError
+from osdisco.mesh._wire import LOOK
 
 T = TypeVar("T")
 
@@ -123,5 +124,5 @@ async def _first_good(tasks: set[asyncio.Task[T]], final: Callable[[BaseExceptio
 
 def _failure(task: asyncio.Task[Any]) -> BaseException | None:
     if task.cancelled():  # not by who waits for it, who must not take it for a cancellation of its own
-        return CallInterruptedError("the mesh was closed while it was under way; it may have been done", sent=True)
+        return CallInterruptedError(f"the mesh was closed while it was under way; {LOOK}", sent=True)
     return task.exception()

@@ -277,7 +277,17 @@ async def test_an_error_that_says_where_it_is_from_is_logged_in_one_line(
     (record,) = [record for record in caplog.records if record.levelno >= logging.WARNING]
     assert record.levelno == logging.WARNING
     assert record.exc_info is None
-    assert "geo.relay failed: ServiceNotFoundError: nobody.search" in record.getMessage()
+    assert "geo.relay failed: ServiceNotFoundError: 'nobody.search" in record.getMessage()
+
+
+async def test_words_of_others_forge_no_line_of_the_log(geo: Town, caplog: pytest.LogCaptureFixture) -> None:
+    async def relay() -> None:
+        raise OverloadedError("busy\nERROR all is lost")
+
+    await geo.serve({"relay": relay})
+    with pytest.raises(RemoteError, match="busy\nERROR"):
+        await geo.mesh().call("geo", "relay")
+    assert [record for record in caplog.records if "\n" in record.getMessage()] == []
 
 
 class Unspeakable(Exception):
@@ -365,7 +375,11 @@ async def test_a_response_that_does_not_fit_its_type_is_an_error_with_the_field(
         (MeshResponse(301, b"", {"location": "http://10.0.0.9/"}), ResponseError, "redirects are not followed"),
         (MeshResponse(500, b"<html>"), RemoteError, "HTTP 500"),
         (MeshResponse(502, b'{"type": 1, "message": []}'), RemoteError, "HTTP 502"),
-        (MeshResponse(404, b"[]"), RemoteError, "HTTP 404"),
+        (MeshResponse(404, b"[]"), ResponseError, "HTTP 404: something else"),
+        (MeshResponse(405, b"<html>"), ResponseError, "HTTP 405: something else"),
+        (MeshResponse(413, b"<html>"), RemoteError, "HTTP 413"),
+        (MeshResponse(204, b'{"type": "T", "message": "x"}'), ResponseError, "a result is 200"),
+        (MeshResponse(302, b'{"type": "T", "message": "x"}'), ResponseError, "redirects are not followed"),
         (MeshResponse(503, b"busy"), OverloadedError, "HTTP 503"),
         (MeshResponse(429, b"busy"), OverloadedError, "HTTP 429"),
     ],
@@ -379,6 +393,17 @@ async def test_an_endpoint_that_answers_nonsense_is_told_so(
         await geo.mesh().call("geo", "echo", response_type=int)
     assert (caught.value.endpoint, caught.value.sent) == (server.address, True)
     assert len(geo.network.sent) == 1
+
+
+async def test_who_took_over_the_address_of_a_dead_endpoint_draws_no_calls_by_quick_refusals(geo: Town) -> None:
+    """A foreign HTTP server answers 404 at once, as long as the registration of the dead one stands."""
+    servers = [await geo.serve({"echo": echo}) for _ in range(2)]
+    geo.network.fail(servers[0].address, MeshResponse(404, b"<html>no such page"))
+    geo.network.places[servers[1].address].delay = 0.01
+    mesh = geo.mesh()
+    for _ in range(100):
+        assert await mesh.call("geo", "echo", 1, idempotent=True) == 1
+    assert geo.network.counts()[servers[0].address] < 20
 
 
 # bad arguments
