@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, Final
 
 from attrs import evolve
@@ -29,6 +30,7 @@ from osdisco.mesh.retry import NEVER
 from osdisco.mesh.route import Route, Target
 from osdisco.mesh.tracing import MIRRORED
 from osdisco.mesh.traffic_rules import TrafficRules
+from osdisco.metrics._catalog import MESH_COPIES, MESH_FAULTS
 
 
 class Routing:
@@ -36,6 +38,7 @@ class Routing:
 
     def __init__(self, client: Client, services: Services, caller: Caller) -> None:
         self._client = client
+        self._metrics = client.runtime.metrics
         self._now = client.runtime.clock.now
         self._services = services
         self._caller = caller
@@ -145,10 +148,12 @@ class Routing:
             headers = {**call.headers, MIRRORED: "1"}
             copy = evolve(call, ways=(way,), policy=NEVER, attempts=1, headers=headers, kind=None)
             copy.is_copy = True
-            self._mirroring.offer(lambda: self._caller.call(copy))
+            told = partial(self._metrics.count, MESH_COPIES, call.service)
+            self._mirroring.offer(lambda: self._caller.call(copy), size=len(copy.body), told=told)
 
     async def _fault(self, call: Call, route: Route) -> None:
         assert route.fault is not None
+        self._metrics.count(MESH_FAULTS, call.service)
         if self._now() + route.fault.delay >= call.deadline:
             raise DeadlineExceededError("a rule lets it be later than its time allows")
         await inject(route.fault, service=call.service, method=call.method)

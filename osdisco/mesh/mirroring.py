@@ -1,6 +1,7 @@
 """Mirroring: copies of calls, sent in the background. What comes of them is counted and forgotten.
 
-No call waits for its copy, and copies never pile up: a few run at a time, a bounded number waits, the rest is dropped.
+No call waits for its copy, and copies never pile up: a few run at a time, a bounded number of a bounded size waits, the
+rest is dropped.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ from collections.abc import Awaitable, Callable
 from contextvars import Context, copy_context
 from typing import Any, Final
 
+from attrs import frozen
+
 from osdisco._tasks import Supervisor
 
 log = logging.getLogger("osdisco")
@@ -21,7 +24,22 @@ QUEUE_MAX: Final = 100
 TIMEOUT: Final = 10.0
 """Seconds that a copy may take: what hangs must not keep the others back."""
 
+BYTES_MAX: Final = 16 * 1024 * 1024
+"""Bytes that copies may hold that wait or are sent: a hundred large ones would be too much, too."""
+
 Send = Callable[[], Awaitable[Any]]
+
+
+def _nobody(result: str) -> None:
+    pass
+
+
+@frozen
+class _Copy:
+    send: Send
+    size: int
+    told: Callable[[str], object]
+    context: Context
 
 
 class Mirroring:
@@ -31,42 +49,55 @@ class Mirroring:
         self.sent = 0
         self.failed = 0
         self.dropped = 0
-        self._waiting: deque[tuple[Send, Context]] = deque()
+        self._waiting: deque[_Copy] = deque()
         self._running = 0
+        self._held = 0
         self._supervisor = Supervisor()
         self._closed = False
 
-    def offer(self, send: Send) -> bool:
-        """Send a copy as soon as it is its turn; returns False when too many wait, or it was closed."""
-        if self._closed or (self._running >= AT_ONCE and len(self._waiting) >= QUEUE_MAX):
+    def offer(self, send: Send, *, size: int = 0, told: Callable[[str], object] = _nobody) -> bool:
+        """Send a copy as soon as it is its turn; returns False when too many wait, or it was closed.
+
+        Args:
+            size: bytes that it holds until then; together at most `BYTES_MAX`, but one of any size.
+            told: learns what becomes of it: `sent`, `failed` or `dropped`. It must not raise.
+        """
+        many = self._running >= AT_ONCE and len(self._waiting) >= QUEUE_MAX
+        if self._closed or many or (self._held and self._held + size > BYTES_MAX):
             self.dropped += 1
+            told("dropped")
             return False
-        self._waiting.append((send, copy_context()))
+        self._held += size
+        self._waiting.append(_Copy(send, size, told, copy_context()))
         self._begin()
         return True
 
     def _begin(self) -> None:
         """Send what waits, as far as there is room: each in the context of its call, which has its span."""
         while self._waiting and self._running < AT_ONCE:
-            send, context = self._waiting.popleft()
+            copy = self._waiting.popleft()
             self._running += 1
-            context.run(self._supervisor.spawn, self._run(send), "mirror a call")
+            copy.context.run(self._supervisor.spawn, self._run(copy), "mirror a call")
 
-    async def _run(self, send: Send) -> None:
+    async def _run(self, copy: _Copy) -> None:
         try:
-            await self._send(send)
+            await self._send(copy)
         finally:
             self._running -= 1
+            self._held -= copy.size
             self._begin()
 
-    async def _send(self, send: Send) -> None:
+    async def _send(self, copy: _Copy) -> None:
         try:
             async with asyncio.timeout(TIMEOUT):
-                await send()
-            self.sent += 1
+                await copy.send()
         except Exception as exc:
             self.failed += 1
+            copy.told("failed")
             log.debug("the copy of a call failed: %r", exc)
+        else:
+            self.sent += 1
+            copy.told("sent")
 
     async def aclose(self) -> None:
         """End the copies under way, and send no more."""

@@ -170,6 +170,15 @@ MESH_SERVED_SECONDS: Final = Metric(
 MESH_SERVING: Final = Metric(
     "osdisco_mesh_serving", _G, "Requests of others that are under way.", ("namespace", "service")
 )
+MESH_COPIES: Final = Metric(
+    "osdisco_mesh_copies",
+    _C,
+    "Copies of calls for a mirror, by result: sent, failed or dropped.",
+    ("service", "result"),
+)
+MESH_FAULTS: Final = Metric(
+    "osdisco_mesh_faults", _C, "Calls that a rule let be late, or fail, on purpose.", ("service",)
+)
 CANARY_LEADING: Final = Metric(
     "osdisco_mesh_canary_leading",
     _G,
@@ -263,6 +272,8 @@ METRICS: Final = (
     MESH_SERVED,
     MESH_SERVED_SECONDS,
     MESH_SERVING,
+    MESH_COPIES,
+    MESH_FAULTS,
     CANARY_LEADING,
     CANARY_PHASE,
     CANARY_WEIGHT,

@@ -103,7 +103,7 @@ ROWS = {
     "places that keys": "router.PLACES",
     "splits that lead": "router.DEPTH_MAX",
     "`MirrorRule(percent": "MirrorRule.percent",
-    "copies under way": "mirroring.AT_ONCE mirroring.QUEUE_MAX mirroring.TIMEOUT",
+    "copies under way": "mirroring.AT_ONCE mirroring.QUEUE_MAX mirroring.BYTES_MAX/1048576 mirroring.TIMEOUT",
     "versions that are kept": "traffic_rules.HISTORY_MAX",
     "figures of callers": "canary_figures.PERIOD",
     "sums of a caller": "canary_figures.KEPT_LEAST/60",
@@ -148,7 +148,7 @@ NO_DEFAULT = {
         "CanaryState.weight CanaryState.failed CanaryState.checks EndpointState(now) MeshRequest.attempt Refused.known"
         " Refused.matching Refused.serving Refused.fit Refused.closed RulesVersion.previous RulesVersion.at"
     ),
-    "nothing, as long as nobody asks for it": "FaultRule.delay ExtensionServiceMesh.serve(port)",
+    "nothing, as long as nobody asks for it": "FaultRule.delay ExtensionServiceMesh.serve(port) Mirroring.offer(size)",
     "a grain of time or of a sum": (
         "_alarms.TICK _alarms.LONGEST _histogram.SIZE _windows.BUCKETS slow_start.STEPS hedging.EVERY outliers.EXACT"
         " top.LEAST"

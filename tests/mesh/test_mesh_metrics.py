@@ -21,6 +21,7 @@ from osdisco.mesh import (
     PoolSettings,
     RetryBudget,
     RetryPolicy,
+    TrafficRules,
     _gauges,
 )
 from osdisco.mesh.hedging import Hedging
@@ -59,6 +60,21 @@ def counting(world: World) -> Counting:
 
 def who() -> str:
     return "me"
+
+
+async def test_copies_and_faults_on_purpose_are_counted(geo: Town, counting: Counting) -> None:
+    await geo.serve({"who": who})
+    await TrafficRules(geo.world.process()).set("geo", {"mirror": {"service": "shadow"}, "fault": {"delay": 0.1}})
+    mesh = geo.mesh(counting.client)
+    await mesh.call("geo", "who")
+    await asyncio.sleep(1)
+    await geo.serve({"who": who}, "shadow")
+    await asyncio.sleep(1)
+    for _ in range(2):
+        await mesh.call("geo", "who")
+    await asyncio.sleep(1)
+    assert counting.read("faults_total") == 3
+    assert (counting.read("copies_total", result="sent"), counting.read("copies_total", result="failed")) == (2, 1)
 
 
 async def test_calls_are_counted_by_how_they_end_and_how_long_they_take(geo: Town, counting: Counting) -> None:

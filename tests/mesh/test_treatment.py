@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from functools import partial
 
 import pytest
@@ -10,7 +11,7 @@ import pytest
 from osdisco.errors import RemoteError
 from osdisco.mesh import FaultRule, Mirroring, TokenBucket
 from osdisco.mesh.faults import inject
-from osdisco.mesh.mirroring import AT_ONCE, QUEUE_MAX, TIMEOUT
+from osdisco.mesh.mirroring import AT_ONCE, BYTES_MAX, QUEUE_MAX, TIMEOUT
 from osdisco.testing import VirtualClock
 
 
@@ -56,6 +57,22 @@ async def test_copies_are_sent_and_what_becomes_of_them_is_only_counted(osdisco_
         assert mirroring.offer(partial(work, number))
     await asyncio.sleep(1)
     assert (mirroring.sent, mirroring.failed, mirroring.dropped) == (15, 15, 0)
+    await mirroring.aclose()
+
+
+async def test_large_copies_do_not_pile_up_either(osdisco_clock: VirtualClock) -> None:
+    mirroring, told = Mirroring(), Counter[str]()
+
+    async def hang() -> None:
+        await asyncio.sleep(3600)
+
+    large = BYTES_MAX // 4
+    taken = [mirroring.offer(hang, size=large, told=lambda result: told.update([result])) for _ in range(7)]
+    assert (taken, told) == ([True] * 4 + [False] * 3, {"dropped": 3})
+    await asyncio.sleep(TIMEOUT + 1)
+    assert told == {"dropped": 3, "failed": 4}
+    assert mirroring.offer(hang, size=3 * BYTES_MAX)  # one alone may be of any size
+    assert not mirroring.offer(hang, size=1)
     await mirroring.aclose()
 
 
