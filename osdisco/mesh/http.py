@@ -7,11 +7,16 @@ of the connection, and its outcome would be unknown.
 
 from __future__ import annotations
 
+import asyncio
+import errno
+import socket
 from functools import lru_cache
 from typing import Final
 from urllib.parse import quote
 
 import aiohttp
+from aiohttp.abc import AbstractResolver, ResolveResult
+from aiohttp.resolver import DefaultResolver
 from multidict import istr
 from yarl import URL
 
@@ -62,7 +67,8 @@ class HttpTransport:
 
     Args:
         tls: certificates; all calls and all serving use TLS then.
-        connect_timeout: seconds for a connection to be made; never more than three quarters of what the attempt has.
+        connect_timeout: seconds for a name to be looked up, and for a connection to be made, which never takes more
+            than three quarters of what the attempt has.
         request_max: bytes of a request's body.
         response_max: bytes of an answer's body.
         clock: by which files of certificates are looked at again; the system's when None.
@@ -88,6 +94,7 @@ class HttpTransport:
         self._request_max = _bytes("request_max", request_max)
         self._response_max = _bytes("response_max", response_max)
         self._session: aiohttp.ClientSession | None = None
+        self._resolver: _Resolver | None = None
         self._urls: dict[tuple[str, str], URL] = {}
         self._closed = False
 
@@ -129,11 +136,15 @@ class HttpTransport:
         self._closed = True
         if self._session is not None:
             await self._session.close()
+        if self._resolver is not None:  # the connector leaves what it was given alone
+            await self._resolver.close()
 
     def _open(self) -> aiohttp.ClientSession:
         if self._closed:
             raise ClosedError("the transport is closed")
+        self._resolver = _Resolver(self._connect_timeout)
         connector = aiohttp.TCPConnector(
+            resolver=self._resolver,
             limit=0,  # how much may be under way is the pools' business
             keepalive_timeout=IDLE_MAX,
         )
@@ -176,6 +187,28 @@ class HttpTransport:
         raise ResponseError(f"{much}; ask for less, or raise `response_max` of the transport", sent=True)
 
 
+class _Resolver(AbstractResolver):
+    """Looks names up as aiohttp does, and not for ever: nothing was sent yet, and the call could go elsewhere."""
+
+    def __init__(self, seconds: float) -> None:
+        self._inner = DefaultResolver()
+        self._seconds = seconds
+
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
+    ) -> list[ResolveResult]:
+        """Look a name up. Raises OSError."""
+        try:
+            async with asyncio.timeout(self._seconds):
+                return await self._inner.resolve(host, port, family)
+        except TimeoutError:
+            raise OSError(errno.ETIMEDOUT, "its name was not looked up in time") from None
+
+    async def close(self) -> None:
+        """End it."""
+        await self._inner.close()
+
+
 def _connecting(seconds: float) -> aiohttp.ClientTimeout:
     return aiohttp.ClientTimeout(total=None, sock_connect=seconds)
 
@@ -215,6 +248,8 @@ def _unanswered(exc: Exception) -> ServiceMeshError:
         return EndpointUnreachableError(f"its certificate is not trusted: {exc.certificate_error}")
     if isinstance(exc, aiohttp.ClientConnectorSSLError):
         return EndpointUnreachableError("no TLS with it; does it serve by TLS, and take our certificate?")
+    if isinstance(exc, aiohttp.ClientConnectorDNSError) and isinstance(exc.os_error, TimeoutError):
+        return EndpointUnreachableError("its name was not looked up in time; is there a server for names?")
     if isinstance(exc, aiohttp.ClientConnectorError):
         return EndpointUnreachableError(f"{cannot_connect(exc.os_error)}; does it run, and is its address right?")
     if isinstance(exc, aiohttp.ServerDisconnectedError | aiohttp.ClientOSError | OSError):

@@ -143,6 +143,17 @@ async def test_a_name_that_has_no_address_is_unreachable() -> None:
     assert "no address" in str(error)
 
 
+async def test_a_name_that_is_looked_up_for_ever_is_unreachable_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def never(*_: Any, **__: Any) -> Any:
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", never)
+    async with transport(connect_timeout=0.2) as client, asyncio.timeout(3):
+        with pytest.raises(EndpointUnreachableError, match="its name was not looked up in time") as caught:
+            await client.send(endpoint("geo.example:9700"), request(), 60)
+        assert not caught.value.sent
+
+
 async def test_who_never_completes_a_connection_is_unreachable_in_time() -> None:
     async with raw_server(b"") as server, ChaosProxy(server.address) as proxy, transport(connect_timeout=0.2) as client:
         proxy.hang()
