@@ -91,6 +91,8 @@ class Folded(Mapping[str, R]):
         self._best: dict[str, Standing[R]] = {}
         self._several: dict[str, _Several[R]] = {}
         self._skipped: dict[str, str] = {}
+        self.successions = 0
+        """How often a process took the place of another one with the very same record, of which no pair tells."""
 
     def __getitem__(self, id_: str) -> R:
         return self._best[id_].record
@@ -106,6 +108,11 @@ class Folded(Mapping[str, R]):
         """The names of the keys that hold no good record now, and why."""
         return {self._name(key): why for key, why in self._skipped.items()}
 
+    def incarnation(self, id_: str) -> int | None:
+        """Return that of the process whose record counts; None without one."""
+        best = self._best.get(id_)
+        return None if best is None else best.incarnation
+
     def rivals(self, id_: str, process: str) -> list[Rival]:
         """Return the records of other processes with this id."""
         others = (one for one in self._standing(id_) if process_of(one.key) != process)
@@ -117,7 +124,7 @@ class Folded(Mapping[str, R]):
 
     def apply(self, change: Change) -> list[tuple[R | None, R | None]]:
         """Take a change of the records; returns what was and what is, for each id for which that differs, in order."""
-        before: dict[str, R | None] = {}
+        before: dict[str, Standing[R] | None] = {}
         for key in change.deletes:
             self._remove(key, before)
         anew = not (self._best or self._skipped)
@@ -125,8 +132,17 @@ class Folded(Mapping[str, R]):
             if not anew:
                 self._remove(key, before)
             self._add(item, before)
-        pairs = ((before[id_], self._best.get(id_)) for id_ in sorted(before))
-        return [(old, None if best is None else best.record) for old, best in pairs if _differ(old, best)]
+        pairs = []
+        for id_ in sorted(before):
+            old, best = before[id_], self._best.get(id_)
+            if old is None or best is None:
+                if old is not best:
+                    pairs.append((_record(old), _record(best)))
+            elif old.record != best.record:
+                pairs.append((old.record, best.record))
+            elif old is not best and old.incarnation != best.incarnation:
+                self.successions += 1
+        return pairs
 
     def clear(self) -> None:
         """Forget all, because what comes next is everything."""
@@ -134,7 +150,7 @@ class Folded(Mapping[str, R]):
         self._several.clear()
         self._skipped.clear()
 
-    def _add(self, item: Item, before: dict[str, R | None]) -> None:
+    def _add(self, item: Item, before: dict[str, Standing[R] | None]) -> None:
         try:
             id_, new = self._read(item)
         except RecordError as exc:
@@ -146,20 +162,20 @@ class Folded(Mapping[str, R]):
             before.setdefault(id_, None)
             self._best[id_] = new
         else:
-            before.setdefault(id_, best.record)
+            before.setdefault(id_, best)
             several = self._several.get(id_)
             if several is None:
                 several = self._several[id_] = _Several(best)
             several.add(new)
             self._best[id_] = several.ordered[-1]
 
-    def _remove(self, key: str, before: dict[str, R | None]) -> None:
+    def _remove(self, key: str, before: dict[str, Standing[R] | None]) -> None:
         self._skipped.pop(key, None)
         id_ = _id_in(place_of(key, self.target))
         best = self._best.get(id_)
         if best is None:
             return
-        before.setdefault(id_, best.record)
+        before.setdefault(id_, best)
         several = self._several.get(id_)
         if several is not None:
             several.remove(key)
@@ -193,9 +209,8 @@ class Folded(Mapping[str, R]):
 _PLAIN: Final = re.compile(r"(?!\.{1,2}/)[A-Za-z0-9_.-]{1,255}/(?!\.{1,2}\Z)[A-Za-z0-9_.-]{1,255}")
 
 
-def _differ(old: R | None, best: Standing[R] | None) -> bool:
-    """Return whether that is not the same; a record is not asked whether it is None."""
-    return best is not old if old is None or best is None else old != best.record
+def _record(standing: Standing[R] | None) -> R | None:
+    return None if standing is None else standing.record
 
 
 def place_of(key: str, target: str) -> str:

@@ -32,6 +32,7 @@ class Service:
         self.breaker: Final = pool.breakers.of_service(name)
         self._pool: Final = pool
         self._changed = True
+        self._successions = 0
         view._hearers[self] = None
         view.start()
 
@@ -45,9 +46,9 @@ class Service:
     @property
     def pool(self) -> Pool:
         """The pool, up to date."""
-        if self._changed:
-            self._changed = False
-            self._pool.update(self.view.endpoints)
+        if self._changed or self._successions != self.view._successions:
+            self._changed, self._successions = False, self.view._successions
+            self._pool.update(self.view.endpoints, self.view._incarnation)
         return self._pool
 
     async def wait_known(self, timeout: float) -> None:

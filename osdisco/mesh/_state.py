@@ -68,6 +68,7 @@ class EndpointState:
 
     Attributes:
         endpoint, id: as the registry shows it.
+        incarnation: which process it is; None when that is not known.
         tier: when it is picked, by its status and weight.
         weight: its share of the calls against that of others, less than it was registered with while it starts slowly.
         in_flight: calls under way.
@@ -86,8 +87,8 @@ class EndpointState:
 
     __slots__ = (
         "__weakref__", "_at", "_heard", "_seed", "breaker", "calls", "consecutive", "ejected_until", "ejections",
-        "endpoint", "ewma", "failures", "id", "in_flight", "load", "mean", "outcomes", "rejections", "returned_at",
-        "since", "slowness", "tier", "weight",
+        "endpoint", "ewma", "failures", "id", "in_flight", "incarnation", "load", "mean", "outcomes", "rejections",
+        "returned_at", "since", "slowness", "tier", "weight",
     )  # fmt: skip
 
     def __init__(self, endpoint: ServiceEndpoint, now: float = 0.0, breaker: CircuitBreaker | None = None) -> None:
@@ -102,6 +103,7 @@ class EndpointState:
         """Seconds that an answer takes, sensitive to peaks, as it was when it last answered."""
         self.since = now
         self.breaker = breaker
+        self.incarnation: int | None = None
         self.ejected_until: float | None = None
         self.ejections = 0
         self.consecutive = 0

@@ -138,17 +138,23 @@ class Pool:
 
     # Who there is
 
-    def update(self, endpoints: Iterable[ServiceEndpoint]) -> None:
+    def update(
+        self, endpoints: Iterable[ServiceEndpoint], incarnation: Callable[[str], int | None] = lambda _: None
+    ) -> None:
         """Take all endpoints that there are now.
 
         What was seen of one stays until it has another address, or starts: what failed was another process then.
+
+        Args:
+            incarnation: returns by its id which process it is, asked of every object that was not there before; with
+                another number it is another process. None is not known.
         """
         now, changed = self._now(), False
         present: dict[str, EndpointState] = {}
         for endpoint in endpoints:
             state = self._states.get(endpoint.extension_id)
             if state is None or state.endpoint is not endpoint:
-                state, changed = self._renewed(state, endpoint, now), True
+                state, changed = self._renewed(state, endpoint, now, incarnation(endpoint.extension_id)), True
             present[endpoint.extension_id] = state
         gone = [state for id_, state in self._states.items() if id_ not in present]
         self._states = present
@@ -157,12 +163,17 @@ class Pool:
         if changed or gone:
             self._follow_change()
 
-    def _renewed(self, state: EndpointState | None, endpoint: ServiceEndpoint, now: float) -> EndpointState:
-        if state is not None and _is_another(state.endpoint, endpoint):
+    def _renewed(
+        self, state: EndpointState | None, endpoint: ServiceEndpoint, now: float, incarnation: int | None
+    ) -> EndpointState:
+        if state is not None and _is_another(state, endpoint, incarnation):
             self._forget(state)
             state = None
         if state is None:
-            return EndpointState(endpoint, now, self.breakers.breaker(self.service, endpoint.extension_id))
+            state = EndpointState(endpoint, now, self.breakers.breaker(self.service, endpoint.extension_id))
+            state.incarnation = incarnation
+            return state
+        state.incarnation = state.incarnation or incarnation
         if ExtensionStatus.HEALTHY is endpoint.status is not state.endpoint.status:
             state.since = now
         state.show(endpoint)
@@ -360,9 +371,11 @@ class Pool:
         return found
 
 
-def _is_another(old: ServiceEndpoint, new: ServiceEndpoint) -> bool:
-    """Whether it is another process under the same id: at another address, or started anew."""
-    leaving, starting = ExtensionStatus.STOPPING, ExtensionStatus.STARTING
+def _is_another(state: EndpointState, new: ServiceEndpoint, incarnation: int | None) -> bool:
+    """Whether it is another process under the same id: known to be one, at another address, or started anew."""
+    old, leaving, starting = state.endpoint, ExtensionStatus.STOPPING, ExtensionStatus.STARTING
+    if None not in (state.incarnation, incarnation) and state.incarnation != incarnation:
+        return True
     if old.address != new.address:
         return True
     return (old.status is leaving and new.status is not leaving) or (

@@ -52,6 +52,7 @@ class ServiceView(LiveView[ServiceEndpoint]):
         self._client = client
         self._service = service
         self._endpoints: tuple[ServiceEndpoint, ...] | None = ()
+        self._endpoints_of = 0  # the successions
         self._changed = Signal()
         self._ended: ClosedError | None = None
         self._audience = Audience(client._connection.supervisor, MANNERS)
@@ -70,9 +71,19 @@ class ServiceView(LiveView[ServiceEndpoint]):
     @property
     def endpoints(self) -> tuple[ServiceEndpoint, ...]:
         """All endpoints, in no particular order. The same tuple until something changes, so asking often is cheap."""
-        if self._endpoints is None:
-            self._endpoints = tuple(self.values())
+        successions = self._successions
+        if self._endpoints is None or self._endpoints_of != successions:
+            self._endpoints, self._endpoints_of = tuple(self.values()), successions
         return self._endpoints
+
+    @property
+    def _successions(self) -> int:
+        """How often a process took the place of another one, and is exactly as that was."""
+        return self._roster.table.successions
+
+    def _incarnation(self, id_: str) -> int | None:
+        """Return that of the process that is shown; None when only protection shows it."""
+        return self._roster.table.incarnation(id_) if self._following else None
 
     def find(
         self,
