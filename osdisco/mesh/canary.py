@@ -21,12 +21,10 @@ from osdisco.coordination._term import Term
 from osdisco.coordination.election import LeaderElection
 from osdisco.errors import (
     ClosedError,
-    ConflictError,
     DeniedError,
     IndeterminateError,
     LostError,
     OsdiscoError,
-    RulesError,
     TimedOutError,
     UnavailableError,
 )
@@ -165,7 +163,9 @@ class CanaryController:
             pass
         except _OverError:
             return
-        except (ConflictError, UnavailableError, IndeterminateError, DeniedError, RulesError) as exc:
+        except (ClosedError, LostError):
+            raise
+        except OsdiscoError as exc:  # of one canary alone; the others go on
             log.warning("the canary of %s could not be moved, it is checked again: %s", service, exc)
             return
         verdict, _ = canaries.judged(one.plan, sample)

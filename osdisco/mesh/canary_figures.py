@@ -22,7 +22,7 @@ from osdisco._records import decode, encode
 from osdisco._tasks import Supervisor
 from osdisco.backend import ABSENT, Condition, Delete, HeldBy, Put
 from osdisco.client import Client
-from osdisco.errors import ClosedError, ConflictError, OsdiscoError, RecordError
+from osdisco.errors import ClosedError, ConflictError, InvalidNameError, OsdiscoError, RecordError
 from osdisco.mesh._canary import CanaryPlan, Sample
 from osdisco.mesh._histogram import SIZE, bucket_of, quantile
 from osdisco.mesh.rules_view import RulesView
@@ -162,10 +162,16 @@ class CallSummaries:
         for service in self._told.keys() - plans.keys():
             await self._withdraw(service)
         for told in list(self._told.values()):
-            record = CallRecord(self._client.runtime.name, {name: _counts(one) for name, one in told.sums.items()})
-            data = encode(record)
-            if told.written != data:
-                await self._put(told, data)
+            try:
+                await self._publish_one(told)
+            except (RecordError, InvalidNameError) as exc:  # of one service alone; the others are published
+                log.warning("what calls of %s came to cannot be published: %s", told.service, exc)
+
+    async def _publish_one(self, told: _Told) -> None:
+        record = CallRecord(self._client.runtime.name, {name: _counts(one) for name, one in told.sums.items()})
+        data = encode(record)
+        if told.written != data:
+            await self._put(told, data)
 
     async def _put(self, told: _Told, data: bytes) -> None:
         key = self._key(told)

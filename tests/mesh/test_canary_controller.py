@@ -10,7 +10,7 @@ from attrs import evolve
 from traffic import BAD, GOOD, Figures, document, rules
 from worlds import NAMESPACE, World, until
 
-from osdisco.backend import Delete
+from osdisco.backend import Delete, Put
 from osdisco.client import Client
 from osdisco.mesh import CanaryController, CanaryPhase, CanaryPlan, CanaryState, Sample, TrafficRules
 from osdisco.mesh.canary import ELECTION
@@ -277,6 +277,18 @@ async def test_canaries_of_several_services_go_on_side_by_side(stage: Stage) -> 
         await stage.rules.canary("maps", evolve(PLAN, interval=30))
         await until(lambda: all(not (one.canary and one.canary.running) for one in stage.view.values()), 300)
         assert {one.rules.default_subset for one in stage.view.values()} == {"v2"}
+
+
+async def test_a_canary_that_cannot_be_moved_keeps_no_other_from_it(stage: Stage) -> None:
+    """Somebody wrote it past osdisco, under a name so long that there is no key for its history."""
+    async with stage:
+        await stage.controller(Figures(GOOD))
+        await stage.rules.canary("geo", PLAN)
+        value = stage.world.store.scan(f"{NAMESPACE}/routes/geo").items[f"{NAMESPACE}/routes/geo"].value
+        name = "=D0=B6" * 83
+        stage.world.store.commit([Put(f"{NAMESPACE}/routes/{name}", value)], {})
+        await until(lambda: len(stage.view) == 2)
+        await until(lambda: stage.state.phase is CanaryPhase.PROMOTED, 300)
 
 
 async def test_while_the_store_is_away_nothing_moves_and_then_it_goes_on(stage: Stage) -> None:
