@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from subprocess import PIPE
@@ -23,19 +24,24 @@ from osdisco.backend import Condition, Op, Revision
 from osdisco.cli import demo as demo_command
 from osdisco.cli._errors import FailedError
 from osdisco.cli.demo import _director, _extension, _service
+from osdisco.cli.demo._cast import Event
+from osdisco.cli.demo._directing import Directing
 from osdisco.cli.demo._director import Director
 from osdisco.cli.demo._facts import Facts
 from osdisco.cli.demo._outage import ByCommands
 from osdisco.cli.demo._stages import ThreadActor
+from osdisco.client import Client
 from osdisco.coordination import Fence, LeaderElection, Term, _board
 from osdisco.mesh import RetryPolicy
-from osdisco.testing import servers
+from osdisco.testing import VirtualClock, servers
 from osdisco.testing.servers import Servers
 from osdisco.url import StoreURL
 from osdisco_memory import MemoryStore
 
 Start = Callable[..., Running]
 CAST = {"geo", "knn", "sql"}
+WHOLE = 115.0
+"""Seconds for a demo, of those that a test has; it ends itself when a part of it takes too long."""
 CALLED = {"geo-1", "geo-2", "geo-3", "geo-4"}
 BEFORE_CALLS = ["Register", "Health", "Outage", "Take turns", "Elect", "Crash", "Fail over", "Pause", "Goodbye"]
 CHAPTERS = [*BEFORE_CALLS, "Call", "Lose one", "Canary"]
@@ -193,7 +199,7 @@ def in_time(documents: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def test_on_memory(start: Start) -> None:
-    told = start("demo", "--json").end(60)
+    told = start("demo", "--json").end(WHOLE)
     assert (told.code, told.err) == (0, "")
     summary = check_story(Told(told.documents), ttl=1.0)
     assert summary["took"] < 25
@@ -204,7 +210,7 @@ def test_on_memory(start: Start) -> None:
 
 
 def test_for_people(start: Start) -> None:
-    told = start("demo").end(60)
+    told = start("demo").end(WHOLE)
     assert (told.code, told.err) == (0, "")
     assert "\x1b" not in told.out
     found = [re.match(r"  \d+  (.*?)  ─", line) for line in told.out.splitlines()]
@@ -234,7 +240,7 @@ def test_for_people(start: Start) -> None:
 
 def test_a_terminal_without_these_letters_gets_others(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONIOENCODING", "ascii")
-    told = start("demo").end(60)
+    told = start("demo").end(WHOLE)
     assert told.code == 0
     assert told.out.isascii()
     assert "\\u" not in told.out
@@ -251,7 +257,7 @@ def test_the_environment_does_not_lead_it_to_a_store(start: Start) -> None:
 @pytest.mark.osdisco("etcd+http")
 def test_on_a_real_store_with_processes_that_are_killed(osdisco_url: str, start: Start, invoke: Invoke) -> None:
     running = start("demo", "--json", "--url", with_ttl(osdisco_url))
-    told = running.end(90)
+    told = running.end(WHOLE)
     assert (told.code, told.err) == (0, "")
     story = Told(told.documents)
     check_story(story, ttl=3.0, outage=False)
@@ -264,7 +270,7 @@ def test_on_a_real_store_with_processes_that_are_killed(osdisco_url: str, start:
 def test_on_a_server_of_its_own_that_is_stopped_and_started(kind: str, start: Start, osdisco_servers: Servers) -> None:
     getattr(osdisco_servers, f"fresh_{kind}")()  # or it is missed as all servers are
     running = start("demo", "--json", "--start", kind)
-    told = running.end(90)
+    told = running.end(WHOLE)
     assert (told.code, told.err) == (0, "")
     check_story(Told(told.documents), ttl=3.0)
     assert told.documents[0]["url"].startswith(f"{kind}://127.0.0.1:")
@@ -358,6 +364,36 @@ def test_it_gives_up_in_time(invoke: Invoke, monkeypatch: pytest.MonkeyPatch) ->
     told = invoke("demo", "--json")
     assert told.code == 1
     assert told.error["message"].startswith("gave up after 1 s, waiting for ")
+
+
+class Slow(Directing):
+    """Waits for three things, each longer than the one before."""
+
+    async def play(self, start: Callable[[str], Any]) -> None:
+        for seconds in (20, 25, 31):
+            asyncio.get_running_loop().call_later(seconds, self.events.put_nowait, Event(0.0, "geo", f"{seconds}", {}))
+            await self._until(f"{seconds} s", partial(self._facts.seen, f"{seconds}", "geo"))
+
+
+async def test_it_takes_its_time_as_long_as_the_story_goes_on(
+    osdisco_client: Client, osdisco_clock: VirtualClock
+) -> None:
+    facts = Facts(0.0)
+    facts.ttl_late = 1.0
+    began = osdisco_clock.now()
+    with pytest.raises(FailedError, match="gave up after 30 s, waiting for 31 s"):
+        await demo_command._within_limit(Slow(osdisco_client, Silent(), facts), print, facts)
+    assert osdisco_clock.now() - began == pytest.approx(75)
+
+
+class Silent:
+    """A show that nobody watches."""
+
+    def chapter(self, title: str, text: str) -> None: ...
+
+    def event(self, event: Event) -> None: ...
+
+    def wait(self, text: str) -> None: ...
 
 
 @pytest.mark.parametrize(
@@ -519,6 +555,6 @@ def run_until(running: Running, event: str) -> Told:
 
 
 def test_an_anonymous_memory_store_is_one_for_all_extensions(start: Start) -> None:
-    told = start("demo", "--json", "--url", "memory://").end(60)
+    told = start("demo", "--json", "--url", "memory://").end(WHOLE)
     assert told.code == 0
     assert StoreURL.parse(told.documents[0]["url"]).hosts

@@ -128,7 +128,7 @@ class CallDirector(Directing):
     async def _until_forgotten(self, victim: str) -> None:
         """Wait until the lease of who was killed has ended: nothing may be left."""
         self._show.wait(f"the lease of {victim} runs out: {self._facts.ttl:g} to {self._facts.ttl_late:g} s")
-        self.waits_for = f"the lease of {victim} to end"
+        self._wait_for(f"the lease of {victim} to end")
         async with ServiceRegistry(self._client).view(SERVICE, protection=0) as view:
             await view.until(lambda endpoints: victim not in endpoints)
         self._show.wait("")

@@ -30,11 +30,17 @@ class Show(Protocol):
 
 
 class Directing:
-    """Who directs. `waits_for` says what it is waiting for, should it take too long."""
+    """Who directs.
+
+    Attributes:
+        waits_for: what it is waiting for, should that take too long.
+        on_wait: called when it begins to wait for something else.
+    """
 
     def __init__(self, client: Client, show: Show, facts: Facts) -> None:
         self.events: Final[asyncio.Queue[Event]] = asyncio.Queue()
         self.waits_for = "the store"
+        self.on_wait: Callable[[], None] = lambda: None
         self._client = client
         self._show = show
         self._facts = facts
@@ -68,13 +74,17 @@ class Directing:
 
     async def _until(self, what: str, done: Callable[[], object]) -> None:
         """Take events until `done()`; an extension that fails ends the demo."""
-        self.waits_for = what
+        self._wait_for(what)
         while not done():
             event = await self.events.get()
             if event.what == "failed":
                 raise FailedError(f"{event.who}: {event.data['why']}")
             self._took(event)
             self._check_event(event)
+
+    def _wait_for(self, what: str) -> None:
+        self.waits_for = what
+        self.on_wait()
 
     def _check_event(self, event: Event) -> None:
         """Raise FailedError for what must not happen."""
