@@ -17,7 +17,7 @@ from attrs import define, field, frozen
 
 from osdisco._records import encode
 from osdisco._tasks import Supervisor
-from osdisco.errors import ClosedError, OsdiscoError, ServiceMeshError
+from osdisco.errors import ClosedError, OsdiscoError, RecordError, ServiceMeshError
 from osdisco.mesh._calls import outcome_of
 from osdisco.mesh._gauges import breaker_states
 from osdisco.mesh._histogram import SIZE, bucket_of
@@ -187,16 +187,29 @@ class Reports:
             self._tally = None
 
     async def _tell(self) -> None:
-        runtime = self._client.runtime
-        report = CallerReport(runtime.name, runtime.clock.now(), dict(self._reports()))
+        data = self._data()
         session = await self._client.shared_session()
-        await session.put(self._key, encode(report))
+        await session.put(self._key, data)
         self._written = True
+
+    def _data(self) -> bytes:
+        """Return the report, with fewer services when their names and numbers are so long that it is too large."""
+        runtime = self._client.runtime
+        services = list(self._reports())
+        while True:
+            try:
+                return encode(CallerReport(runtime.name, runtime.clock.now(), dict(services)))
+            except RecordError:
+                if len(services) < 2:
+                    raise
+                services = services[: len(services) // 2]
 
     def _reports(self) -> Iterator[tuple[str, ServiceReport]]:
         assert self._tally is not None
         now, none = self._client.runtime.clock.now(), _Sums()
         sums = self._tally.sums
+        for name in sums.keys() - self._services.keys():  # names may come from whoever calls the caller
+            del sums[name]
         names = sorted(self._services, key=lambda name: sums.get(name, none).calls, reverse=True)
         for name in names[:SERVICES_MAX]:
             yield name, _report(self._services[name], sums.get(name, none), now)

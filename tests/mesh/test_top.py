@@ -23,6 +23,7 @@ from osdisco.mesh import (
     MeshWatch,
     RetryPolicy,
     ServiceFigures,
+    _services,
 )
 from osdisco.mesh._histogram import BOUNDS, SIZE
 from osdisco.mesh._reports import SERVICES_MAX, CallerReport, ServiceReport
@@ -301,3 +302,39 @@ async def test_a_report_holds_the_services_that_are_called_most(geo: Town) -> No
         found = watch.figures()
     assert len(found) == SERVICES_MAX
     assert found[-1].service == "zoo"
+
+
+async def test_a_report_that_would_be_too_large_tells_of_fewer_services(geo: Town) -> None:
+    mesh = geo.mesh()
+    async with MeshWatch(geo.world.process()) as watch:
+        await geo.serve({"who": who})
+        await mesh.call("geo", "who")
+        await until(lambda: mesh._seeing.active)
+        for number in range(SERVICES_MAX):
+            mesh._services.open(f"{number:03}" + "s" * 250)
+        assert mesh._reports is not None
+        tally = mesh._reports._tally
+        assert tally is not None
+        for name in mesh.services:
+            tally._of(name).took = [10**12] * SIZE
+        await mesh.call("geo", "who")
+        await asyncio.sleep(4)
+        found = watch.figures()
+    assert "geo" in [one.service for one in found]
+    assert SERVICES_MAX // 4 <= len(found) < SERVICES_MAX
+
+
+async def test_names_that_strangers_choose_do_not_fill_the_tally(geo: Town, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_services, "KEPT_MAX", 5)
+    await geo.serve({"who": who})
+    mesh = geo.mesh()
+    async with MeshWatch(geo.world.process()):
+        await mesh.call("geo", "who")
+        await until(lambda: mesh._seeing.active)
+        for number in range(50):
+            with pytest.raises(ServiceNotFoundError):
+                await mesh.call(f"s{number}", "who")
+        await asyncio.sleep(4)
+        assert mesh._reports is not None
+        assert mesh._reports._tally is not None
+        assert len(mesh._reports._tally.sums) <= 6
