@@ -366,6 +366,15 @@ def test_it_gives_up_in_time(invoke: Invoke, monkeypatch: pytest.MonkeyPatch) ->
     assert told.error["message"].startswith("gave up after 1 s, waiting for ")
 
 
+@pytest.mark.parametrize(("gaps", "handover"), [([0.1, 0.05, 0.1, 3.0], 0.1), ([0.5, 0.3, 4.0], 0.3)])
+def test_on_a_busy_machine_a_handover_may_take_long(gaps: list[float], handover: float) -> None:
+    facts, at = Facts(0.0), 0.0
+    for gap in (0.0, *gaps):
+        facts.add(Event(at + gap, "geo", "acquired", {"token": 1}))
+        facts.add(Event(at := at + gap + 1, "geo", "releasing", {"token": 1}))
+    assert facts.handover == pytest.approx(handover)
+
+
 class Slow(Directing):
     """Waits for three things, each longer than the one before."""
 

@@ -9,6 +9,9 @@ from typing import Any, Final, NamedTuple
 
 from osdisco.cli.demo._cast import Event
 
+WAITING: Final = 0.2
+"""Seconds between two holders in which somebody was waiting, on a machine that is not busy."""
+
 CUT: Final = ("killed", "paused")
 """How ownership ends when its owner can no longer give it back."""
 
@@ -115,6 +118,12 @@ class Facts:
         return list(self._spans("acquired", "releasing", "killed"))
 
     @property
+    def handover(self) -> float:
+        """Seconds from one holder to the next, the median of those in which somebody was waiting."""
+        gaps = [later.since - earlier.until for earlier, later in pairwise(self.holds) if not earlier.cut]
+        return median([gap for gap in gaps if gap < WAITING] or [min(gaps)])
+
+    @property
     def leads(self) -> list[Span]:
         """Who led, and when."""
         return list(self._spans("elected", "leaving", *CUT))
@@ -175,13 +184,8 @@ class Facts:
 
     def _lock(self) -> dict[str, Any]:
         following = self.next_holder
-        handovers = [
-            later.since - earlier.until
-            for earlier, later in pairwise(self.holds)
-            if not earlier.cut and later.since - earlier.until < 0.2  # else nobody was waiting
-        ]
         return {
-            "handover": median(handovers),
+            "handover": self.handover,
             "lock_taken_over_after": following and following.at - self.killed.at,
             "killed_token": self.killed_token,
             "next_token": following and following.data["token"],
