@@ -61,4 +61,6 @@ def test_the_page_tells_envoys_words_and_bounds() -> None:
     assert set(_envoy.HEALTH.values()) == told
     assert {status.name for status in ExtensionStatus} == told - {"DRAINING"} | {"STOPPING", "STARTING"}
     assert f"{_envoy.VIEWS_MAX} services are followed at once" in PAGE
+    assert f"A request names 1 to {_envoy.NAMES_MAX}." in PAGE
+    assert f"may take {_envoy.PATIENCE} s, for Envoy waits one second" in PAGE
     assert f'server.url + "{_site.ENDPOINTS}"' in PAGE
