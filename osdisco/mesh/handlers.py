@@ -15,7 +15,7 @@ from contextvars import ContextVar
 from functools import partial
 from typing import Any, Final
 
-from attrs import frozen
+from attrs import define, frozen
 
 from osdisco.discovery.leaving import Leaving, LeavingPhase
 from osdisco.errors import ConfigError, DeadlineExceededError, OsdiscoError, RemoteError
@@ -35,7 +35,15 @@ AT_ONCE: Final = 1000
 
 _GONE: Final = {LeavingPhase.REMOVING, LeavingPhase.LEFT}
 
-_INCOMING: ContextVar[MeshRequest | None] = ContextVar("osdisco mesh request", default=None)
+
+@define(eq=False)
+class _Served:
+    """The request of a handler, as long as it runs: its context may live on in tasks that it began."""
+
+    request: MeshRequest | None
+
+
+_INCOMING: ContextVar[_Served | None] = ContextVar("osdisco mesh request", default=None)
 
 Handler = Callable[..., Any]
 """A function, or better a coroutine function, of one request or of nothing; what it returns is the result.
@@ -45,8 +53,12 @@ The annotation of its parameter says what the request must be; without one it ge
 
 
 def incoming() -> MeshRequest | None:
-    """Return the request that the running handler serves: its metadata, attempt and headers; None outside of any."""
-    return _INCOMING.get()
+    """Return the request that the running handler serves: its metadata, attempt and headers; None outside of any.
+
+    A task that a handler started gets None, too, when the handler has ended.
+    """
+    served = _INCOMING.get()
+    return None if served is None else served.request
 
 
 @frozen
@@ -198,7 +210,8 @@ class Handlers:
 
     async def _run(self, method: Method, argument: Any, request: MeshRequest) -> MeshResponse:
         timeout = DEFAULT_TIMEOUT if request.timeout is None else request.timeout
-        until, served = deadline.begin(self._clock.now() + timeout), _INCOMING.set(request)
+        served = _Served(request)
+        until, token = deadline.begin(self._clock.now() + timeout), _INCOMING.set(served)
         try:
             with self._alarms.within(timeout) as scope:
                 result = method.call(argument)
@@ -213,7 +226,8 @@ class Handlers:
         except Exception as exc:
             return self._failure(method, exc, timeout if scope.expired else None)
         finally:  # a transport within one process may run it in the context of its caller
-            _INCOMING.reset(served)
+            served.request = None
+            _INCOMING.reset(token)
             deadline.end(until)
 
     def _result(self, method: Method, result: Any) -> MeshResponse:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import math
+import weakref
 from collections.abc import AsyncGenerator
 from functools import partial
 from typing import Any
@@ -90,6 +92,28 @@ async def test_the_handler_sees_metadata_and_attempt(geo: Town) -> None:
     await geo.mesh().call("geo", "look", metadata={"tenant": "7"})
     assert seen == [({"tenant": "7"}, 1, "geo", "look")]
     assert incoming() is None
+
+
+async def test_a_request_is_let_go_of_with_its_answer(geo: Town) -> None:
+    """What the first call out of a handler begins, such as a view of who it calls, goes on in the handler's context."""
+    requests, later = [], []
+
+    async def outer() -> Any:
+        request = incoming()
+        assert request is not None
+        requests.append(weakref.ref(request))
+        asyncio.get_running_loop().call_later(1, lambda: later.append(incoming()))
+        return await relay.call("inner", "echo", 1)
+
+    await geo.serve({"echo": echo}, "inner")
+    relay = geo.mesh()
+    await geo.serve({"outer": outer}, "outer", relay)
+    assert await geo.mesh().call("outer", "outer") == 1
+    await geo.world.clock.advance(2)
+    geo.network.sent.clear()
+    gc.collect()
+    assert [request() for request in requests] == [None]
+    assert later == [None]
 
 
 async def test_who_comes_later_is_called_too_and_who_left_is_not(geo: Town) -> None:
