@@ -69,7 +69,7 @@ def choose(
     matching = states if subset is None else [state for state in states if subset(state.endpoint)]
     members = tuple([state for state in matching if state.tier is not Tier.NEVER])
     fit: Sequence[EndpointState] = [one for one in members if one.tier < Tier.PANIC and one.ejected_until is None]
-    panic = len(fit) < threshold * len(members)
+    panic = bool(members) and len(fit) / len(members) < threshold  # divided: 0.55 * 100 is more than 55
     tiers = [members] if panic else [[state for state in fit if state.tier is tier] for tier in _BY_HEALTH]
     passing = [_let_through(tier) for tier in tiers]
     considered = members if panic else fit

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 from osdisco.mesh._seeing import OTHER, Seeing, word_of
 from osdisco.mesh._state import Outcome
-from osdisco.mesh.breaker import BreakerState
+from osdisco.mesh.breaker import BreakerState, CircuitBreaker
 from osdisco.mesh.events import EndpointEjected, PoolEvent
 from osdisco.mesh.refusal import Refused
 from osdisco.metrics._catalog import (
@@ -117,11 +117,12 @@ def _called(namespace: str, name: str, service: Service, now: float) -> Iterator
     pool, labels = service._pool, (namespace, name)  # as it is: whoever collects may be another thread
     states = list(pool.states.values())
     breakers = breaker_states(service)
+    whole = None if service.breaker is None else seen_state(service.breaker)
     for state in BreakerState:
         yield Sample(MESH_BREAKERS, breakers[state], (*labels, state.value))
-        if service.breaker is not None:
-            yield Sample(MESH_SERVICE_BREAKER, service.breaker.state is state, (*labels, state.value))
-    yield Sample(MESH_EJECTED, sum(one.ejected_until is not None for one in states), labels)
+        if whole is not None:
+            yield Sample(MESH_SERVICE_BREAKER, whole is state, (*labels, state.value))
+    yield Sample(MESH_EJECTED, ejected(service, now), labels)
     yield Sample(MESH_IN_FLIGHT, sum(one.in_flight for one in states), labels)
     yield Sample(MESH_PANIC, pool.panicking, labels)
     yield Sample(MESH_BUDGET, service.balance.seen(now), labels)
@@ -130,4 +131,15 @@ def _called(namespace: str, name: str, service: Service, now: float) -> Iterator
 def breaker_states(service: Service) -> Mapping[BreakerState, int]:
     """Return how many breakers of a service's endpoints stand how."""
     states = service._pool.states.values()
-    return Counter(one.breaker.state for one in list(states) if one.breaker is not None)
+    return Counter(seen_state(one.breaker) for one in list(states) if one.breaker is not None)
+
+
+def seen_state(breaker: CircuitBreaker) -> BreakerState:
+    """Return how a breaker stands, also when nobody has asked since: one that was open long enough would be tried."""
+    return BreakerState.HALF_OPEN if breaker.state is BreakerState.OPEN and breaker.admits else breaker.state
+
+
+def ejected(service: Service, now: float) -> int:
+    """Return how many endpoints are ejected, also when nobody has called since."""
+    ends = [state.ejected_until for state in list(service._pool.states.values())]
+    return sum(end is not None and now < end for end in ends)

@@ -8,7 +8,8 @@ from importlib.util import find_spec
 from typing import Any
 
 from osdisco.errors import ConfigError, RequestError
-from osdisco.mesh._settings import ANY
+from osdisco.mesh._settings import ANY, checked
+from osdisco.mesh.balancers import LoadBalancer
 from osdisco.mesh.codec import CodecError, check_kind
 from osdisco.mesh.retry import RetryPolicy
 from osdisco.mesh.tls import TlsFiles
@@ -23,6 +24,16 @@ def policies_of(given: Mapping[str, RetryPolicy] | RetryPolicy | None) -> Mappin
     if not isinstance(given, Mapping) or not all(isinstance(policy, RetryPolicy) for policy in given.values()):
         raise ConfigError("retry_policies are a RetryPolicy, or several by the name of the service")
     return {ANY: RetryPolicy(), **given}
+
+
+def balancer_of(given: LoadBalancer | None) -> LoadBalancer | None:
+    """Return the pattern of what picks. Raises ConfigError, also for one by which nothing can be kept."""
+    checked("load_balancer", given, LoadBalancer)
+    try:
+        hash(given)
+    except TypeError:
+        raise ConfigError(f"load_balancer {given!a} has no hash; give a class by attrs eq=False") from None
+    return given
 
 
 def transport_of(given: Transport | None, tls: TlsFiles | None, clock: Clock) -> Transport:

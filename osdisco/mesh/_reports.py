@@ -19,7 +19,7 @@ from osdisco._records import encode
 from osdisco._tasks import Supervisor
 from osdisco.errors import ClosedError, OsdiscoError, RecordError, ServiceMeshError
 from osdisco.mesh._calls import outcome_of
-from osdisco.mesh._gauges import breaker_states
+from osdisco.mesh._gauges import breaker_states, ejected
 from osdisco.mesh._histogram import SIZE, bucket_of
 from osdisco.mesh._state import Outcome
 from osdisco.mesh.breaker import BreakerState
@@ -231,7 +231,7 @@ def _report(service: Service, sums: _Sums, now: float) -> ServiceReport:
         took=tuple(sums.took),
         in_flight=sum(state.in_flight for state in states),
         endpoints=len(states),
-        ejected=sum(state.ejected_until is not None for state in states),
+        ejected=ejected(service, now),
         open=sum(breakers.values()) - breakers[BreakerState.CLOSED],
         panic=service.pool.panicking,
         budget=round(service.balance.seen(now), 1),

@@ -27,6 +27,23 @@ def number(default: float | None, what: str, fits: Callable[[float], bool], *, o
     return field(default=default, validator=check)
 
 
+def part(kind: type) -> Callable[[object, Attribute[Any], object], None]:
+    """Return what checks a field of further settings, or None."""
+    return lambda _, attribute, value: checked(attribute.name, value, kind)
+
+
+def checked(name: str, given: Any, kind: type, word: str = "") -> Any:
+    """Return what was given: one of a kind, or None. Raises ConfigError."""
+    if given is not None and not isinstance(given, kind):
+        raise ConfigError(f"{name} is {word or kind.__name__}, or None, not {given!a}")
+    return given
+
+
+def is_factor(value: object) -> bool:
+    """Return whether it is a number of 1 or more."""
+    return not isinstance(value, bool) and isinstance(value, int | float) and 1 <= value < inf
+
+
 def share(default: float) -> Any:
     """Return a field of a share, above 0 and at most 1."""
     return number(default, "a share above 0 and at most 1", lambda value: 0 < value <= 1)

@@ -19,7 +19,7 @@ from attrs import frozen
 
 from osdisco.errors import ConfigError
 from osdisco.mesh._listeners import Listeners
-from osdisco.mesh._settings import ANY, count, seconds, share
+from osdisco.mesh._settings import ANY, checked, count, seconds, share
 from osdisco.mesh._windows import CountWindow, TimeWindow, Window
 from osdisco.runtime import Clock, SystemClock
 
@@ -135,7 +135,7 @@ class CircuitBreaker:
         endpoint: str | None = None,
         tell: Tell = lambda _: None,
     ) -> None:
-        self.settings: Final = settings or BreakerSettings()
+        self.settings: Final[BreakerSettings] = checked("settings", settings, BreakerSettings) or BreakerSettings()
         self.service: Final = service
         self.endpoint: Final = endpoint
         self.state = BreakerState.CLOSED
@@ -215,9 +215,9 @@ class CircuitBreaker:
             least = min(least, settings.window)
         if window.calls < least:
             return None
-        if window.failed >= settings.failure_rate * window.calls:
+        if window.failed / window.calls >= settings.failure_rate:  # divided: 0.55 * 20 is more than 11
             return BreakerReason.FAILURE_RATE
-        if window.slow >= settings.slow_rate * window.calls:
+        if window.slow / window.calls >= settings.slow_rate:
             return BreakerReason.SLOW_RATE
         return BreakerReason.RECOVERED if trying else None
 
@@ -258,7 +258,7 @@ class CircuitBreakerRegistry:
         whole: Mapping[str, BreakerSettings] | BreakerSettings | None = None,
         clock: Clock | None = None,
     ) -> None:
-        self.settings: Final = settings or BreakerSettings()
+        self.settings: Final[BreakerSettings] = checked("settings", settings, BreakerSettings) or BreakerSettings()
         self._services = _by_name("services", services)
         self._whole = _by_name("whole", {ANY: whole} if isinstance(whole, BreakerSettings) else whole)
         self._clock = clock

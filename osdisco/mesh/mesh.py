@@ -22,11 +22,11 @@ from osdisco.errors import (
 )
 from osdisco.mesh._calls import NOTHING, Call, Caller
 from osdisco.mesh._gauges import counted
-from osdisco.mesh._given import kind_of, policies_of, seconds_of, transport_of
+from osdisco.mesh._given import balancer_of, kind_of, policies_of, seconds_of, transport_of
 from osdisco.mesh._reports import Reports
 from osdisco.mesh._seeing import MeshEvent, Seeing
 from osdisco.mesh._services import Service, Services
-from osdisco.mesh._settings import ANY
+from osdisco.mesh._settings import ANY, checked
 from osdisco.mesh._wire import is_method, pack_metadata
 from osdisco.mesh.balancers import LoadBalancer
 from osdisco.mesh.breaker import CircuitBreakerRegistry
@@ -58,7 +58,7 @@ class ExtensionServiceMesh:
         client: in whose namespace services are found and registered.
         load_balancer: the pattern of what picks; least request of two choices when None.
         retry_policies: by the name of the service, `"*"` for all others; or one for all.
-        circuit_breakers: where the breakers are, to be observed; an own registry when None.
+        circuit_breakers: where the breakers are, to be observed; of this mesh alone. An own registry when None.
         pool: who may be picked: panic threshold, limit of concurrency, ejection, slow start, subsetting.
         transport: how requests travel; `HttpTransport` when None.
         tls: certificates for the transport by HTTP, for calling and serving.
@@ -90,9 +90,10 @@ class ExtensionServiceMesh:
         self._now = client.runtime.clock.now
         self._timeout = checked_timeout("timeout", timeout)
         self._policies = policies_of(retry_policies)
-        self._balancer = load_balancer
+        self._balancer = balancer_of(load_balancer)
         self._near = Near(client.runtime, load_balancer)
-        self._pool = pool
+        self._pool = checked("pool", pool, PoolSettings)
+        checked("circuit_breakers", circuit_breakers, CircuitBreakerRegistry)
         self.circuit_breakers: Final = (
             CircuitBreakerRegistry(clock=client.runtime.clock) if circuit_breakers is None else circuit_breakers
         )

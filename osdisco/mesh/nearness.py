@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Final, Self
 
 from osdisco.discovery._nearness import hosts_of
 from osdisco.errors import ConfigError
+from osdisco.mesh._settings import checked
 from osdisco.mesh._state import Candidates, EndpointState
 from osdisco.mesh.balancers import LeastRequestLoadBalancer, LoadBalancer, StateBalancer
 from osdisco.registry.definition import ServiceEndpoint
@@ -31,7 +32,7 @@ class NearestLoadBalancer(StateBalancer):
         inner: who picks among those that are as near. Least request by default.
 
     Raises:
-        ConfigError: hosts that are no set of texts.
+        ConfigError: hosts that are no set of texts, a zone that is none, or an inner that is no load balancer.
     """
 
     def __init__(
@@ -46,6 +47,8 @@ class NearestLoadBalancer(StateBalancer):
         super().__init__(runtime)
         if not isinstance(hosts, frozenset) or not all(isinstance(host, str) for host in hosts):
             raise ConfigError(f"hosts is a frozenset of names and addresses, not {hosts!a}")
+        checked("zone", zone, str, "text")
+        checked("inner", inner, LoadBalancer)
         self.hosts: Final = hosts
         self.zone: Final = zone
         self.inner: Final = LeastRequestLoadBalancer(runtime) if inner is None else inner

@@ -164,7 +164,7 @@ class OutlierDetector:
                     self._eject(state, EjectionReason.SUCCESS_RATE, now)
         if len(failing) >= settings.failure_rate_hosts:
             for state in failing:
-                if state.failures >= settings.failure_rate * state.calls:
+                if state.failures / state.calls >= settings.failure_rate:
                     self._eject(state, EjectionReason.FAILURE_RATE, now)
 
     def _eject(self, state: EndpointState, reason: EjectionReason, now: float) -> None:

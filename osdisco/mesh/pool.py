@@ -17,7 +17,7 @@ from attrs import field, frozen
 from osdisco.discovery.extension import ExtensionStatus
 from osdisco.mesh._choice import Choice, EndpointSubset, choose
 from osdisco.mesh._listeners import Listeners
-from osdisco.mesh._settings import count, number
+from osdisco.mesh._settings import count, number, part
 from osdisco.mesh._state import VERDICTS, Candidates, EndpointState, Outcome, Tier
 from osdisco.mesh.balancers import LeastRequestLoadBalancer, LoadBalancer
 from osdisco.mesh.breaker import BreakerEvent, BreakerState, CircuitBreakerRegistry
@@ -64,9 +64,9 @@ class PoolSettings:
 
     panic: float = number(0.5, "a share from 0 (off) to 1", lambda value: 0 <= value <= 1)
     concurrency: int | None = count(CONCURRENCY, optional=True)
-    outliers: OutlierSettings | None = field(factory=OutlierSettings)
-    slow_start: SlowStart | None = None
-    subsetting: Subsetting | None = None
+    outliers: OutlierSettings | None = field(factory=OutlierSettings, validator=part(OutlierSettings))
+    slow_start: SlowStart | None = field(default=None, validator=part(SlowStart))
+    subsetting: Subsetting | None = field(default=None, validator=part(Subsetting))
 
 
 class Pool:
@@ -120,8 +120,9 @@ class Pool:
 
     @property
     def panicking(self) -> bool:
-        """Whether there was a panic at the last pick, of the service or of a subset that is still picked from."""
-        return bool(self._panicking)
+        """Whether there was a panic at the last pick, of the service or of a subset, within `UNPICKED` seconds."""
+        now = self._now()
+        return any(now - looked < UNPICKED for looked in list(self._panicking.values()))
 
     def add_listener(self, listener: Callable[[PoolEvent], object]) -> Callable[[], None]:
         """Tell a function who is ejected and returns, and of panics, while it happens: it is to be quick.

@@ -7,6 +7,7 @@ from math import ceil, log
 from typing import Any
 
 from osdisco.errors import ConfigError
+from osdisco.mesh._settings import is_factor
 from osdisco.mesh._state import Candidates, EndpointState, seed_of
 from osdisco.mesh.balancers import StateBalancer, drawn
 from osdisco.runtime import Runtime
@@ -44,7 +45,7 @@ class RendezvousLoadBalancer(StateBalancer):
 
     def __init__(self, bounded_load: float | None = None, *, runtime: Runtime | None = None) -> None:
         super().__init__(runtime)
-        if bounded_load is not None and not 1 <= bounded_load < float("inf"):
+        if bounded_load is not None and not is_factor(bounded_load):
             raise ConfigError(f"bounded_load is 1 or more, or None for no bound, not {bounded_load!a}")
         self.bounded_load = bounded_load
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from osdisco.errors import ConfigError
+from osdisco.mesh._settings import checked, is_factor
 from osdisco.mesh._state import Candidates, EndpointState
 from osdisco.mesh.balancers import LeastRequestLoadBalancer, LoadBalancer, StateBalancer
 from osdisco.runtime import Runtime
@@ -28,7 +29,7 @@ class ZoneAwareLoadBalancer(StateBalancer):
         overprovisioning: 1 or more.
 
     Raises:
-        ConfigError: no zone, or an overprovisioning below 1.
+        ConfigError: no zone, an overprovisioning below 1, or an inner that is no load balancer.
     """
 
     def __init__(
@@ -43,7 +44,8 @@ class ZoneAwareLoadBalancer(StateBalancer):
         super().__init__(runtime)
         if not isinstance(zone, str) or not zone:
             raise ConfigError(f"zone is the name of the zone where this process runs, not {zone!a}")
-        if not 1 <= overprovisioning < float("inf"):
+        checked("inner", inner, LoadBalancer)
+        if not is_factor(overprovisioning):
             raise ConfigError(f"overprovisioning is 1 or more, not {overprovisioning!a}")
         self.zone: Final = zone
         self.inner: Final = LeastRequestLoadBalancer(runtime) if inner is None else inner

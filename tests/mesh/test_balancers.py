@@ -302,7 +302,7 @@ def test_with_a_bound_nobody_has_more_than_his_share_of_that() -> None:
     assert all(state.in_flight <= 1.25 * 400 * state.weight / 800 + 1 for state in ours)
 
 
-@pytest.mark.parametrize("bound", [0.9, float("inf"), float("nan")])
+@pytest.mark.parametrize("bound", [0.9, float("inf"), float("nan"), "2", True])
 def test_a_bound_that_cannot_be_is_refused(bound: float) -> None:
     with pytest.raises(ConfigError, match="1 or more"):
         RendezvousLoadBalancer(bound)

@@ -57,6 +57,22 @@ def test_it_stays_closed_below_the_rate() -> None:
     assert (one.state, one.last) == (CLOSED, None)
 
 
+@pytest.mark.parametrize(("rate", "failed", "calls"), [(0.55, 11, 20), (0.07, 7, 100), (0.14, 14, 100), (0.5, 1, 2)])
+def test_it_opens_at_exactly_the_rate(rate: float, failed: int, calls: int) -> None:
+    for options in ({"failure_rate": rate}, {"slow_rate": rate, "slow_after": 0.5, "failure_rate": 1.0}):
+        one = breaker(Time(), window=calls, minimum=calls, **options)
+        for number in range(calls):
+            bad = number < failed
+            one.record(bad and len(options) == 1, float(bad))
+        assert one.state is OPEN
+
+
+@pytest.mark.parametrize("make", [CircuitBreakerRegistry, CircuitBreaker])
+def test_settings_of_another_kind_are_refused(make: Any) -> None:
+    with pytest.raises(ConfigError, match="settings is BreakerSettings, or None, not 5"):
+        make(5)
+
+
 def test_only_the_last_calls_count() -> None:
     one = breaker(Time(), window=4, minimum=4, failure_rate=0.75)
     fails(one, True, True, False, False, True, True)

@@ -7,12 +7,12 @@ import gc
 import logging
 import math
 import weakref
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from functools import partial
 from typing import Any
 
 import pytest
-from attrs import frozen
+from attrs import define, frozen
 from mesh_town import AT_ONCE, Town, town
 from worlds import World, until
 
@@ -29,13 +29,13 @@ from osdisco.errors import (
     ServiceMeshError,
     ServiceNotFoundError,
 )
-from osdisco.mesh import _wire
+from osdisco.mesh import BreakerSettings, LoadBalancer, OutlierSettings, RoundRobinLoadBalancer, _wire
 from osdisco.mesh._wire import Refusal
 from osdisco.mesh.deadline import deadline, deadline_scope, remaining
 from osdisco.mesh.handlers import Handlers, incoming
 from osdisco.mesh.retry import NEVER
 from osdisco.mesh.transport import MeshRequest, MeshResponse
-from osdisco.registry import ServiceDefinition
+from osdisco.registry import ServiceDefinition, ServiceEndpoint
 
 
 @frozen
@@ -465,6 +465,26 @@ async def test_what_cannot_be_called_is_refused_before_anything_is_sent(
         await geo.mesh().call(**{"service": "geo", "method": "echo", **arguments})
     assert not caught.value.sent
     assert geo.network.sent == []
+
+
+@define
+class WithoutHash(LoadBalancer):
+    def select(self, endpoints: Sequence[ServiceEndpoint]) -> ServiceEndpoint:
+        return endpoints[0]
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"load_balancer": RoundRobinLoadBalancer}, "load_balancer is LoadBalancer, or None"),
+        ({"load_balancer": WithoutHash()}, "has no hash"),
+        ({"pool": OutlierSettings()}, "pool is PoolSettings, or None"),
+        ({"circuit_breakers": BreakerSettings()}, "circuit_breakers is CircuitBreakerRegistry, or None"),
+    ],
+)
+async def test_what_a_mesh_cannot_pick_by_is_refused(options: Any, said: str, geo: Town) -> None:
+    with pytest.raises(ConfigError, match=said):
+        geo.mesh(**options)
 
 
 @pytest.mark.parametrize(

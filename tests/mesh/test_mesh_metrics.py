@@ -165,6 +165,26 @@ async def test_the_breaker_of_a_whole_service_shows_where_there_is_one(geo: Town
     assert counting.read("refused_picks_total", reason="service_circuit_open") == 1
 
 
+async def test_what_is_over_does_not_show_although_nobody_calls_any_more(geo: Town, counting: Counting) -> None:
+    geo.network.fail((await geo.serve({"who": who})).address, INTERRUPTED)
+    whole = CircuitBreakerRegistry(whole=BreakerSettings(window=10, minimum=10))
+    mesh = geo.mesh(counting.client, circuit_breakers=whole)
+    for _ in range(10):
+        with pytest.raises(ServiceMeshError):
+            await mesh.call("geo", "who")
+
+    def shown() -> list[float | None]:
+        states = [counting.gauge(name, state="open") for name in ("breakers", "service_breaker")]
+        return [*states, counting.gauge("ejected"), counting.gauge("panic")]
+
+    assert shown() == [1, 1, 1, 1]
+    await asyncio.sleep(11)
+    assert shown() == [0, 0, 1, 1]
+    assert counting.gauge("breakers", state="half-open") == 1
+    await asyncio.sleep(30)
+    assert shown() == [0, 0, 0, 0]
+
+
 async def test_a_panic_shows(geo: Town, counting: Counting) -> None:
     from osdisco.discovery import ExtensionStatus
 

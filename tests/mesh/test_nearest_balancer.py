@@ -54,6 +54,10 @@ def test_in_a_panic_it_is_not_the_near_one_alone_that_is_called() -> None:
 def test_what_are_no_hosts_is_refused() -> None:
     with pytest.raises(ConfigError, match="frozenset"):
         NearestLoadBalancer({"10.0.0.2"})  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="zone is text, or None, not 5"):
+        NearestLoadBalancer(frozenset(), 5)  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="inner is LoadBalancer, or None"):
+        NearestLoadBalancer(frozenset(), None, NearestLoadBalancer)  # type: ignore[arg-type]
 
 
 async def test_calls_go_near_a_node_whatever_rules_say_of_picking_and_elsewhere_when_nobody_answers_there(

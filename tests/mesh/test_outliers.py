@@ -139,6 +139,14 @@ def test_who_nearly_always_fails_is_ejected_with_fewer_calls() -> None:
     assert group.told == [("e0", EjectionReason.FAILURE_RATE)]
 
 
+def test_who_fails_at_exactly_the_rate_is_ejected() -> None:
+    group = Group(5, consecutive_failures=1000, failure_rate=0.55, success_rate_volume=1000)
+    for number in range(5):
+        group.note(number, ok=45 if number == 0 else 100, failed=0 if number else 55)
+    group.wait(10)
+    assert group.told == [("e0", EjectionReason.FAILURE_RATE)]
+
+
 def test_an_interval_without_a_call_ends_without_a_judgement_on_what_was_before() -> None:
     group = Group(10)
     for number in range(9):

@@ -71,6 +71,16 @@ def test_who_is_unhealthy_is_picked_only_when_less_than_half_are_fit() -> None:
     assert fleet.picked() == {"e0"}
 
 
+@pytest.mark.parametrize(("panic", "fit", "size"), [(0.55, 55, 100), (0.07, 7, 100), (0.5, 1, 2), (0.29, 29, 100)])
+def test_with_exactly_the_share_that_must_be_fit_there_is_no_panic(panic: float, fit: int, size: int) -> None:
+    fleet = of(*[HEALTHY] * fit, *[UNHEALTHY] * (size - fit), settings=PoolSettings(panic=panic))
+    fleet.pick()
+    assert not fleet.pool.panicking
+    fleet.set(endpoint(0, status=UNHEALTHY))
+    fleet.pick()
+    assert fleet.pool.panicking
+
+
 def test_without_a_panic_threshold_nobody_is_left_instead() -> None:
     refused = of(UNHEALTHY, UNHEALTHY, settings=CALM).refused()
     assert refused == Refused(RefusedReason.UNHEALTHY, 2, 2, 2)
@@ -102,6 +112,15 @@ def test_the_panic_of_a_subset_that_nobody_is_picked_of_any_more_is_over() -> No
             assert settled is False or fleet.pick(subset=Named("2"))
         assert fleet.pool.panicking is settled
     assert told == [PanicBegan("geo", "2", 1), PanicOver("geo", "2")]
+
+
+def test_a_panic_in_which_nobody_calls_any_more_does_not_show_for_ever() -> None:
+    fleet = of(UNHEALTHY, UNHEALTHY)
+    fleet.pick()
+    fleet.time.at += 29
+    assert fleet.pool.panicking
+    fleet.time.at += 1
+    assert not fleet.pool.panicking
 
 
 def test_a_panic_lasts_while_it_is_picked_in_whatever_else_is_off() -> None:
@@ -451,6 +470,9 @@ BAD: list[tuple[Callable[[], PoolSettings], str]] = [
     (lambda: PoolSettings(panic=-0.1), "panic is a share from 0"),
     (lambda: PoolSettings(panic=50), "panic is a share from 0"),
     (lambda: PoolSettings(concurrency=0), "concurrency is a whole number from 1, or None"),
+    (lambda: PoolSettings(outliers=False), "outliers is OutlierSettings, or None, not False"),  # type: ignore[arg-type]
+    (lambda: PoolSettings(slow_start=True), "slow_start is SlowStart, or None, not True"),  # type: ignore[arg-type]
+    (lambda: PoolSettings(subsetting=20), "subsetting is Subsetting, or None, not 20"),  # type: ignore[arg-type]
 ]
 
 

@@ -74,13 +74,20 @@ def test_those_near_and_those_far_take_turns_of_their_own() -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "why"), [(("",), "zone is"), ((None,), "zone is"), (("a", None, 0.5), "1 or more")]
+    ("arguments", "why"),
+    [
+        (("",), "zone is"),
+        ((None,), "zone is"),
+        (("a", None, 0.5), "1 or more"),
+        (("a", None, "2"), "1 or more"),
+        (("a", 5), "inner is LoadBalancer, or None, not 5"),
+        (("a", RoundRobinLoadBalancer), "inner is LoadBalancer, or None"),
+    ],
 )
 def test_what_cannot_be_is_refused(arguments: tuple[Any, ...], why: str) -> None:
-    zone, *rest = arguments
-    options = {"overprovisioning": rest[1]} if rest else {}
+    options = dict(zip(("zone", "inner", "overprovisioning"), arguments, strict=False))
     with pytest.raises(ConfigError, match=why):
-        ZoneAwareLoadBalancer(zone, **options)
+        ZoneAwareLoadBalancer(**options)
 
 
 # Subsetting
