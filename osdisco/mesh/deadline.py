@@ -6,10 +6,11 @@ that remains, because clocks differ. A call within another one never has more ti
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar, Token
-from math import inf, isfinite
+from math import inf
 from typing import Final
 
 from osdisco.errors import ConfigError
@@ -23,9 +24,9 @@ _DEADLINE: ContextVar[float] = ContextVar("osdisco mesh deadline", default=inf)
 
 def checked_timeout(name: str, seconds: object) -> float:
     """Return seconds of a duration. Raises ConfigError unless it is a number above zero and finite."""
-    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not (isfinite(seconds) and seconds > 0):
-        raise ConfigError(f"{name} is a number of seconds above 0, not {seconds!a}")
-    return float(seconds)
+    if isinstance(seconds, int | float) and not isinstance(seconds, bool) and 0 < seconds <= sys.float_info.max:
+        return float(seconds)
+    raise ConfigError(f"{name} is a number of seconds above 0, not {seconds!a}")
 
 
 def deadline() -> float:

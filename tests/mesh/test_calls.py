@@ -539,6 +539,7 @@ async def test_a_request_type_that_nobody_can_find_is_refused(geo: Town) -> None
     [
         {"timeout": 0},
         {"timeout": float("inf")},
+        {"timeout": 10**400},
         {"retry_policies": {"geo": 3}},
         {"retry_policies": [NEVER]},
     ],
