@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from functools import partial
 from typing import Any, Final
+from weakref import WeakSet
 
 from attrs import evolve
 
@@ -18,7 +20,7 @@ from osdisco.errors import (
 )
 from osdisco.mesh import balancers
 from osdisco.mesh._calls import Call, Caller, outcome_of
-from osdisco.mesh._services import Services, Way
+from osdisco.mesh._services import Service, Services, Way
 from osdisco.mesh._state import EndpointState, Outcome, Tier
 from osdisco.mesh.balancers import LoadBalancer
 from osdisco.mesh.canary_figures import CallSummaries
@@ -31,6 +33,9 @@ from osdisco.mesh.route import Route, Target
 from osdisco.mesh.tracing import MIRRORED
 from osdisco.mesh.traffic_rules import TrafficRules
 from osdisco.metrics._catalog import MESH_COPIES, MESH_FAULTS
+
+PATIENCE: Final = 0.5
+"""Seconds that a service may take, the first time, that calls only fail over to."""
 
 
 class Routing:
@@ -47,6 +52,7 @@ class Routing:
         self._started = self._known = False
         self._mirroring = Mirroring()
         self._balancers: dict[str, LoadBalancer] = {}
+        self._awaited: WeakSet[Service] = WeakSet()
 
     async def call(self, call: Call, *, said_timeout: bool) -> Any:
         """Make a call as the rules say, and count it if a canary is under way.
@@ -96,7 +102,11 @@ class Routing:
         try:
             await self._rules.until(lambda _: self._rules.known, left)
         except TimedOutError:
-            raise NoHealthyEndpointsError("the rules for traffic are not known, for the store was not seen") from None
+            why = self._rules.error or "it has not answered yet"
+            raise NoHealthyEndpointsError(
+                f"the rules for traffic are not known, for the store was not seen: {why}; "
+                "a mesh that is to follow none is made with rules=False"
+            ) from None
         self._known = True
 
     def _limit(self, route: Route) -> None:
@@ -110,13 +120,23 @@ class Routing:
             raise NoHealthyEndpointsError(f"{route.reason} lead to {route.service!a}, which no service can be called")
         for way in ways:
             if not way.service.known:
-                await way.service.wait_known(max(call.deadline - self._now(), 0.0))
+                await self._know(way.service, call, needed=way is ways[0])
         call.ways = ways if len(ways) == 1 else tuple(sorted(ways, key=self._is_unfit))
         call.balancer = None if route.lb is None else self._balancer(route.lb)
         if route.retry is not None:
             call.attempts = route.retry.attempts
             call.attempt_timeout = route.retry.timeout or call.attempt_timeout
         return ways[0]
+
+    async def _know(self, service: Service, call: Call, *, needed: bool) -> None:
+        """Wait until a service is known; for one that is only failed over to once, for a moment, to hold no call up."""
+        left = max(call.deadline - self._now(), 0.0)
+        if needed:
+            await service.wait_known(left)
+        elif service.view.known or service not in self._awaited:
+            self._awaited.add(service)
+            with suppress(NoHealthyEndpointsError):
+                await service.wait_known(min(left, PATIENCE))
 
     def _is_unfit(self, way: Way) -> bool:
         """Return whether only a panic would pick somebody there: while others are fit, calls fail over to them first.

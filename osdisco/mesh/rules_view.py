@@ -61,6 +61,11 @@ class RulesView(Mapping[str, RulesVersion]):
         return self._follower.known
 
     @property
+    def error(self) -> OsdiscoError | None:
+        """What keeps it from being up to date; None when nothing does."""
+        return self._follower.error
+
+    @property
     def stale(self) -> bool:
         """Whether the store may know better by now."""
         return self._follower.stale

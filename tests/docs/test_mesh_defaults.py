@@ -108,6 +108,7 @@ ROWS = {
     "figures of callers": "canary_figures.PERIOD",
     "sums of a caller": "canary_figures.KEPT_LEAST/60",
     "asking for figures": "canary.ASKING_MAX",
+    "a service that calls only fail over to": "_routing.PATIENCE",
     "an answer of Prometheus": "prometheus_figures.ANSWER_MAX/1048576",
     "document": (
         "rules.SPLITS_MAX rules.MATCHES_MAX rules.CONDITIONS_MAX _matching.CHOICES_MAX rules.SUBSETS_MAX"

@@ -282,6 +282,29 @@ async def test_before_the_rules_are_known_no_call_goes_anywhere(geo: Ruled) -> N
     assert await mesh.call("geo", "who") in (1, 2)
 
 
+async def test_who_may_not_read_the_rules_is_told_that_and_what_to_do(geo: Ruled) -> None:
+    client = geo.world.process(timeout=1.0)
+    client.backend.faults.deny("watch", key="routes/")
+    with pytest.raises(NoHealthyEndpointsError, match=r"store was not seen: .*denied.*rules=False"):
+        await geo.mesh(client).call("geo", "who")
+
+
+async def test_a_service_that_is_only_failed_over_to_holds_no_call_up(geo: Ruled) -> None:
+    """The store goes away before anybody had to know who serves it."""
+    mesh = geo.mesh()
+    await answers(mesh, 1)
+    await geo.set(default_subset="v1", failover={"*": [{"service": "backup"}]})
+    cut = mesh._client.backend.faults.outage()  # type: ignore[attr-defined]
+    began = geo.world.clock.now()
+    assert await answers(mesh, 5) == {1: 5}
+    assert geo.world.clock.now() - began < 1
+    cut.end()
+    await geo.serve({"who": lambda: "backup"}, "backup")
+    await asyncio.sleep(60)
+    await geo.set(subsets={"v1": {"version": ">=9"}}, default_subset="v1", failover={"*": [{"service": "backup"}]})
+    assert await answers(mesh, 5) == {"backup": 5}
+
+
 async def test_a_mesh_that_follows_no_rules_is_not_kept_by_them(geo: Ruled) -> None:
     await geo.set(default_subset="v1")
     assert set(await answers(geo.mesh(rules=False), 50)) == {1, 2}
