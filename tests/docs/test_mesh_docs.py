@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from inspect import signature
 from itertools import chain
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from apis import Name, calls, lines, without_example
 from examples import DOCS, Area, examples_of
 from pages import PagesWithSockets
 
+import osdisco
 import osdisco.mesh
 from osdisco.mesh import ServiceServer
 
@@ -57,3 +59,25 @@ def test_every_call_of_the_api_has_an_example() -> None:
     shown = {call for example in (*EXAMPLES, *chain(*below)) for call in calls(example.tree())}
     missing = [call for call in lines(API.tree()) if call[:2] not in shown]
     assert missing == []
+
+
+SPECIFIED = [
+    *("ExtensionServiceMesh", "ServiceRegistry", "ServiceDefinition", "ServiceEndpoint", "LoadBalancer"),
+    *("RoundRobinLoadBalancer", "CircuitBreakerRegistry", "RetryPolicy", "ServiceMeshError", "ServiceNotFoundError"),
+    *("NoHealthyEndpointsError", "CircuitOpenError", "DeadlineExceededError", "RemoteError"),
+]
+SIGNATURES = [
+    (osdisco.ExtensionServiceMesh, ["client"], ["load_balancer", "retry_policies", "circuit_breakers"]),
+    (osdisco.ExtensionServiceMesh.call, ["mesh", "geo", "search", {}], ["response_type", "timeout", "key", "metadata"]),
+    (osdisco.ExtensionServiceMesh.call, ["mesh", "geo", "search"], ["idempotent"]),
+    (osdisco.ExtensionServiceMesh.serve, ["mesh", "definition", {}], ["host", "port"]),
+    (osdisco.ExtensionServiceMesh.register_service, ["mesh", "definition"], []),
+    (osdisco.LoadBalancer.select, ["balancer", []], []),
+]
+"""What is called by which arguments, and by which keywords."""
+
+
+def test_the_names_and_signatures_of_the_specification_are_there() -> None:
+    assert [name for name in SPECIFIED if not hasattr(osdisco, name)] == []
+    for call, arguments, keywords in SIGNATURES:
+        signature(call).bind(*arguments, **dict.fromkeys(keywords))
