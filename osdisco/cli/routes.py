@@ -90,6 +90,8 @@ async def _standing(client: Client, service: str) -> RulesVersion:
 async def _list(client: Client, settings: Settings) -> None:
     async with TrafficRules(client).view() as view:
         found = {service: view[service] for service in sorted(view)}
+        for service, version in found.items():
+            _warn_of_faults(service, version.rules)
         for service, why in sorted(view.problems.items()):
             warn(f"{service}: {why}")
     if settings.json:
@@ -113,7 +115,18 @@ async def _explain(
             line(f"else {target}")
 
 
+def _warn_of_faults(service: str, rules: ServiceRules) -> None:
+    """Say which calls fail or are late on purpose: it is for tests, and easily left on."""
+    named = [(f"those of {match.name or f'match[{number}]'}", match.fault) for number, match in enumerate(rules.match)]
+    for which, fault in (("its calls", rules.fault), *named):
+        if fault is not None:
+            late = [f"are {fault.delay:g} s late"] if fault.delay else []
+            fail = [] if fault.status is None else [f"fail with {fault.status}"]
+            warn(f"{service}: {fault.percent:g} % of {which} {' and '.join(late + fail)}, on purpose (fault)")
+
+
 def _print(settings: Settings, service: str, version: RulesVersion) -> None:
+    _warn_of_faults(service, version.rules)
     if settings.json:
         document({"service": service, **plain(version)})
         return

@@ -21,6 +21,7 @@ from osdisco.coordination._term import Term
 from osdisco.coordination.election import LeaderElection
 from osdisco.errors import (
     ClosedError,
+    ConfigError,
     DeniedError,
     IndeterminateError,
     LostError,
@@ -60,9 +61,14 @@ class CanaryController:
 
     Args:
         metrics: how their calls go; what callers publish in the store when None.
+
+    Raises:
+        ConfigError: it is no CanaryMetrics; every check would fail, and the canary be rolled back.
     """
 
     def __init__(self, client: Client, metrics: CanaryMetrics | None = None) -> None:
+        if metrics is not None and not callable(getattr(metrics, "sample", None)):
+            raise ConfigError(f"metrics is a CanaryMetrics, with a method `sample`, not {type(metrics).__name__}")
         self._client = client
         self._now = client.runtime.clock.now
         self._rules = TrafficRules(client)

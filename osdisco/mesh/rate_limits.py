@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from math import inf
+
+from osdisco.errors import ConfigError
 
 
 class TokenBucket:
@@ -10,9 +13,16 @@ class TokenBucket:
 
     Args:
         now: tells the time in seconds, as `Clock.now` does.
+
+    Raises:
+        ConfigError: no tokens would ever come, or one would not fit in.
     """
 
     def __init__(self, now: Callable[[], float], per_second: float, burst: float) -> None:
+        if not 0 < per_second < inf or not 1 <= burst < inf:
+            raise ConfigError(
+                f"a bucket gets more than 0 tokens a second and holds 1 or more, not {per_second}, {burst}"
+            )
         self._now = now
         self._per_second = per_second
         self._burst = float(burst)

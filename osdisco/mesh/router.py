@@ -11,7 +11,7 @@ from bisect import bisect_right
 from collections.abc import Iterable, Mapping
 from hashlib import blake2b
 from itertools import accumulate
-from typing import Final
+from typing import Any, Final
 
 from attrs import define, evolve, field, frozen
 
@@ -95,10 +95,13 @@ class Router:
 
     Args:
         runtime: of the client; calls without a key are spread by its randomness.
-        rules: by service. Services without any have all their endpoints called.
+        rules: by service, also as JSON has them. Services without any have all their endpoints called.
+
+    Raises:
+        RulesError: naming the field that cannot be so; also `update` raises it, and goes on as before then.
     """
 
-    def __init__(self, runtime: Runtime, rules: Mapping[str, ServiceRules] | None = None) -> None:
+    def __init__(self, runtime: Runtime, rules: Mapping[str, ServiceRules | Mapping[str, Any]] | None = None) -> None:
         self._random = runtime.random
         self._now = runtime.clock.now
         self._rules: Mapping[str, ServiceRules] = {}
@@ -107,9 +110,9 @@ class Router:
         self._limits: dict[tuple[str, str], tuple[RateLimit, TokenBucket]] = {}
         self.update(rules or {})
 
-    def update(self, rules: Mapping[str, ServiceRules]) -> None:
+    def update(self, rules: Mapping[str, ServiceRules | Mapping[str, Any]]) -> None:
         """Follow other rules from now on. Rate limits that stay as they are go on counting."""
-        self._rules = dict(rules)
+        self._rules = {service: ServiceRules.parse(one) for service, one in rules.items()}
         self._treatments.clear()
         self._forks = {service: _Fork.of(one.splits, service) for service, one in self._rules.items()}
         self._limits = {key: kept for key, kept in self._limits.items() if key[0] in self._rules}

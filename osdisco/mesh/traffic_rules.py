@@ -13,11 +13,11 @@ from osdisco._connection import PAUSE_MIN
 from osdisco.backend import ABSENT, Condition, Delete, Op, Put
 from osdisco.client import Client
 from osdisco.coordination._calls import in_client
-from osdisco.errors import ConflictError, InvalidNameError, RulesError
+from osdisco.errors import ConfigError, ConflictError, InvalidNameError, RulesError
 from osdisco.mesh import _canary as canaries
 from osdisco.mesh._canary import CanaryPlan
 from osdisco.mesh._chains import check_chains
-from osdisco.mesh._documents import refuse
+from osdisco.mesh._documents import refuse, structure
 from osdisco.mesh._rules_record import RulesVersion, Shelf, decode, encode, good, good_of
 from osdisco.mesh._standing import Change, Standing
 from osdisco.mesh.rules import ServiceRules
@@ -79,8 +79,10 @@ class TrafficRules:
 
         Raises:
             RulesError: naming the field that cannot be so. ConflictError: another version stands.
+            ConfigError: `expect` is no version.
             IndeterminateError: unknown whether they were written; look before trying again.
         """
+        _check_version("expect", expect, least=0)
         with _of(service):
             parsed = ServiceRules.parse(rules)
 
@@ -101,7 +103,8 @@ class TrafficRules:
         standing = await self._look(service)
         if standing.item is None:
             return False
-        self._check(standing, ServiceRules())
+        with _of(service):
+            self._check(standing, ServiceRules())
         key = self._shelf.document(service)
         commit = self._connection.commit([Delete(key)], {key: standing.item.unchanged})
         await in_client(self._client, commit, f"remove the rules of {service}")
@@ -114,9 +117,10 @@ class TrafficRules:
             to: the version; the previous one of what stands when None. Twice goes two versions back.
 
         Raises:
-            ConflictError: there is no such version.
+            ConflictError: there is no such version. ConfigError: `to` is no version.
             RulesError: it does not fit the rules that other services have by now.
         """
+        _check_version("to", to, least=1)
 
         def back(standing: Standing) -> RulesVersion:
             new = standing.back(to)
@@ -126,17 +130,23 @@ class TrafficRules:
 
         return await self._change(service, back)
 
-    async def canary(self, service: str, plan: CanaryPlan) -> RulesVersion:
+    async def canary(self, service: str, plan: CanaryPlan | Mapping[str, Any]) -> RulesVersion:
         """Begin a canary: the leader among the `CanaryController`s moves calls to it, step by step, or back.
+
+        Args:
+            plan: also as JSON has it.
 
         Raises:
             RulesError: a subset is unknown, or calls are split already.
             ConflictError: there are no rules, or another canary is under way.
         """
 
+        with _of(service):
+            planned = structure(CanaryPlan, plan, "plan")
+
         def begin(standing: Standing) -> RulesVersion:
-            rules, state = canaries.begun(standing.settled.rules, plan)
-            return standing.next(rules, f"canary {plan.canary!a}: {state.weight:g} %", state)
+            rules, state = canaries.begun(standing.settled.rules, planned)
+            return standing.next(rules, f"canary {planned.canary!a}: {state.weight:g} %", state)
 
         return await self._change(service, begin)
 
@@ -226,3 +236,9 @@ class TrafficRules:
             ]
         expect: dict[str, Condition] = {key: standing.item.unchanged if standing.item else ABSENT, **also}
         await self._connection.commit(ops, expect)
+
+
+def _check_version(name: str, value: object, *, least: int) -> None:
+    """Refuse what is no version, which would only be said to be another one. Raises ConfigError."""
+    if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < least):
+        raise ConfigError(f"{name} is the number of a version, {least} or more, or None, not {value!a}")

@@ -100,6 +100,18 @@ def test_what_stands_may_be_anything(do: Do, file: Callable[..., str], invoke: I
     assert do("rollback", "geo").code == 0
 
 
+def test_faults_that_are_left_on_are_told_of(do: Do, file: Callable[..., str]) -> None:
+    do(
+        "set",
+        "geo",
+        file(fault={"percent": 5, "delay": 2, "status": 503}, match=[{"method": "m", "fault": {"delay": 1}}]),
+    )
+    for told in (do("show"), do("show", "geo"), do("show", "geo", "--json")):
+        assert "geo: 5 % of its calls are 2 s late and fail with 503, on purpose (fault)" in told.err
+        assert "geo: 100 % of those of match[0] are 1 s late, on purpose (fault)" in told.err
+        assert (told.code, "on purpose" in told.out) == (0, False)
+
+
 def test_what_is_not_there_is_code_3(do: Do) -> None:
     for command in ("show", "history", "rm"):
         told = do(command, "nothing")

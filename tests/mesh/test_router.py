@@ -10,8 +10,10 @@ from hypothesis import assume, given, strategies as st
 from traffic import SUBSETS, document, endpoint, router, rules, splits
 
 from osdisco.discovery import ExtensionStatus
-from osdisco.mesh import ServiceRules, Subset, SubsetRule, Target
+from osdisco.errors import RulesError
+from osdisco.mesh import Router, ServiceRules, Subset, SubsetRule, Target
 from osdisco.mesh.router import PLACES, place_of
+from osdisco.runtime import Runtime
 
 KEYS = [f"user-{number}" for number in range(100_000)]
 PLACED = Counter(place_of("geo", key) for key in KEYS)
@@ -309,6 +311,13 @@ def test_a_copy_goes_to_the_service_whose_rules_say_so_wherever_the_call_goes() 
     assert route.mirror is not None
     assert route.mirror.subset is not None
     assert route.mirror.subset.known
+
+
+def test_rules_of_json_are_read_and_bad_ones_change_nothing() -> None:
+    there = Router(Runtime(), {"geo": document()})
+    with pytest.raises(RulesError, match="spilts"):
+        there.update({"geo": document(spilts=[])})
+    assert str(there.route("geo").targets[0]) == "geo/v1"
 
 
 def test_what_fails_over_goes_nowhere_twice() -> None:

@@ -11,8 +11,8 @@ from traffic import document, rules, splits
 from worlds import World, until
 
 from osdisco.backend import Delete, Put
-from osdisco.errors import ConflictError, IndeterminateError, RulesError
-from osdisco.mesh import CanaryPhase, CanaryPlan, RulesView, ServiceRules, TrafficRules
+from osdisco.errors import ConfigError, ConflictError, IndeterminateError, RulesError
+from osdisco.mesh import CanaryController, CanaryPhase, CanaryPlan, RulesView, ServiceRules, TrafficRules
 from osdisco.mesh.traffic_rules import HISTORY_MAX
 
 PLAN = CanaryPlan("v1", "v2")
@@ -268,6 +268,25 @@ async def test_a_canary_that_cannot_begin_is_refused(
 
 
 # Following
+
+
+async def test_arguments_that_cannot_be_are_refused_by_what_is_allowed(world: World) -> None:
+    them = TrafficRules(world.process())
+    await them.set("geo", document())
+    for version in ("1", True, -1, 1.0):
+        with pytest.raises(ConfigError, match="expect is the number of a version, 0 or more"):
+            await them.set("geo", document(), expect=version)  # type: ignore[arg-type]
+    for version in ("1", True, 0):
+        with pytest.raises(ConfigError, match="to is the number of a version, 1 or more"):
+            await them.rollback("geo", to=version)  # type: ignore[arg-type]
+    with pytest.raises(RulesError, match="plan must be an object, not text"):
+        await them.canary("geo", "v2")  # type: ignore[arg-type]
+    with pytest.raises(RulesError, match=r"plan\.cannary is no field here; did you mean 'canary'"):
+        await them.canary("geo", {"stable": "v1", "cannary": "v2"})
+    with pytest.raises(ConfigError, match="metrics is a CanaryMetrics, with a method `sample`, not str"):
+        CanaryController(world.process(), "http://prometheus:9090")  # type: ignore[arg-type]
+    begun = await them.canary("geo", {"stable": "v1", "canary": "v2", "step": 10})
+    assert begun.rules.document()["splits"] == splits(v1=90, v2=10)
 
 
 async def test_those_who_route_follow_what_is_written(world: World) -> None:

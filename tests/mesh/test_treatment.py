@@ -8,7 +8,7 @@ from functools import partial
 
 import pytest
 
-from osdisco.errors import RemoteError
+from osdisco.errors import ConfigError, RemoteError
 from osdisco.mesh import FaultRule, Mirroring, TokenBucket
 from osdisco.mesh.faults import inject
 from osdisco.mesh.mirroring import AT_ONCE, BYTES_MAX, QUEUE_MAX, TIMEOUT
@@ -33,6 +33,12 @@ async def test_in_no_time_span_more_is_given_than_the_burst_and_the_rate(osdisco
         given += bucket.take() == 0
         await asyncio.sleep(0.01)
     assert 31 <= given <= 32
+
+
+@pytest.mark.parametrize("bad", [(0, 1), (-1, 1), (1, 0.5), (float("nan"), 1), (1, float("inf"))])
+async def test_a_bucket_that_would_never_give_is_refused(osdisco_clock: VirtualClock, bad: tuple[float, float]) -> None:
+    with pytest.raises(ConfigError, match="more than 0 tokens a second and holds 1 or more"):
+        TokenBucket(osdisco_clock.now, *bad)
 
 
 async def test_a_fault_delays_and_then_fails_as_the_rule_says(osdisco_clock: VirtualClock) -> None:
