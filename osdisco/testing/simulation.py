@@ -269,7 +269,9 @@ class Scenario:
         return f"{path}:{self.name}"
 
     def replay(self, seed: int) -> str:
-        """Return the line that runs a seed again."""
+        """Return the line that runs a seed again; what a function makes, only that one can run."""
+        if "<locals>" in getattr(self.play, "__qualname__", ""):
+            return f"run_seed({self.name}, {seed}), where {self.address.replace(':', ' makes ')}"
         return f"python -m osdisco.testing.simulate {self.address} --seed {seed}"
 
 

@@ -222,6 +222,16 @@ def test_a_failure_tells_the_line_that_runs_it_again_and_the_line_does() -> None
     assert digest.split(",")[0] in again.stdout + again.stderr
 
 
+def test_what_a_function_makes_is_run_again_by_that_function() -> None:
+    async def play(_: Simulation) -> None:
+        raise AssertionError("not this one")
+
+    with pytest.raises(AssertionError, match="not this one") as failed:
+        run_seed(play, 10)
+    file = Path(__file__).name
+    assert re.fullmatch(rf"run it again: run_seed\(play, 10\), where \S*{file} makes play", failed.value.__notes__[0])
+
+
 def test_many_seeds_stop_at_the_first_that_fails() -> None:
     report = simulate(fails, range(1, 1000), jobs=2)
     assert report.failures
