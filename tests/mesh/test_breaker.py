@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from typing import Any
 
 import pytest
 from attrs import define
 from fleets import Time
 from hypothesis import settings, strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
 
 from osdisco import ConfigError
 from osdisco.mesh import (
@@ -250,6 +258,10 @@ OPTIONS = st.fixed_dictionaries(
 )
 
 
+MOVES: Counter[tuple[BreakerState, BreakerState]] = Counter()
+"""What came up in all runs."""
+
+
 class BreakerMachine(RuleBasedStateMachine):
     """The model remembers how often the breaker had moved when each call began, and every call that counts."""
 
@@ -264,6 +276,7 @@ class BreakerMachine(RuleBasedStateMachine):
         self.kept: list[Kept] = []
 
     def move(self, state: BreakerState) -> None:
+        MOVES[self.state, state] += 1
         self.state, self.moved_at, self.kept = state, self.time.at, []
         self.moves += 1
 
@@ -285,10 +298,23 @@ class BreakerMachine(RuleBasedStateMachine):
         if expected:
             self.calls.append(Call(self.time.at, self.moves))
 
+    @rule(wait=SECONDS, calls=st.lists(st.booleans(), min_size=1, max_size=8), slow=st.booleans())
+    def several(self, wait: float, calls: list[bool], slow: bool) -> None:
+        """After a while some calls, one after the other."""
+        self.wait(wait)
+        for failed in calls:
+            before = len(self.calls)
+            self.try_a_call()
+            if len(self.calls) > before:
+                self.wait(4.5 if slow else 0.0)
+                self.end(self.calls.pop(), failed)
+
     @precondition(lambda self: self.calls)
     @rule(data=st.data(), failed=st.booleans())
     def end_a_call(self, data: st.DataObject, failed: bool) -> None:
-        call = self.calls.pop(data.draw(st.integers(0, len(self.calls) - 1)))
+        self.end(self.calls.pop(data.draw(st.integers(0, len(self.calls) - 1))), failed)
+
+    def end(self, call: Call, failed: bool) -> None:
         seconds = self.time.at - call.began
         self.breaker.record(failed, seconds)
         if call.moves == self.moves:
@@ -338,6 +364,13 @@ class BreakerMachine(RuleBasedStateMachine):
             assert len(self.events) == self.moves
             assert all(TRANSITIONS[event.old, event.reason] is event.new for event in self.events)
             assert [event.old for event in self.events] == stood[:-1]
+
+
+def test_all_moves_came_up() -> None:
+    MOVES.clear()
+    run_state_machine_as_test(BreakerMachine, settings=TestBreaker.settings)  # type: ignore[no-untyped-call]
+    assert set(MOVES) == {(old, new) for (old, _), new in TRANSITIONS.items()}
+    assert min(MOVES.values()) > 5
 
 
 TestBreaker = BreakerMachine.TestCase

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from math import sqrt
 from typing import Any
 
 import pytest
 from fleets import endpoint
 from hypothesis import settings, strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
 from osdisco import ConfigError
 from osdisco.mesh import EjectionReason, EndpointState, OutlierSettings
@@ -211,10 +212,17 @@ class Model:
         return sum(one in outcomes for one in self.calls) / len(self.calls)
 
 
+MOSTLY = st.just(["failed", "failed", "ok", "failed"])
+"""Never three in a row, and yet too often."""
+
+EJECTED: Counter[EjectionReason | str] = Counter()
+"""What came up in all runs."""
+
+
 class OutlierMachine(RuleBasedStateMachine):
     """The model ends intervals one by one, also those in which nobody called."""
 
-    @initialize(size=st.integers(1, 12))
+    @initialize(size=st.sampled_from([1, 2, 2, 3, 4, 5, 7, 12]))
     def begin(self, size: int) -> None:
         self.now, self.ends, self.quiet = 0.0, 10.0, False
         self.detector = OutlierDetector(SMALL, 0.0)
@@ -245,7 +253,22 @@ class OutlierMachine(RuleBasedStateMachine):
 
     @rule(data=st.data(), outcomes=st.lists(st.sampled_from(["ok", "failed", "rejected"]), min_size=1, max_size=6))
     def call(self, data: st.DataObject, outcomes: list[str]) -> None:
-        number = data.draw(st.integers(0, len(self.states) - 1))
+        self.calls(data.draw(st.integers(0, len(self.states) - 1)), outcomes)
+
+    @rule(bad=st.integers(0, 11), outcomes=st.lists(st.sampled_from(["ok", "failed"]), min_size=4, max_size=6) | MOSTLY)
+    def call_all_of_whom_one_fares_otherwise(self, bad: int, outcomes: list[str]) -> None:
+        self.wait(self.ends - self.now)
+        for number in range(len(self.states)):
+            self.calls(number, outcomes if number == bad % len(self.states) else ["ok"] * len(outcomes))
+        self.wait(self.ends - self.now)
+
+    @rule(number=st.integers(0, 11), times=st.integers(1, 4))
+    def fail_again_and_again(self, number: int, times: int) -> None:
+        for _ in range(times):
+            self.calls(number % len(self.states), ["failed"] * 3)
+            self.wait(50.0)
+
+    def calls(self, number: int, outcomes: list[str]) -> None:
         model = self.models[number]
         for outcome in outcomes:
             model.calls.append(outcome)
@@ -256,13 +279,15 @@ class OutlierMachine(RuleBasedStateMachine):
             model.row = model.row + 1 if outcome == "failed" else 0
             if model.row >= 3 and model.until is None:
                 model.row = 0
-                self.eject(model)
+                self.eject(model, EjectionReason.CONSECUTIVE_FAILURES)
 
-    def eject(self, model: Model) -> None:
+    def eject(self, model: Model, reason: EjectionReason) -> None:
         ejected = sum(one.until is not None for one in self.models)
         if model.until is None and (ejected == 0 or (ejected + 1) / len(self.models) <= 0.3):
             model.times = min(model.times + 1, 4)  # the first number by which 20 s are 50 s and 20 s more, or longer
             model.until = self.now + min(50.0, 20.0 * model.times)
+            EJECTED[reason] += 1
+            EJECTED["again"] += model.times > 1
 
     def judge(self) -> None:
         present = [one for one in self.models if one.until is None]
@@ -273,12 +298,12 @@ class OutlierMachine(RuleBasedStateMachine):
             least = mean - sqrt(sum((rate - mean) ** 2 for rate in rates) / len(rates))
             for one, rate in zip(rated, rates, strict=True):
                 if rate < least - 1e-6:
-                    self.eject(one)
+                    self.eject(one, EjectionReason.SUCCESS_RATE)
         failing = [one for one in present if len(one.calls) >= 2]
         if len(failing) >= 2:
             for one in failing:
                 if one.rate("failed") >= 0.75:
-                    self.eject(one)
+                    self.eject(one, EjectionReason.FAILURE_RATE)
 
     @invariant()
     def the_same_are_ejected_until_the_same_time(self) -> None:
@@ -292,6 +317,13 @@ class OutlierMachine(RuleBasedStateMachine):
     def no_more_than_allowed_are_ejected(self) -> None:
         if hasattr(self, "states"):
             assert len(self.detector.ejected) <= max(1, int(0.3 * len(self.states)))
+
+
+def test_all_reasons_came_up() -> None:
+    EJECTED.clear()
+    run_state_machine_as_test(OutlierMachine, settings=TestOutliers.settings)  # type: ignore[no-untyped-call]
+    assert set(EJECTED) == {*EjectionReason, "again"}
+    assert min(EJECTED.values()) > 5
 
 
 TestOutliers = OutlierMachine.TestCase

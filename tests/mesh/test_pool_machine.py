@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 from attrs import frozen
 from fleets import DEGRADED, HEALTHY, STARTING, STOPPING, UNHEALTHY, Fleet, Named, endpoint
 from hypothesis import settings, strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
 
 from osdisco.mesh import (
     BreakerSettings,
@@ -37,10 +46,19 @@ class Attempt:
     trying: bool
 
 
+SUBSETS = st.sampled_from([None, None, "1", "2"])
+TRIED = st.frozensets(NUMBERS.map(lambda number: f"e{number}"), max_size=3)
+
+SEEN: Counter[str] = Counter()
+"""What came up in all runs: a machine that never sees an open circuit shows nothing of them."""
+
+
 class PoolMachine(RuleBasedStateMachine):
-    @initialize(balancer=st.sampled_from([LeastRequestLoadBalancer(), RoundRobinLoadBalancer()]))
-    def begin(self, balancer: LoadBalancer) -> None:
-        self.fleet = Fleet(0, SETTINGS, balancer=balancer, breakers=BREAKERS)
+    @initialize(
+        balancer=st.sampled_from([LeastRequestLoadBalancer(), RoundRobinLoadBalancer()]), size=st.integers(0, 6)
+    )
+    def begin(self, balancer: LoadBalancer, size: int) -> None:
+        self.fleet = Fleet(size, SETTINGS, balancer=balancer, breakers=BREAKERS)
         self.pool = self.fleet.pool
         self.attempts: list[Attempt] = []
 
@@ -62,21 +80,43 @@ class PoolMachine(RuleBasedStateMachine):
         self.fleet.time.at += seconds
 
     @rule(
-        version=st.sampled_from([None, None, "1", "2"]),
-        tried=st.frozensets(NUMBERS.map(lambda number: f"e{number}"), max_size=3),
-        go_on=st.booleans(),
+        outcome=st.sampled_from([Outcome.FAILED, Outcome.FAILED, Outcome.OK]),
+        times=st.integers(1, 12),
+        wait=st.sampled_from([0.0, 1.0, 10.0]),
     )
+    def call(self, outcome: Outcome, times: int, wait: float) -> None:
+        """Several calls, one after the other: each fares alike."""
+        for _ in range(times):
+            before = len(self.attempts)
+            self.pick(None, frozenset(), True)
+            if len(self.attempts) > before:
+                self.fleet.time.at += wait
+                attempt = self.attempts.pop()
+                self.pool.end(attempt.state, outcome, wait)
+
+    @rule(version=SUBSETS, tried=TRIED, times=st.integers(1, 8))
+    def begin_several(self, version: str | None, tried: frozenset[str], times: int) -> None:
+        for _ in range(times):
+            self.pick(version, tried, True)
+
+    @rule(version=SUBSETS, tried=TRIED, go_on=st.booleans())
     def pick(self, version: str | None, tried: frozenset[str], go_on: bool) -> None:
         subset = None if version is None else Named(version)
         picked = self.pool.pick(subset=subset, tried=tried)
         allowed = self.allowed(version, tried)
+        SEEN["a panic"] += self.pool.panicking
+        SEEN["an ejection"] += any(self.is_ejected(state) for state in self.pool.states.values())
         if isinstance(picked, Refused):
+            SEEN[picked.reason.name] += 1
             assert allowed == set()
             assert picked.reason is self.reason(version)
             assert picked.retry_after == self.retry_after(version, picked.reason)
             return
         assert picked.id in allowed
         assert self.pool.states[picked.id] is picked
+        SEEN["an ejected one picked"] += self.is_ejected(picked)
+        SEEN["one tried again"] += picked.id in tried
+        SEEN["a permit taken"] += picked.breaker is not None and picked.breaker.state is BreakerState.HALF_OPEN
         if go_on:
             self.pool.begin(picked)
             assert picked.breaker is not None
@@ -163,6 +203,14 @@ class PoolMachine(RuleBasedStateMachine):
         if hasattr(self, "attempts"):
             assert {id_: state.endpoint for id_, state in self.pool.states.items()} == self.fleet.endpoints
             assert len(self.pool.breakers) == len(self.pool.states)
+
+
+def test_all_that_may_come_up_did() -> None:
+    SEEN.clear()
+    run_state_machine_as_test(PoolMachine, settings=TestPool.settings)  # type: ignore[no-untyped-call]
+    expected = {reason.name for reason in RefusedReason} - {"UNHEALTHY", "SERVICE_CIRCUIT_OPEN"}
+    expected |= {"a panic", "an ejection", "one tried again", "a permit taken"}
+    assert expected - {what for what, times in SEEN.items() if times} == set()
 
 
 TestPool = PoolMachine.TestCase
