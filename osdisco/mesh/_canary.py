@@ -29,6 +29,12 @@ class CanaryPhase(enum.Enum):
     ROLLED_BACK = "rolled_back"
 
 
+CALLS_MAX: Final = 2**53
+
+RATE_MAX: Final = 100.5
+"""Per cent. Somewhat more than all is how some reckon it from samples; much more is another unit."""
+
+
 class Verdict(enum.Enum):
     """What a check comes to: all but the first have failed."""
 
@@ -195,10 +201,20 @@ def _failed(rules: ServiceRules, state: CanaryState) -> tuple[ServiceRules, Cana
     return rolled_back(rules, state, f"{state.failed} checks failed, at last: {state.last}")
 
 
+def is_sample(value: object) -> bool:
+    """Return whether something is figures, or the want of them: who asks for them may have made anything."""
+    if value is None:
+        return True
+    numbers = (value.calls, value.success_rate, value.p99 or 0) if isinstance(value, Sample) else ("none",)
+    return all(isinstance(one, int | float) and not isinstance(one, bool) for one in numbers)
+
+
 def judged(plan: CanaryPlan, sample: Sample | None) -> tuple[Verdict, str]:
     """Return what a check comes to, and why."""
     if sample is None:
         return Verdict.NO_FIGURES, "no figures"
+    if not 0 <= sample.calls <= CALLS_MAX or sample.success_rate > RATE_MAX:
+        return Verdict.NO_FIGURES, "figures that nobody can have measured"
     if sample.calls < plan.min_calls:
         return Verdict.TOO_FEW_CALLS, f"{sample.calls} calls; {plan.min_calls} are needed"
     if not sample.success_rate >= plan.success_rate:  # what is no number is not good
@@ -206,7 +222,7 @@ def judged(plan: CanaryPlan, sample: Sample | None) -> tuple[Verdict, str]:
         return Verdict.SUCCESS_RATE, why
     if plan.p99 is not None and sample.p99 is None:
         return Verdict.NO_FIGURES, "nobody knows how long calls take"
-    if plan.p99 is not None and sample.p99 is not None and not sample.p99 <= plan.p99:
+    if plan.p99 is not None and sample.p99 is not None and not 0 <= sample.p99 <= plan.p99:
         why = f"p99 of {sample.calls} calls is {sample.p99 * 1000:.0f} ms; {plan.p99 * 1000:.0f} ms are allowed"
         return Verdict.LATENCY, why
     p99 = "" if sample.p99 is None else f", p99 {sample.p99 * 1000:.0f} ms"

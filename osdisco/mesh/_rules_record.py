@@ -21,6 +21,10 @@ from osdisco.names import unescape
 PLACE: Final = "routes"
 HISTORY: Final = "routes-history"
 
+STEPS_ROOM: Final = 4096
+"""Bytes that a document must leave when a canary begins: names and reasons of its steps may be longer, and one that
+could not be written would keep it from its rollback."""
+
 
 @frozen
 class RulesVersion:
@@ -52,8 +56,11 @@ class RulesVersion:
 def encode(version: RulesVersion) -> bytes:
     """Turn a version into JSON. Raises RulesError when it is too large."""
     data = json.dumps(plain(version), separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
-    if len(data) > RECORD_MAX:
-        raise refuse("the document", f"takes {len(data)} bytes as JSON; {RECORD_MAX} are allowed")
+    begins = version.canary is not None and version.canary.running and not version.is_step
+    allowed = RECORD_MAX - STEPS_ROOM if begins else RECORD_MAX
+    if len(data) > allowed:
+        why = f"; {STEPS_ROOM} more are for the steps of the canary" if begins else ""
+        raise refuse("the document", f"takes {len(data)} bytes as JSON; {allowed} are allowed{why}")
     return data
 
 

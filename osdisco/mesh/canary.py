@@ -181,7 +181,10 @@ class CanaryController:
         """Return the figures, and whether they could be asked for."""
         try:
             async with asyncio.timeout(min(plan.interval, ASKING_MAX)):
-                return await self._metrics.sample(service, plan.canary, plan.interval), True
+                sample = await self._metrics.sample(service, plan.canary, plan.interval)
+            if not canaries.is_sample(sample):
+                raise TypeError(f"{type(self._metrics).__name__} gave no Sample of numbers, but {sample!a:.200}")
+            return sample, True
         except ClosedError:
             raise
         except Exception as exc:

@@ -108,6 +108,8 @@ ROWS = {
     "figures of callers": "canary_figures.PERIOD",
     "sums of a caller": "canary_figures.KEPT_LEAST/60",
     "asking for figures": "canary.ASKING_MAX",
+    "figures that count as none": "_canary.RATE_MAX 2 53",
+    "what a document must leave": "_rules_record.STEPS_ROOM",
     "a service that calls only fail over to": "_routing.PATIENCE",
     "an answer of Prometheus": "prometheus_figures.ANSWER_MAX/1048576",
     "document": (
@@ -156,7 +158,7 @@ NO_DEFAULT = {
     ),
     "what is remembered to be quicker, or what formats can hold": (
         "balancers.TURNS_MAX http.URLS_MAX nearness.NODES_MAX pool.SUBSETS_MAX pool.MANY pool.DRAWS"
-        " _wire._LONGEST canary_figures.COUNT_MAX top.COUNT_MAX rendezvous._MASK tracing.SERVER_FAULT"
+        " _wire._LONGEST _canary.CALLS_MAX canary_figures.COUNT_MAX top.COUNT_MAX rendezvous._MASK tracing.SERVER_FAULT"
         " _own_address._DISCARD"
     ),
     "as long as a socket takes to close": "server._CLOSING",

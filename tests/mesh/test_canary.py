@@ -95,6 +95,10 @@ JUDGED = [
     (Sample(10, 100, inf), "p99 of 10 calls is inf ms"),
     (Sample(10, 100, nan), "p99 of 10 calls is nan"),
     (Sample(10, 100), "nobody knows how long"),
+    (Sample(10, 100, -0.1), "p99 of 10 calls is -100 ms"),
+    (Sample(10, 9900, 0.1), "figures that nobody can have measured"),
+    (Sample(10**400, 100, 0.1), "figures that nobody can have measured"),
+    (Sample(-1, 100, 0.1), "figures that nobody can have measured"),
 ]
 
 

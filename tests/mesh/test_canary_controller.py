@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import AsyncExitStack
+from typing import Any
 
 import pytest
 from attrs import evolve
@@ -118,6 +119,18 @@ async def test_figures_that_nobody_knows_the_beginning_of_decide_nothing(stage: 
         await until(lambda: stage.state.checks == 1, 70)
         assert (stage.state.weight, stage.state.failed, stage.state.last) == (10, 1, "no figures")
         await stage.until_weight(20)
+
+
+@pytest.mark.parametrize("junk", [{"calls": 1}, "good", True, Sample(10, None), Sample("1", 100.0), Sample(1, 1, [])])  # type: ignore[arg-type]
+async def test_figures_of_any_kind_end_no_controller(stage: Stage, junk: Any) -> None:
+    async with stage:
+        figures = Figures(junk)
+        controller = await stage.controller(figures)
+        await stage.rules.canary("geo", PLAN)
+        await asyncio.sleep(130)
+        assert (controller.leading, stage.state.weight, stage.state.failed) == (True, 10, 2)
+        figures.now = GOOD
+        await stage.until_weight(20, 140)
 
 
 async def test_one_that_recovers_goes_on(stage: Stage) -> None:

@@ -7,7 +7,7 @@ import json
 
 import pytest
 from attrs import evolve
-from traffic import document, rules, splits
+from traffic import SUBSETS, document, rules, splits
 from worlds import World, until
 
 from osdisco.backend import Delete, Put
@@ -268,6 +268,15 @@ async def test_a_canary_that_cannot_begin_is_refused(
 
 
 # Following
+
+
+async def test_a_document_leaves_room_for_the_steps_of_a_canary(world: World) -> None:
+    """Else its rollback could not be written."""
+    them = TrafficRules(world.process())
+    large = {f"s{n}": {"metadata": {f"k{k:02}": "v" * 255 for k in range(32 if n else 10)}} for n in range(8)}
+    await them.set("geo", rules(subsets={**SUBSETS, **large}))
+    with pytest.raises(RulesError, match="4096 more are for the steps of the canary"):
+        await them.canary("geo", PLAN)
 
 
 async def test_arguments_that_cannot_be_are_refused_by_what_is_allowed(world: World) -> None:
