@@ -24,8 +24,11 @@ def mixed(seed: int, other: int) -> int:
 
 
 def _score(state: EndpointState, seed: int) -> float:
-    """Return what an endpoint draws for a key; who has twice the weight has the highest twice as often."""
-    return -state.weight / log(((mixed(seed, state.seed) >> 11) + 0.5) / 2**53)
+    """Return what an endpoint draws for a key; who has twice the weight has the highest twice as often.
+
+    Of 52 bits: half a step beside 53 is rounded, so that the last number would be 1, whose logarithm is 0.
+    """
+    return -state.weight / log(((mixed(seed, state.seed) >> 12) + 0.5) / 2**52)
 
 
 class RendezvousLoadBalancer(StateBalancer):

@@ -26,6 +26,7 @@ from osdisco.mesh import (
 from osdisco.mesh._state import Candidates, Outcome, seed_of
 from osdisco.mesh.balancers import two_drawn
 from osdisco.mesh.limits import ConcurrencyLimit
+from osdisco.mesh.rendezvous import mixed
 from osdisco.registry import ServiceEndpoint
 
 KINDS: list[Callable[[], LoadBalancer]] = [
@@ -281,6 +282,18 @@ def test_a_key_is_at_the_same_place_in_every_process_for_ever() -> None:
     ours = states([100] * 8)
     balancer = RendezvousLoadBalancer(runtime=runtime())
     assert [balancer.pick(ours, key).id for key in ("user-1", "user-2", "", "\ud800")] == ["e6", "e1", "e2", "e7"]
+
+
+@pytest.mark.parametrize("bits", [0, 2**64 - 1])
+def test_no_key_and_endpoint_are_what_cannot_be_reckoned(bits: int) -> None:
+    ours = states([100] * 3)
+    before = bits  # what becomes these bits: the finalizer backwards
+    for factor in (0xC4CEB9FE1A85EC53, 0xFF51AFD7ED558CCD):
+        before ^= before >> 33
+        before = before * pow(factor, -1, 2**64) % 2**64
+    ours[1]._seed = seed_of("user-7") ^ before ^ before >> 33
+    assert mixed(seed_of("user-7"), ours[1].seed) == bits
+    assert (RendezvousLoadBalancer(runtime=runtime()).pick(ours, "user-7") is ours[1]) is (bits > 0)
 
 
 def test_with_a_bound_who_is_full_passes_keys_on_in_the_same_order() -> None:
