@@ -24,6 +24,7 @@ from osdisco.mesh._services import Service, Services, Way
 from osdisco.mesh._state import EndpointState, Outcome, Tier
 from osdisco.mesh.balancers import LoadBalancer
 from osdisco.mesh.canary_figures import CallSummaries
+from osdisco.mesh.deadline import deadline
 from osdisco.mesh.faults import inject
 from osdisco.mesh.mirroring import Mirroring
 from osdisco.mesh.refusal import Refused
@@ -84,7 +85,7 @@ class Routing:
         """Do with a call what the rules say before it is made; returns the way that they mean it to take."""
         route = self._rules.router.route(call.service, call.method, call.metadata, call.key)
         if route.timeout is not None and not said_timeout:
-            call.deadline = min(call.deadline, self._now() + route.timeout)
+            call.deadline = min(deadline(), self._now() + route.timeout)  # also more than the mesh gives
         self._limit(route)
         meant = await self._lead(call, route)
         if route.mirror is not None:

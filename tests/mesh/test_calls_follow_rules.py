@@ -25,6 +25,7 @@ from osdisco.errors import (
 )
 from osdisco.mesh import CanaryPlan, ExtensionServiceMesh, RetryPolicy, TrafficRules, incoming
 from osdisco.mesh._histogram import bucket_of
+from osdisco.mesh.deadline import deadline_scope
 from osdisco.mesh.hedging import Hedging
 from osdisco.mesh.router import place_of
 from osdisco.mesh.serving import ServiceServer
@@ -256,6 +257,18 @@ async def test_rules_say_how_long_and_how_often_where_the_caller_does_not(geo: R
         with pytest.raises(DeadlineExceededError):
             await mesh.call("geo", "who", timeout=timeout)
         assert geo.world.clock.now() - began == pytest.approx(seconds, abs=0.05)
+
+
+async def test_a_rule_gives_more_time_than_a_mesh_does_but_never_more_than_is_left(geo: Ruled) -> None:
+    mesh = geo.mesh(timeout=2)
+    await geo.set(timeout=8)
+    for place in geo.network.places.values():
+        place.delay = 5
+    assert await mesh.call("geo", "who") in (1, 2)
+    with deadline_scope(geo.world.clock, 3), pytest.raises(DeadlineExceededError):
+        await mesh.call("geo", "who")
+    with pytest.raises(DeadlineExceededError):
+        await mesh.call("geo", "who", timeout=3)
 
 
 @pytest.mark.parametrize(
