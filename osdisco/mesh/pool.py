@@ -256,7 +256,7 @@ class Pool:
             self._advance(now)
         if outcome is not Outcome.REJECTED:
             state.observe(seconds, now, whole=outcome is Outcome.OK)
-        if outcome is Outcome.OK or outcome is Outcome.TIMEOUT:
+        if outcome is Outcome.OK or (outcome is Outcome.TIMEOUT and seconds >= state.mean):  # which it took at least
             self._pace.learn(state, seconds, now)
             self._due = min(self._due, self._pace.due)
         failed = VERDICTS.get(outcome)

@@ -66,6 +66,15 @@ def test_a_call_that_ran_out_of_time_took_at_least_that_long(outcome: Outcome, s
     assert ("e0" not in fleet.picked(500)) is slow
 
 
+def test_callers_who_wait_for_a_moment_only_do_not_make_a_slow_one_look_quick() -> None:
+    fleet = fleet_with(2.0)
+    usual = fleet.pool._pace.usual
+    fleet.call(0, Outcome.TIMEOUT, 0.02, times=40)
+    assert fleet.pool._pace.usual == usual
+    fleet.state(0).ejected_until = None
+    assert "e0" not in fleet.picked(500)
+
+
 def test_who_fails_at_once_does_not_look_quick_by_it() -> None:
     fleet = fleet_with(2.0)
     fleet.call(0, Outcome.FAILED, 0.001, times=9)
