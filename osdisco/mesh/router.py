@@ -112,9 +112,12 @@ class Router:
 
     def update(self, rules: Mapping[str, ServiceRules | Mapping[str, Any]]) -> None:
         """Follow other rules from now on. Rate limits that stay as they are go on counting."""
-        self._rules = {service: ServiceRules.parse(one) for service, one in rules.items()}
+        before, self._rules = self._rules, {service: ServiceRules.parse(one) for service, one in rules.items()}
         self._treatments.clear()
-        self._forks = {service: _Fork.of(one.splits, service) for service, one in self._rules.items()}
+        self._forks = {  # of a thousand services one changes at a time
+            service: self._forks[service] if before.get(service) is one else _Fork.of(one.splits, service)
+            for service, one in self._rules.items()
+        }
         self._limits = {key: kept for key, kept in self._limits.items() if key[0] in self._rules}
 
     def route(

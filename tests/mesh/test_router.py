@@ -320,6 +320,17 @@ def test_rules_of_json_are_read_and_bad_ones_change_nothing() -> None:
     assert str(there.route("geo").targets[0]) == "geo/v1"
 
 
+def test_a_change_of_one_service_works_out_no_other_anew() -> None:
+    all_ = {f"s{number}": rules(splits=splits(v1=90, v2=10)) for number in range(5)}
+    there = Router(Runtime(), all_)
+    before = dict(there._forks)
+    there.update({**all_, "s3": rules(splits=splits(v1=100)), "s9": rules(splits=splits(v1=50, v2=50))})
+    assert [name for name in before if there._forks[name] is not before[name]] == ["s3"]
+    assert (str(there.route("s3").targets[0]), set(there._forks)) == ("s3/v1", {*before, "s9"})
+    there.update({})
+    assert there._forks == {}
+
+
 def test_what_fails_over_goes_nowhere_twice() -> None:
     there = router({"geo": document(failover={"*": [{"subset": "v1"}, {"subset": "v2"}]})})
     assert list(map(str, there.route("geo").targets)) == ["geo/v1", "geo/v2"]
