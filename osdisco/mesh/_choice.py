@@ -76,9 +76,23 @@ def choose(
     counts = len(states), len(matching), len(members), len(considered), sum(map(len, passing))
     refused = Refused(_reason(*counts), *counts, subset=None if subset is None else subset.name)
     retry_at = _retry_at(considered) if refused.reason is RefusedReason.CIRCUIT_OPEN else None
-    some = tuple(narrow(members, len(members)))
-    left = (Candidates(narrow(tier, len(members)), some, panic=panic) for tier in passing if tier)
-    return Choice(tuple(left), panic, refused, retry_at)
+    return Choice(_candidates(passing, members, narrow, panic=panic), panic, refused, retry_at)
+
+
+def _candidates(
+    tiers: Sequence[Sequence[EndpointState]],
+    members: tuple[EndpointState, ...],
+    narrow: Callable[[Sequence[EndpointState], int], Sequence[EndpointState]],
+    *,
+    panic: bool,
+) -> tuple[Candidates, ...]:
+    """Return those of each tier that are picked from, beside those of all members that would be if all were fit."""
+    serving = len(members)
+    tiers = [tier for tier in tiers if tier]
+    left = [narrow(tier, serving) for tier in tiers]
+    whole = len(tiers) == 1 and len(tiers[0]) == serving  # as mostly; to narrow very many twice would take its time
+    some = tuple(left[0] if whole else narrow(members, serving))
+    return tuple([Candidates(tier, some, panic=panic) for tier in left])
 
 
 def _let_through(states: Sequence[EndpointState]) -> list[EndpointState]:
