@@ -20,7 +20,7 @@ from osdisco.errors import (
 )
 from osdisco.mesh import balancers
 from osdisco.mesh._calls import Call, Caller, outcome_of
-from osdisco.mesh._services import Service, Services, Way
+from osdisco.mesh._services import Service, Services, Shadow, Way
 from osdisco.mesh._state import EndpointState, Outcome, Tier
 from osdisco.mesh.balancers import LoadBalancer
 from osdisco.mesh.canary_figures import CallSummaries
@@ -167,7 +167,8 @@ class Routing:
         way = self._way(target)
         if way is not None:
             headers = {**call.headers, MIRRORED: "1"}
-            copy = evolve(call, ways=(way,), policy=NEVER, attempts=1, headers=headers, kind=None)
+            there = Way(Shadow(way.service), way.subset)
+            copy = evolve(call, ways=(there,), policy=NEVER, attempts=1, headers=headers, kind=None)
             copy.is_copy = True
             told = partial(self._metrics.count, MESH_COPIES, call.service)
             self._mirroring.offer(lambda: self._caller.call(copy), size=len(copy.body), told=told)

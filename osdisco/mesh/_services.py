@@ -26,7 +26,7 @@ class Service:
         self.name: Final = name
         self.view: Final = view
         self.policy: Final = policy
-        self.balance: Final = Balance(policy.budget)
+        self.balance = Balance(policy.budget)
         self.way: Final = (Way(self),)
         self.known = False
         self.breaker: Final = pool.breakers.of_service(name)
@@ -71,6 +71,26 @@ class Service:
         if self.breaker is not None:
             self._pool.breakers.forget(self.name)
         await self.view.aclose()
+
+
+class Shadow(Service):
+    """A service as copies of calls see it: with its endpoints, but with a balance of its own.
+
+    Copies are not tried again. Were they counted, they would give real calls more retries, and when a subset that gets
+    copies is well, nobody would see that nothing else succeeds.
+    """
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+        self.balance = Balance(service.policy.budget)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._service, name)
+
+    @property
+    def pool(self) -> Pool:
+        """The pool, up to date."""
+        return self._service.pool
 
 
 @frozen(eq=False)

@@ -190,6 +190,19 @@ async def test_slow_copies_teach_nobody_when_to_hedge(geo: Ruled) -> None:
     assert delay.seconds < 0.1
 
 
+async def test_copies_that_succeed_give_calls_that_fail_no_more_retries(geo: Ruled) -> None:
+    await geo.set(default_subset="v1", mirror={"subset": "v2"})
+    one = next(address for address in geo.network.places if address.startswith("10.0.0.1:"))
+    geo.network.fail(one, INTERRUPTED)
+    mesh = geo.mesh(**NOT_JUDGED)
+    for _ in range(1000):
+        with suppress(ServiceMeshError):
+            await mesh.call("geo", "who", idempotent=True)
+        await asyncio.sleep(0.01)
+    assert geo.network.counts()[one] < 1200
+    assert sum(geo.network.counts().values()) - geo.network.counts()[one] == 1000  # a copy of each
+
+
 async def test_a_name_that_no_service_can_have_fails_no_call_that_has_elsewhere_to_go(geo: Ruled) -> None:
     mesh, bad = geo.mesh(), "ж" * 127
     await geo.set(default_subset="v1")
