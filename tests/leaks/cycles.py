@@ -7,7 +7,6 @@ it did was cancelled. Only a lease whose grant was never answered may stay, with
 from __future__ import annotations
 
 import asyncio
-import gc
 import random
 import time
 from collections import Counter
@@ -32,6 +31,8 @@ AT_ONCE = 16
 """Cycles under way together."""
 SETTLING = 5.0
 """Seconds in which what was begun ends."""
+AGAIN = 0.05
+"""Seconds until it is looked at again."""
 
 TRANSPORTS = ("memory", "etcd", "etcd+http", "consul")
 
@@ -196,25 +197,39 @@ class Before:
     tasks: set[asyncio.Task[object]]
 
     @classmethod
-    def now(cls, place: Place) -> Before:
-        return cls(place, Sample.taken(time.monotonic()), place.leases(), asyncio.all_tasks())
+    async def now(cls, place: Place) -> Before:
+        """Return what is held when it does not become less any more: gRPC ends its threads a moment later."""
+        sample = Sample.taken(time.monotonic())
+        while True:
+            await asyncio.sleep(10 * AGAIN)
+            earlier, sample = sample, Sample.taken(time.monotonic())
+            if all(getattr(sample, what) >= getattr(earlier, what) for what in COUNTED):
+                return cls(place, sample, place.leases(), asyncio.all_tasks())
 
     async def left(self, within: float = SETTLING) -> Left:
-        """Return what is still left after `within` seconds; sooner when there is nothing."""
-        deadline = time.monotonic() + within
-        while (left := await self.left_now()) and time.monotonic() < deadline:
-            await asyncio.sleep(0.05)
-        return left
+        """Return what is still left after `within` seconds; sooner when there is nothing.
 
-    async def left_now(self) -> Left:
-        """Return what is left."""
+        The store is looked at last, for that opens a client, which takes a moment to end, too.
+        """
+        deadline = time.monotonic() + within
+        while (here := self._here()) and time.monotonic() < deadline:
+            await asyncio.sleep(AGAIN)
+        while (there := await self._there()) and time.monotonic() < deadline:
+            await asyncio.sleep(AGAIN)
+        return Left(here.counts | there.counts, [*here.names, *there.names])
+
+    def _here(self) -> Left:
+        """Return what is left in the process."""
         tasks = [task.get_name() for task in asyncio.all_tasks() - self.tasks - {asyncio.current_task()}]
-        keys, leases = await self.place.keys(), self.place.leases() - self.leases
-        gc.collect()
         now = Sample.taken(0)
         counts = Counter({what: getattr(now, what) - getattr(self.sample, what) for what in COUNTED})
-        counts |= {"tasks": len(tasks), "keys": len(keys), "leases": len(leases)}
-        return Left(counts, [*tasks, *keys, *leases])
+        counts["tasks"] = len(tasks)
+        return Left(counts, tasks)
+
+    async def _there(self) -> Left:
+        """Return what is left in the store."""
+        keys, leases = await self.place.keys(), self.place.leases() - self.leases
+        return Left(Counter({"keys": len(keys), "leases": len(leases)}), [*keys, *leases])
 
 
 def enough(counts: Counts) -> bool:

@@ -37,7 +37,7 @@ async def transport_of(transport: str, servers: Servers, cycles: int, seed: int)
     run = Cycles(Place.of(transport, servers, f"leaks-{seed}"), seed)
     await run.run(max(round(WARM_UP * cycles), 2 * AT_ONCE))
     run.counts = Counts()
-    before, begun, samples = Before.now(run.place), time.monotonic(), list[Sample]()
+    before, begun, samples = await Before.now(run.place), time.monotonic(), list[Sample]()
     for part in range(SAMPLES):
         await run.run(cycles // SAMPLES + (part < cycles % SAMPLES))
         await before.left()

@@ -23,7 +23,7 @@ async def test_cycles_leave_nothing(transport: str, request: pytest.FixtureReque
     servers: Servers = Servers() if transport == "memory" else request.getfixturevalue("osdisco_servers")
     cycles = Cycles(Place.of(transport, servers, f"leaks-{secrets.token_hex(8)}"), seed)
     await cycles.run(WARM_UP)
-    before = Before.now(cycles.place)
+    before = await Before.now(cycles.place)
     await cycles.run(CYCLES)
     left = await before.left()
     assert not left, f"seed {seed}: {left}"
@@ -74,9 +74,9 @@ KEPT: list[Any] = []
 async def test_what_is_left_is_seen(bad: Any, kinds: set[str], osdisco_servers: Servers) -> None:
     """Cycles that leave something behind, which proves that those above leave nothing."""
     place = Place.of("etcd+http", osdisco_servers, f"leaks-{secrets.token_hex(8)}")
-    before = Before.now(place)
+    before = await Before.now(place)
     await Cycles(place, 0, bad).run(3)
-    left = await before.left_now()
+    left = await before.left(0)
     for one in KEPT:
         if isinstance(one, osdisco.Client):
             await one.aclose()
