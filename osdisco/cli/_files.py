@@ -121,10 +121,10 @@ def _yaml(path: Path, text: str) -> Any:
     class Once(yaml.SafeLoader):
         def construct_mapping(self, node: Any, deep: bool = False) -> Any:
             seen = set()
-            for key, _ in node.value:
-                if key.value in seen and isinstance(key, yaml.ScalarNode):
+            for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
+                if key.value in seen:
                     raise yaml.constructor.ConstructorError(None, None, f"{key.value!a} is there twice", key.start_mark)
-                seen.add(key.value if isinstance(key, yaml.ScalarNode) else None)
+                seen.add(key.value)
             return super().construct_mapping(node, deep)
 
     try:

@@ -260,6 +260,7 @@ def test_a_file_of_each_kind(ending: str, text: str, tmp_path: Path) -> None:
         ("a.toml", 'id = "a"\nprot = 1', ":2: prot: no such field; did you mean 'port'?; expected id, name, "),
         ("a.yaml", "", ":1: expected an object with fields such as id and port, not nothing"),
         ("a.yaml", "id: a\nport: 1\nport: 2", ":3: not YAML: 'port' is there twice"),
+        ("a.yaml", "? [id, a]\n: 1", ":1: not YAML: found unhashable key"),
         ("a.yaml", "id: a\n port: 1", ":2: not YAML: mapping values are not allowed here"),
         ("a.yaml", "id: a\nport: 1\nversion: 1.4", ":3: version: "),
         ("a.yaml", "id: a\nport: 1\nversion: 1.4", ": write it in quotes"),
