@@ -163,8 +163,10 @@ class VirtualLoop(BaseEventLoop):
 
     def later(self, when: float, host: Host | None) -> float:
         """Return the loop's time for a moment in the time of a simulated process, or of none."""
-        moment = when if host is None else host.moment(when)
-        return max(moment, self._now + _TICK) if moment > self._now else moment
+        if host is None:
+            return max(when, self._now + _TICK) if when > self._now else when
+        moment = host.moment(when)  # rounding may let it be now though it is not
+        return max(moment, self._now + _TICK) if when > host.time() else moment
 
     def schedule(self, timer: Timer) -> None:
         """Let a timer run at its time."""

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 import re
 import subprocess
 import sys
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -164,6 +166,26 @@ def test_who_waits_for_what_rounding_left_over_gets_there() -> None:
             deadline, now = process.clock.now() + 1 / 7, process.clock.now
             while now() < deadline:
                 await asyncio.sleep(min(deadline - now(), 1e-17))
+
+        process.start(wait())
+        await simulation.finish(5)
+
+    played(play, seed=2)
+
+
+def test_a_moment_that_rounding_lets_be_now_is_waited_for() -> None:
+    async def play(simulation: Simulation) -> None:
+        process = simulation.process()
+        process.clock.drift(0.001)
+        await asyncio.sleep(1000)  # so that what its clock still counts is less than the loop's time can tell
+        process.clock.drift(1.0)
+
+        async def wait() -> None:
+            moment = math.nextafter(process.clock.now(), math.inf)
+            while process.clock.now() < moment:
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(moment - process.clock.now()):
+                        await asyncio.Event().wait()
 
         process.start(wait())
         await simulation.finish(5)
