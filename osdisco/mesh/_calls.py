@@ -34,7 +34,6 @@ from osdisco.mesh._wire import LOOK, error_of
 from osdisco.mesh.balancers import LoadBalancer
 from osdisco.mesh.codec import CodecError, decode
 from osdisco.mesh.hedging import Delay, hedged
-from osdisco.mesh.pool import Pool
 from osdisco.mesh.refusal import Refused, RefusedReason
 from osdisco.mesh.retry import RetryPolicy, repeatable
 from osdisco.mesh.transport import MeshRequest, Transport
@@ -55,8 +54,9 @@ class Call:
         balancer: which picks, instead of that of the pool, because rules say so.
         near: which picks, whatever rules say.
         sent: whether a handler may have run for one of its attempts.
-        went: which of the ways the last attempt took.
-        is_copy: whether it mirrors another call, and so neither asks nor tells the breakers of whole services.
+        went: which of the ways the last attempt took, or that which was answered.
+        is_copy: whether it mirrors another call, and so neither asks nor tells the breakers of whole services, nor the
+            balance of retries: it would give real calls more of them, and hide that nothing else succeeds.
         permits: of the breakers of whole services.
     """
 
@@ -92,12 +92,13 @@ class Call:
         """How many attempts it may still have after the first ones, hedges among them."""
         return self.attempts - max(self.attempt, 1)
 
-    def share(self, left: float, pool: Pool) -> float:
+    def share(self, left: float, way: Way) -> float:
         """Return how long the next attempt may take of the seconds that are left."""
         if self.attempt_timeout is not None:
             return min(left, self.attempt_timeout)
-        others = len(pool.states) > 1 or len(self.ways) > 1
-        return left / 2 if others and self.idempotent and self.attempt + 1 < self.attempts else left
+        again = self.idempotent and self.attempt + 1 < self.attempts
+        elsewhere = again and (len(self.ways) > 1 or way.service.pool._choice(way.subset).counts.serving > 1)
+        return left / 2 if elsewhere else left
 
 
 class Caller:
@@ -121,7 +122,8 @@ class Caller:
 
     async def _made(self, call: Call) -> Any:
         service = call.ways[0].service
-        service.balance.deposit(self._now())
+        if not call.is_copy:
+            service.balance.deposit(self._now())
         hedging = call.policy.hedging
         attempt = self._attempt if hedging is None or not call.idempotent else self._hedged
         try:
@@ -154,9 +156,9 @@ class Caller:
         left = call.deadline - began
         if left <= 0:
             raise _placed(DeadlineExceededError("its time was over before it was sent; give it more"), call, None)
-        service, state = self._pick(call)
-        pool = service.pool
-        seconds = call.share(left, pool)
+        way, state = self._pick(call)
+        service, pool = way.service, way.service.pool
+        seconds = call.share(left, way)
         call.attempt += 1
         call.tried |= {state.id}
         request = MeshRequest(service.name, call.method, call.body, seconds, call.attempt, call.metadata, call.headers)
@@ -185,19 +187,22 @@ class Caller:
             pool.end(state, outcome, took)
             if call.permits:
                 note(call, service, outcome)
-            call.ways[0].service.balance.learn(outcome, now)
+            if not call.is_copy:
+                call.ways[0].service.balance.learn(outcome, now)
+            if outcome is Outcome.OK:
+                call.went = way  # a hedge beside it may have taken another one since
             if seeing.active:
-                seeing.attempted(call, outcome, took, span)
+                seeing.attempted(service.name, outcome, took, span)
 
-    def _pick(self, call: Call) -> tuple[Service, EndpointState]:
-        """Return who is asked next, and of which service: the first way that has somebody. Raises ServiceMeshError."""
+    def _pick(self, call: Call) -> tuple[Way, EndpointState]:
+        """Return who is asked next, and on which way: the first that has somebody. Raises ServiceMeshError."""
         first: Refused | None = None
         for way, picked in self._picks(call):
             if self._judging and not isinstance(picked, Refused):
                 picked = turned_away(call, way.service, self._now()) or picked
             if not isinstance(picked, Refused):
                 call.went = way
-                return way.service, picked
+                return way, picked
             self._seeing.refused(call, way.service.name, picked)
             first = first or picked
         assert first is not None

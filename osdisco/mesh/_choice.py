@@ -39,12 +39,14 @@ class Choice:
         panic: whether too few are fit, so that neither health nor ejection counts.
         counts: who was left after each step.
         retry_at: when the first circuit may close, if all are open, in seconds of the clock.
+        fit: how many are neither unhealthy nor ejected, also in a panic.
     """
 
     tiers: tuple[Candidates, ...]
     panic: bool
     counts: Refused
     retry_at: float | None
+    fit: int
 
     def refused(self, now: float) -> Refused:
         """Return why nobody is picked now."""
@@ -76,7 +78,7 @@ def choose(
     counts = len(states), len(matching), len(members), len(considered), sum(map(len, passing))
     refused = Refused(_reason(*counts), *counts, subset=None if subset is None else subset.name)
     retry_at = _retry_at(considered) if refused.reason is RefusedReason.CIRCUIT_OPEN else None
-    return Choice(_candidates(passing, members, narrow, panic=panic), panic, refused, retry_at)
+    return Choice(_candidates(passing, members, narrow, panic=panic), panic, refused, retry_at, len(fit))
 
 
 def _candidates(

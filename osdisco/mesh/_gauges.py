@@ -55,9 +55,9 @@ class CallMetrics:
         self._metrics.count(MESH_REQUESTS, service, method, word_of(error))
         self._metrics.time(MESH_REQUEST_SECONDS, seconds, service, method)
 
-    def attempted(self, call: Call, outcome: Outcome, seconds: float) -> None:
+    def attempted(self, service: str, outcome: Outcome, seconds: float) -> None:
         """Count an attempt."""
-        self._metrics.count(MESH_ATTEMPTS, self._known(call.target), outcome.value)
+        self._metrics.count(MESH_ATTEMPTS, self._known(service), outcome.value)
 
     def refused(self, service: str, refused: Refused) -> None:
         """Count an attempt that nobody was picked for."""

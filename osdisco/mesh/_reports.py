@@ -109,7 +109,7 @@ class Tally:
         sums.failed += error is not None and outcome_of(error) is not Outcome.OK
         sums.took[bucket_of(seconds)] += 1
 
-    def attempted(self, call: Call, outcome: Outcome, seconds: float) -> None:
+    def attempted(self, service: str, outcome: Outcome, seconds: float) -> None:
         """Told by calls and retries."""
 
     def refused(self, service: str, refused: Refused) -> None:

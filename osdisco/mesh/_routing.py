@@ -20,14 +20,13 @@ from osdisco.errors import (
 )
 from osdisco.mesh import balancers
 from osdisco.mesh._calls import Call, Caller, outcome_of
-from osdisco.mesh._services import Service, Services, Shadow, Way
-from osdisco.mesh._state import EndpointState, Outcome, Tier
+from osdisco.mesh._services import Service, Services, Way
+from osdisco.mesh._state import Outcome
 from osdisco.mesh.balancers import LoadBalancer
 from osdisco.mesh.canary_figures import CallSummaries
 from osdisco.mesh.deadline import deadline
 from osdisco.mesh.faults import inject
 from osdisco.mesh.mirroring import Mirroring
-from osdisco.mesh.refusal import Refused
 from osdisco.mesh.rendezvous import RendezvousLoadBalancer
 from osdisco.mesh.retry import NEVER
 from osdisco.mesh.route import Route, Target
@@ -122,7 +121,7 @@ class Routing:
         for way in ways:
             if not way.service.known:
                 await self._know(way.service, call, needed=way is ways[0])
-        call.ways = ways if len(ways) == 1 else tuple(sorted(ways, key=self._is_unfit))
+        call.ways = ways if len(ways) == 1 else tuple(sorted(ways, key=_is_unfit))
         call.balancer = None if route.lb is None else self._balancer(route.lb)
         if route.retry is not None:
             call.attempts = route.retry.attempts
@@ -138,17 +137,6 @@ class Routing:
             self._awaited.add(service)
             with suppress(NoHealthyEndpointsError):
                 await service.wait_known(min(left, PATIENCE))
-
-    def _is_unfit(self, way: Way) -> bool:
-        """Return whether only a panic would pick somebody there: while others are fit, calls fail over to them first.
-
-        A pick tells nearly always at once, and by chance, so that it takes no other policy's turn.
-        """
-        pool, subset = way.service.pool, way.subset
-        picked = pool.pick(subset=subset, balancer=self._balancer("random"))
-        if isinstance(picked, Refused) or _is_fit(picked):
-            return False
-        return not any(_is_fit(one) and (subset is None or subset(one.endpoint)) for one in pool.states.values())
 
     def _way(self, target: Target) -> Way | None:
         """Return the way to a target; None when that can be no service, as only who writes past osdisco can set it."""
@@ -167,9 +155,7 @@ class Routing:
         way = self._way(target)
         if way is not None:
             headers = {**call.headers, MIRRORED: "1"}
-            there = Way(Shadow(way.service), way.subset)
-            copy = evolve(call, ways=(there,), policy=NEVER, attempts=1, headers=headers, kind=None)
-            copy.is_copy = True
+            copy = evolve(call, ways=(way,), policy=NEVER, attempts=1, headers=headers, kind=None, is_copy=True)
             told = partial(self._metrics.count, MESH_COPIES, call.service)
             self._mirroring.offer(lambda: self._caller.call(copy), size=len(copy.body), told=told)
 
@@ -188,8 +174,10 @@ class Routing:
             await self._rules.aclose()
 
 
-def _is_fit(state: EndpointState) -> bool:
-    return state.tier < Tier.PANIC and state.ejected_until is None
+def _is_unfit(way: Way) -> bool:
+    """Return whether only a panic would pick somebody there: while others are fit, calls fail over to them first."""
+    choice = way.service.pool._choice(way.subset)
+    return bool(choice.tiers) and choice.panic and not choice.fit
 
 
 _POLICIES: Final = {

@@ -72,8 +72,8 @@ class Observer(Protocol):
     def called(self, call: Call, error: BaseException | None, seconds: float) -> None:
         """Learn that a call of this process ended, with all its attempts."""
 
-    def attempted(self, call: Call, outcome: Outcome, seconds: float) -> None:
-        """Learn that an attempt ended."""
+    def attempted(self, service: str, outcome: Outcome, seconds: float) -> None:
+        """Learn that an attempt at an endpoint of a service ended."""
 
     def refused(self, service: str, refused: Refused) -> None:
         """Learn that nobody of a service was picked for an attempt."""
@@ -146,12 +146,12 @@ class Seeing:
         """See an attempt begin; the request gets the context of its span."""
         return None if self.tracing is None else self.tracing.attempting(request, address)
 
-    def attempted(self, call: Call, outcome: Outcome, seconds: float, span: Attempt | None) -> None:
+    def attempted(self, service: str, outcome: Outcome, seconds: float, span: Attempt | None) -> None:
         """See it end."""
         if span is not None:
             span.end(outcome)
         for observer in self._observers:
-            observer.attempted(call, outcome, seconds)
+            observer.attempted(service, outcome, seconds)
 
     def failed(self, call: Call, outcome: Outcome, error: ServiceMeshError, span: Attempt | None) -> ServiceMeshError:
         """Tell why an attempt failed, also while nobody looks on: failures are seldom. Returns the error."""

@@ -73,26 +73,6 @@ class Service:
         await self.view.aclose()
 
 
-class Shadow(Service):
-    """A service as copies of calls see it: with its endpoints, but with a balance of its own.
-
-    Copies are not tried again. Were they counted, they would give real calls more retries, and when a subset that gets
-    copies is well, nobody would see that nothing else succeeds.
-    """
-
-    def __init__(self, service: Service) -> None:
-        self._service = service
-        self.balance = Balance(service.policy.budget)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._service, name)
-
-    @property
-    def pool(self) -> Pool:
-        """The pool, up to date."""
-        return self._service.pool
-
-
 @frozen(eq=False)
 class Way:
     """Endpoints that a call may go to: of a service, and of one of its subsets if there is one."""

@@ -121,6 +121,17 @@ class EndpointState:
         self.weight = float(endpoint.weight)
         self.tier = _TIERS.get(endpoint.status, Tier.NEVER) if endpoint.weight > 0 else Tier.NEVER
 
+    def is_another(self, new: ServiceEndpoint, incarnation: int | None) -> bool:
+        """Whether it is another process under the same id: known to be one, at another address, or started anew."""
+        old, leaving, starting = self.endpoint, ExtensionStatus.STOPPING, ExtensionStatus.STARTING
+        if None not in (self.incarnation, incarnation) and self.incarnation != incarnation:
+            return True
+        if old.address != new.address:
+            return True
+        return (old.status is leaving and new.status is not leaving) or (
+            new.status is starting and old.status is not starting
+        )
+
     def __repr__(self) -> str:
         ejected = ", ejected" if self.ejected_until is not None else ""
         breaker = f", {self.breaker.state.value}" if self.breaker is not None else ""

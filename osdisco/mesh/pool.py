@@ -167,7 +167,7 @@ class Pool:
     def _renewed(
         self, state: EndpointState | None, endpoint: ServiceEndpoint, now: float, incarnation: int | None
     ) -> EndpointState:
-        if state is not None and _is_another(state, endpoint, incarnation):
+        if state is not None and state.is_another(endpoint, incarnation):
             self._forget(state)
             state = None
         if state is None:
@@ -220,6 +220,13 @@ class Pool:
             if state not in self._limit.full:
                 return state
         return self._pick_other(turn.choice, policy, key, tried)
+
+    def _choice(self, subset: EndpointSubset | None = None) -> Choice:
+        """Return who may be picked now, all of them or of a subset."""
+        now = self._now()
+        if now >= self._due:
+            self._advance(now)
+        return (self._turns.get(subset) or self._turn(subset, now)).choice
 
     def _pick_other(
         self, choice: Choice, policy: LoadBalancer, key: str | None, tried: AbstractSet[str]
@@ -370,18 +377,6 @@ class Pool:
             if found is not pattern:  # else the table would keep its own key alive
                 owned[subset] = found
         return found
-
-
-def _is_another(state: EndpointState, new: ServiceEndpoint, incarnation: int | None) -> bool:
-    """Whether it is another process under the same id: known to be one, at another address, or started anew."""
-    old, leaving, starting = state.endpoint, ExtensionStatus.STOPPING, ExtensionStatus.STARTING
-    if None not in (state.incarnation, incarnation) and state.incarnation != incarnation:
-        return True
-    if old.address != new.address:
-        return True
-    return (old.status is leaving and new.status is not leaving) or (
-        new.status is starting and old.status is not starting
-    )
 
 
 @frozen

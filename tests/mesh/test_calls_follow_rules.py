@@ -175,6 +175,13 @@ async def test_a_service_of_one_endpoint_leaves_time_for_another_one_that_it_fai
     assert geo.network.counts()[alone.address] == 1
 
 
+async def test_a_subset_of_one_that_fails_over_nowhere_has_all_of_the_time(geo: Ruled) -> None:
+    await geo.set(default_subset="v1")
+    for place in geo.network.places.values():
+        place.delay = 1.5
+    assert await geo.mesh().call("geo", "who", idempotent=True, timeout=2) == 1
+
+
 async def test_slow_copies_teach_nobody_when_to_hedge(geo: Ruled) -> None:
     async def slow() -> None:
         await asyncio.sleep(0.5)
@@ -201,6 +208,17 @@ async def test_copies_that_succeed_give_calls_that_fail_no_more_retries(geo: Rul
         await asyncio.sleep(0.01)
     assert geo.network.counts()[one] < 1200
     assert sum(geo.network.counts().values()) - geo.network.counts()[one] == 1000  # a copy of each
+
+
+async def test_copies_give_no_retries(geo: Ruled) -> None:
+    await geo.set(default_subset="v1", mirror={"subset": "v2"})
+    mesh = geo.mesh()
+    await answers(mesh, 1)
+    balance = mesh.services["geo"].balance
+    before = balance.left(geo.world.clock.now())
+    await answers(mesh, 50)
+    await until(lambda: sum(geo.network.counts().values()) == 102)
+    assert balance.left(geo.world.clock.now()) - before == pytest.approx(10)
 
 
 async def test_a_name_that_no_service_can_have_fails_no_call_that_has_elsewhere_to_go(geo: Ruled) -> None:
@@ -352,6 +370,23 @@ async def test_calls_that_are_given_up_tell_of_a_canary_only_that_it_is_slow(
     assert mesh._routing is not None
     sums = [one for told in mesh._routing._summaries._told.values() for one in told.sums.values()]
     assert [(one.calls, one.failed, one.took[bucket_of(waits)]) for one in sums] == counted
+
+
+async def test_a_hedge_elsewhere_that_is_not_answered_is_not_held_against_a_canary(geo: Ruled) -> None:
+    await geo.set(default_subset="v1", failover={"v2": [{"subset": "v1"}]})
+    await TrafficRules(geo.world.process()).canary("geo", CanaryPlan("v1", "v2", step=50))
+    mesh = geo.mesh(retry_policies=RetryPolicy(idempotent=["who"], hedging=Hedging()))
+    key = next(key for key in map(str, range(100)) if place_of("geo", key) >= 5000)
+    assert await answers(mesh, 30, key=key) == {2: 30}
+    for server in geo.servers():
+        slow = 0.5 if server.registration.definition.version == "2.0" else 3.0
+        geo.network.places[server.address].delay = slow
+    geo.network.sent.clear()
+    assert await mesh.call("geo", "who", key=key) == 2
+    assert sorted(geo.network.counts().values()) == [1, 1], "it was hedged"
+    assert mesh._routing is not None
+    (sums,) = [one for told in mesh._routing._summaries._told.values() for one in told.sums.values()]
+    assert (sums.calls, sums.failed) == (31, 0)
 
 
 async def test_calls_to_a_canary_are_counted_for_who_judges_it(geo: Ruled) -> None:

@@ -137,6 +137,21 @@ async def test_a_retry_that_time_does_not_allow_is_counted(geo: Town, counting: 
     assert counting.read("attempts_total", outcome="rejected") == 1
 
 
+async def test_attempts_are_counted_with_the_service_that_they_were_sent_to(geo: Town, counting: Counting) -> None:
+    places = [(await geo.serve({"who": who}, name)).address for name in ("geo", "backup")]
+    await TrafficRules(geo.world.process()).set("geo", {"failover": {"*": [{"service": "backup"}]}})
+    mesh = geo.mesh(counting.client, retry_policies=RetryPolicy(idempotent=["who"], hedging=Hedging()))
+    for _ in range(30):
+        await mesh.call("geo", "who")
+    geo.network.places[places[0]].delay = 3.0
+    await mesh.call("geo", "who")
+    assert (counting.read("attempts_total", outcome="ok"), counting.read("attempts_total", "backup", outcome="ok")) == (
+        30,
+        1,
+    )
+    assert counting.read("attempts_total", outcome="cancelled") == 1
+
+
 async def test_ejections_and_how_endpoints_stand(geo: Town, counting: Counting) -> None:
     servers = [await geo.serve({"who": who}) for _ in range(4)]
     geo.network.fail(servers[0].address, INTERRUPTED)
