@@ -189,7 +189,7 @@ class RemoteError(ServiceMeshError):
     """The handler failed. `type` and `message` are its words, `status` is as in HTTP; its traceback stays there.
 
     A handler raises it to choose them: from 400 to 499 the caller is at fault, and it is neither tried again nor held
-    against the endpoint.
+    against the endpoint. When there is no such method, the type is `MethodNotFoundError`, and nothing ran.
     """
 
     def __init__(self, type: str, message: str, status: int = 500, **place: Any) -> None:

@@ -4,7 +4,7 @@ Once an endpoint was picked, a call takes one permit of the breaker of the servi
 is refused like one without endpoints, so that what rules fail over to is asked next. The permit is good for all of the
 call's attempts there, unless the breaker opens meanwhile. When the call has ended, the breaker learns how its last
 attempt there ended (of hedged ones that which was answered) and how long it took with all retries. Nothing is learned
-from a call that its caller gave up, that was turned away as too much, or that was never sent.
+from a call that its caller gave up, that was turned away as too much, or for which no endpoint was asked.
 """
 
 from __future__ import annotations

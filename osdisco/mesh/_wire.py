@@ -64,6 +64,7 @@ class Refusal(enum.Enum):
     BAD_REQUEST = "bad-request"
     TOO_LARGE = "too-large"
     TOO_LATE = "too-late"
+    NO_METHOD = "no-method"
 
 
 STATUS_OF: Final[Mapping[Refusal, int]] = {
@@ -73,6 +74,7 @@ STATUS_OF: Final[Mapping[Refusal, int]] = {
     Refusal.BAD_REQUEST: 400,
     Refusal.TOO_LARGE: 413,
     Refusal.TOO_LATE: 504,
+    Refusal.NO_METHOD: 404,
 }
 
 
@@ -118,6 +120,8 @@ def error_of(response: MeshResponse) -> ServiceMeshError:
 
 def _refusal(said: str, response: MeshResponse) -> ServiceMeshError:
     _, message = _words(response)
+    if said == Refusal.NO_METHOD.value:
+        return RemoteError("MethodNotFoundError", message, response.status, sent=False)
     if said == Refusal.OVERLOADED.value:
         return OverloadedError(message, retry_after=retry_after(response.headers))
     if said in (Refusal.BAD_REQUEST.value, Refusal.TOO_LARGE.value):

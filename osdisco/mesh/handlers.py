@@ -195,8 +195,7 @@ class Handlers:
             return refused(Refusal.OTHER_SERVICE, f"this endpoint serves {self._service!a} by now")
         if request.method not in self._methods:
             known = ", ".join(sorted(self._methods))
-            said = f"{self._service} has no method {request.method!a}; it has {known}"
-            return failed(404, "MethodNotFoundError", said)
+            return refused(Refusal.NO_METHOD, f"{self._service} has no method {request.method!a}; it has {known}")
         if request.timeout is not None and request.timeout <= 0:
             return refused(Refusal.TOO_LATE, "the time of the call was over when it came")
         if self.running >= self._at_once:

@@ -178,8 +178,7 @@ class ExtensionServiceMesh:
             timeout: seconds for all attempts; never more than is left to the request that this process is serving.
             key: calls of one key go the same way where rules split, and to one endpoint if the balancer does so.
             metadata: text by name, for rules and for the handler.
-            idempotent: whether it may be done twice: only then is it tried again when its outcome is unknown.
-                When None the service's `RetryPolicy` says so.
+            idempotent: whether it may be done again when its outcome is unknown; when None the `RetryPolicy` says so.
             near: a node of the search cluster, such as that of a document's primary: endpoints on its host are asked
                 before those in its zone, and these before all others, whatever rules say of how endpoints are picked.
 
@@ -193,9 +192,7 @@ class ExtensionServiceMesh:
             raise ClosedError(f"{self!r} is closed")
         self._under_way += 1
         try:
-            call = self._prepared(service, method, request, timeout, key, metadata, idempotent)
-            call.kind = None if response_type is None else kind_of(response_type)
-            call.near = None if near is None else self._near.balancer(near)
+            call = self._prepared(service, method, request, response_type, timeout, key, metadata, idempotent, near)
             made = self._made(call, said_timeout=timeout is not None)
             return await (self._seeing.calling(call, made) if self._seeing.active else made)
         except ServiceMeshError as exc:
@@ -232,10 +229,12 @@ class ExtensionServiceMesh:
         service: str,
         method: str,
         request: object,
+        response_type: Any,
         timeout: float | None,
         key: str | None,
         metadata: Mapping[str, str] | None,
         idempotent: bool | None,
+        near: NodeInfo | None,
     ) -> Call:
         """Return the call as it goes without rules. Raises RequestError."""
         if not isinstance(service, str):
@@ -256,7 +255,7 @@ class ExtensionServiceMesh:
             service=service,
             method=method,
             body=body,
-            kind=None,
+            kind=None if response_type is None else kind_of(response_type),
             deadline=min(self._now() + (self._timeout if timeout is None else seconds_of(timeout)), deadline()),
             ways=target.way,
             policy=policy,
@@ -265,6 +264,7 @@ class ExtensionServiceMesh:
             idempotent=method in policy.idempotent if idempotent is None else idempotent,
             key=key,
             metadata=metadata or NOTHING,
+            near=None if near is None else self._near.balancer(near),
         )
 
     async def _learn(self, call: Call, service: Service) -> None:

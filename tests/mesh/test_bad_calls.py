@@ -95,7 +95,7 @@ CASES = {
         OURS, {"method": "odd"}, "RemoteError", "neither JSON, an attrs class, a dataclass, an enum nor a set", True, 1
     ),
     "the method is unknown": Case(
-        OURS, {"method": "serach"}, "RemoteError", "it has broken, hang, odd, search", True, 1
+        OURS, {"method": "serach"}, "RemoteError", "it has broken, hang, odd, search", False, 1
     ),
     "the request cannot be encoded": Case(
         OURS, {"method": "search", "request": object()}, "RequestError",

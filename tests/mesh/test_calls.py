@@ -358,7 +358,8 @@ async def test_an_unknown_method_is_told_with_those_that_there_are(geo: Town) ->
     await geo.serve({"echo": echo, "ping": lambda: None})
     with pytest.raises(RemoteError, match="geo has no method 'serach'; it has echo, ping") as caught:
         await geo.mesh().call("geo", "serach", idempotent=True)
-    assert caught.value.status == 404
+    assert (caught.value.type, caught.value.status, caught.value.sent) == ("MethodNotFoundError", 404, False)
+    assert len(geo.network.sent) == 1, "it would be the same again"
 
 
 async def test_a_request_that_does_not_fit_is_refused_by_its_field(geo: Town) -> None:
