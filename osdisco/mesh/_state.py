@@ -121,7 +121,7 @@ class EndpointState:
         self.weight = float(endpoint.weight)
         self.tier = _TIERS.get(endpoint.status, Tier.NEVER) if endpoint.weight > 0 else Tier.NEVER
 
-    def is_another(self, new: ServiceEndpoint, incarnation: int | None) -> bool:
+    def _is_another(self, new: ServiceEndpoint, incarnation: int | None) -> bool:
         """Whether it is another process under the same id: known to be one, at another address, or started anew."""
         old, leaving, starting = self.endpoint, ExtensionStatus.STOPPING, ExtensionStatus.STARTING
         if None not in (self.incarnation, incarnation) and self.incarnation != incarnation:

@@ -167,7 +167,7 @@ class Pool:
     def _renewed(
         self, state: EndpointState | None, endpoint: ServiceEndpoint, now: float, incarnation: int | None
     ) -> EndpointState:
-        if state is not None and state.is_another(endpoint, incarnation):
+        if state is not None and state._is_another(endpoint, incarnation):
             self._forget(state)
             state = None
         if state is None:
