@@ -6,7 +6,7 @@ tried before is left out, then the policy picks. What the endpoint is judged by 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Coroutine, Iterator, Mapping
 from functools import partial
 from typing import Any, Final
 
@@ -115,10 +115,10 @@ class Caller:
         self._delays: dict[tuple[str, str], Delay] = {}
         self._closed = False
 
-    async def call(self, call: Call) -> Any:
-        """Return the result. Raises ServiceMeshError."""
+    def call(self, call: Call) -> Coroutine[Any, Any, Any]:
+        """Return what is to be awaited for the result. It raises ServiceMeshError."""
         made = self._made(call)
-        return await (judged(call, made, self._now) if self._judging else made)
+        return judged(call, made, self._now) if self._judging else made
 
     async def _made(self, call: Call) -> Any:
         service = call.ways[0].service
