@@ -11,6 +11,7 @@ import asyncio
 import errno
 import socket
 from functools import lru_cache
+from ipaddress import ip_address
 from typing import Final
 from urllib.parse import quote
 
@@ -67,8 +68,8 @@ class HttpTransport:
 
     Args:
         tls: certificates; all calls and all serving use TLS then.
-        connect_timeout: seconds for a name to be looked up, and for a connection to be made, which never takes more
-            than three quarters of what the attempt has.
+        connect_timeout: seconds for a name to be looked up, and for a connection to be made. Neither takes more than
+            three quarters of what the attempt has.
         request_max: bytes of a request's body.
         response_max: bytes of an answer's body.
         clock: by which files of certificates are looked at again; the system's when None.
@@ -117,7 +118,7 @@ class HttpTransport:
                 data=request.body,
                 headers=_headers(request, timeout),
                 allow_redirects=False,
-                timeout=self._patience(timeout),
+                timeout=self._patience(endpoint.address, timeout),
                 ssl=True if self._tls is None else self._tls.client(),
                 server_hostname=self._server_name,
             )
@@ -157,9 +158,11 @@ class HttpTransport:
         )
         return self._session
 
-    def _patience(self, timeout: float) -> aiohttp.ClientTimeout:
+    def _patience(self, address: str, timeout: float) -> aiohttp.ClientTimeout:
         seconds = timeout * CONNECT_SHARE
-        return self._usual if seconds >= self._connect_timeout else _connecting(seconds)
+        if seconds >= self._connect_timeout:
+            return self._usual
+        return _connecting(seconds, seconds if _is_by_name(address) else None)
 
     def _url(self, address: str, method: str) -> URL:
         if len(self._urls) >= URLS_MAX:
@@ -209,8 +212,18 @@ class _Resolver(AbstractResolver):
         await self._inner.close()
 
 
-def _connecting(seconds: float) -> aiohttp.ClientTimeout:
-    return aiohttp.ClientTimeout(total=None, sock_connect=seconds)
+def _connecting(seconds: float, looked_up: float | None = None) -> aiohttp.ClientTimeout:
+    """Return how long a connection may take, and together with its name; that costs a timer for each request."""
+    return aiohttp.ClientTimeout(total=None, connect=looked_up, sock_connect=seconds)
+
+
+@lru_cache(URLS_MAX)
+def _is_by_name(address: str) -> bool:
+    try:
+        ip_address(address.rpartition(":")[0].strip("[]"))
+    except ValueError:
+        return True
+    return False
 
 
 def _bytes(name: str, value: object) -> int:

@@ -154,6 +154,17 @@ async def test_a_name_that_is_looked_up_for_ever_is_unreachable_in_time(monkeypa
         assert not caught.value.sent
 
 
+async def test_a_name_that_is_looked_up_for_long_leaves_time_to_go_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def never(*_: Any, **__: Any) -> Any:
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", never)
+    async with transport() as client, asyncio.timeout(0.4):
+        with pytest.raises(EndpointUnreachableError, match="no connection in time") as caught:
+            await client.send(endpoint("geo.example:9700"), request(), 0.4)
+        assert not caught.value.sent
+
+
 async def test_who_never_completes_a_connection_is_unreachable_in_time() -> None:
     async with raw_server(b"") as server, ChaosProxy(server.address) as proxy, transport(connect_timeout=0.2) as client:
         proxy.hang()
