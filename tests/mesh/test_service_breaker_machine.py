@@ -60,6 +60,15 @@ class WholeMachine(RuleBasedStateMachine):
         SEEN["stopped"] += not self.attempt(call)
 
     @precondition(lambda self: self.calls)
+    @rule(outcome=OUTCOMES)
+    def fail_beside(self, outcome: Outcome) -> None:
+        """Let the breaker nearly always open while calls are under way, which by chance it seldom does."""
+        self.call_several(Outcome.FAILED, SETTINGS.window)
+        for call in self.calls:
+            note(call, self.service, outcome)
+            SEEN["stopped"] += not self.attempt(call)
+
+    @precondition(lambda self: self.calls)
     @rule(data=st.data(), outcome=OUTCOMES, counted=st.booleans())
     def end(self, data: st.DataObject, outcome: Outcome, counted: bool) -> None:
         self.over(self.calls.pop(data.draw(st.integers(0, len(self.calls) - 1))), outcome, counted)
