@@ -232,7 +232,7 @@ class Caller:
                 partial(self._attempt, call),
                 delay.seconds,
                 lambda: self._may_hedge(call, service),
-                lambda failure: not _repeatable_if_idempotent(failure),
+                _is_final,
                 self._hedging.spawn,
             )
         # kept now that there surely is such a method
@@ -279,8 +279,11 @@ def outcome_of(error: ServiceMeshError) -> Outcome:
     return Outcome.TIMEOUT if isinstance(error, DeadlineExceededError) else Outcome.FAILED
 
 
-def _repeatable_if_idempotent(failure: BaseException) -> bool:
-    return isinstance(failure, ServiceMeshError) and repeatable(failure, idempotent=True)
+def _is_final(failure: BaseException) -> bool:
+    """Return whether a failure is an answer. That a hedge found no place says nothing of the attempt beside it."""
+    if not isinstance(failure, ServiceMeshError):
+        return True
+    return failure.reason is None and not repeatable(failure, idempotent=True)
 
 
 def _decoded(call: Call, body: bytes) -> Any:

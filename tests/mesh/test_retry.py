@@ -511,6 +511,16 @@ async def test_a_failure_that_would_be_the_same_again_is_an_answer_and_ends_the_
     assert {state.in_flight for state in mesh.services["geo"].pool.states.values()} == {0}
 
 
+async def test_a_hedge_that_finds_no_place_does_not_end_the_call(geo: Town) -> None:
+    server = await geo.serve({"who": lambda: "ok"})
+    options = {**NOT_JUDGED, "pool": PoolSettings(panic=0, outliers=None, concurrency=1)}
+    mesh = geo.mesh(**options, retry_policies=RetryPolicy(idempotent=["who"], hedging=Hedging()))
+    for _ in range(30):
+        await mesh.call("geo", "who")
+    geo.network.places[server.address].delay = 1.0
+    assert await mesh.call("geo", "who") == "ok"
+
+
 async def test_a_hedged_call_that_the_end_of_its_mesh_cuts_off_is_not_said_to_be_cancelled(geo: Town) -> None:
     addresses = await three(geo)
     mesh = await learned(geo)
