@@ -230,6 +230,7 @@ class Caller:
         else:
             result = await hedged(
                 partial(self._attempt, call),
+                partial(self._beside, call, service),
                 delay.seconds,
                 lambda: self._may_hedge(call, service),
                 _is_final,
@@ -238,6 +239,15 @@ class Caller:
         # kept now that there surely is such a method
         self._delays.setdefault((call.service, call.method), delay).note(self._now() - began)
         return result
+
+    async def _beside(self, call: Call, service: Service) -> Any:
+        """Make the second attempt; a retry is given back when nobody is picked for it. Raises ServiceMeshError."""
+        try:
+            return await self._attempt(call)
+        except ServiceMeshError as exc:
+            if exc.reason is not None:
+                service.balance.give_back(self._now())
+            raise
 
     def _may_hedge(self, call: Call, service: Service) -> bool:
         may = call.attempt < call.attempts and service.balance.withdraw(self._now())

@@ -82,6 +82,7 @@ class Delay:
 
 async def hedged(
     attempt: Callable[[], Coroutine[Any, Any, T]],
+    second: Callable[[], Coroutine[Any, Any, T]],
     delay: float,
     may: Callable[[], bool],
     final: Callable[[BaseException], bool],
@@ -92,6 +93,7 @@ async def hedged(
     An attempt that fails within the delay is not hedged: whether to try again is decided by who called this.
 
     Args:
+        second: makes the second one, as `attempt` the first.
         delay: seconds after which the second one begins, if `may()` then says so.
         final: whether a failure would be the same elsewhere: it is an answer, and is not waited with for the other one.
 
@@ -102,7 +104,7 @@ async def hedged(
     try:
         done, _ = await asyncio.wait(tasks, timeout=delay)
         if not done and may():
-            tasks.add(spawn(attempt(), "a second attempt of a call"))
+            tasks.add(spawn(second(), "a second attempt of a call"))
         return await _first_good(tasks, final)
     finally:
         await cancel(*tasks)

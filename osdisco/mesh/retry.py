@@ -115,6 +115,10 @@ class Balance:
         self._add(now, -1.0)
         return True
 
+    def give_back(self, now: float) -> None:
+        """Put a retry back that was just taken, and then not made."""
+        self._add(now, 1.0)
+
     def learn(self, outcome: Outcome, now: float) -> None:
         """Learn how an attempt ended."""
         if outcome is Outcome.OK:

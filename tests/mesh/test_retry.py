@@ -518,7 +518,10 @@ async def test_a_hedge_that_finds_no_place_does_not_end_the_call(geo: Town) -> N
     for _ in range(30):
         await mesh.call("geo", "who")
     geo.network.places[server.address].delay = 1.0
+    balance, now = mesh.services["geo"].balance, geo.world.clock.now
+    before = balance.left(now())
     assert await mesh.call("geo", "who") == "ok"
+    assert balance.left(now()) == pytest.approx(before + 0.2), "nothing is taken for it"
 
 
 async def test_a_hedged_call_that_the_end_of_its_mesh_cuts_off_is_not_said_to_be_cancelled(geo: Town) -> None:
