@@ -60,17 +60,21 @@ class Mirroring:
 
         Args:
             size: bytes that it holds until then; together at most `BYTES_MAX`, but one of any size.
-            told: learns what becomes of it: `sent`, `failed` or `dropped`. It must not raise.
+            told: learns what becomes of it: `sent`, `failed` or `dropped`; nothing of what the end cuts off. It must not
+                raise.
         """
         many = self._running >= AT_ONCE and len(self._waiting) >= QUEUE_MAX
         if self._closed or many or (self._held and self._held + size > BYTES_MAX):
-            self.dropped += 1
-            told("dropped")
+            self._drop(told)
             return False
         self._held += size
         self._waiting.append(_Copy(send, size, told, copy_context()))
         self._begin()
         return True
+
+    def _drop(self, told: Callable[[str], object]) -> None:
+        self.dropped += 1
+        told("dropped")
 
     def _begin(self) -> None:
         """Send what waits, as far as there is room: each in the context of its call, which has its span."""
@@ -100,7 +104,8 @@ class Mirroring:
             copy.told("sent")
 
     async def aclose(self) -> None:
-        """End the copies under way, and send no more."""
+        """End the copies under way, of which nothing is told, and drop those that wait."""
         self._closed = True
-        self._waiting.clear()
+        while self._waiting:
+            self._drop(self._waiting.popleft().told)
         await self._supervisor.aclose()

@@ -102,5 +102,6 @@ async def test_copies_do_not_pile_up_and_what_hangs_ends(osdisco_clock: VirtualC
     assert most == AT_ONCE
     assert mirroring.failed == AT_ONCE
     await mirroring.aclose()
+    assert mirroring.dropped == 7 + QUEUE_MAX - AT_ONCE, "those that waited, too"
     assert running == 0
     assert not mirroring.offer(hang)
