@@ -60,8 +60,8 @@ class Mirroring:
 
         Args:
             size: bytes that it holds until then; together at most `BYTES_MAX`, but one of any size.
-            told: learns what becomes of it: `sent`, `failed` or `dropped`; nothing of what the end cuts off. It must not
-                raise.
+            told: learns what becomes of it: `sent`, `failed` or `dropped`; nothing of what the end cuts off. It must
+                not raise.
         """
         many = self._running >= AT_ONCE and len(self._waiting) >= QUEUE_MAX
         if self._closed or many or (self._held and self._held + size > BYTES_MAX):
