@@ -81,7 +81,8 @@ class FakeAgent:
 
     async def start(self, tls: ssl.SSLContext | None = None) -> None:
         self._stopping.clear()
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", self.port, ssl=tls)
+        # an agent takes 200 connections at once; above its backlog some are lost, and their requests with them
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", self.port, ssl=tls, backlog=256)
         self.port = self._server.sockets[0].getsockname()[1]
 
     async def stop(self) -> None:

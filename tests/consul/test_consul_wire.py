@@ -332,8 +332,9 @@ async def test_lanes_do_not_hold_each_other_up(fake: Fake, open_backend: Open) -
     backend = open_backend(agent.url)
     stuck = [asyncio.ensure_future(get(backend, timeout=30)) for _ in range(80)]
     stuck += [asyncio.ensure_future(anext(backend.watch("ns/"))) for _ in range(110)]
-    while len(agent.requests) < 164:
-        await asyncio.sleep(0.01)
+    async with asyncio.timeout(60):
+        while len(agent.requests) < 164:
+            await asyncio.sleep(0.01)
     assert await backend.renew(Lease("abc", 15), timeout=1) == 15.0
     assert agent.connections == 165, "an agent cuts off what is above 200"
     for task in stuck:
