@@ -34,6 +34,8 @@ ASKED = int(os.environ.get("OSDISCO_MUTANT_SEEDS", SEEDS))
 """How many seeds one may take that is only asked how many it needs."""
 SHARE = int(os.environ.get("OSDISCO_MUTANT_SHARE", "1"))
 """One of how many mutants is tried, where none are named."""
+CASE_SEED = "1"
+"""Of cases that are drawn by chance: whether they notice a mutant is not to be chance."""
 WHOLE = 50
 """Seeds for the tree without mistakes."""
 
@@ -136,6 +138,7 @@ def run_tests(tree: Path, *tests: str, seeds: int = SEEDS, timeout: int = 60) ->
         "PYTHONPATH": path,
         "OSDISCO_TEST_SEEDS": str(seeds),
         "OSDISCO_TEST_FIRST_SEED": "0",
+        "OSDISCO_TEST_CASE_SEED": CASE_SEED,
     }
     options = ["-q", "-x", "-p", "no:cacheprovider", "-p", "noticing", "-o", f"timeout={timeout}"]
     command = [sys.executable, "-m", "pytest", *options, *tests]
