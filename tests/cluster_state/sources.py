@@ -13,19 +13,6 @@ PASSWORD = "hunter2-öß"
 TOKEN = "hunter2.token"
 
 
-class Still:
-    """A clock that is set by hand."""
-
-    def __init__(self) -> None:
-        self.time = 1000.0
-
-    def now(self) -> float:
-        return self.time
-
-    def wall(self) -> float:
-        return self.time
-
-
 class Lowest(Random):
     """Chance that always begins with the first node, and makes pauses half of what they may be."""
 

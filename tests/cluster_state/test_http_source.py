@@ -7,7 +7,7 @@ import json
 from typing import Any
 
 import pytest
-from sources import Lowest, Still, source_of
+from sources import Lowest, source_of
 
 from osdisco.cluster._ring import PAUSE_MAX, PAUSE_MIN, TOLD_MAX, Ring, parse_nodes
 from osdisco.errors import (
@@ -19,7 +19,7 @@ from osdisco.errors import (
     ConfigError,
 )
 from osdisco.runtime import Runtime
-from osdisco.testing import FakeCluster, Fault
+from osdisco.testing import FakeCluster, Fault, VirtualClock
 
 VERSION = "/_cluster/state/version"
 
@@ -187,19 +187,19 @@ async def test_what_all_nodes_said_is_told_together() -> None:
 
 
 async def test_a_wish_to_be_left_alone_is_kept_and_handed_on() -> None:
-    clock = Still()
+    clock = VirtualClock()
     runtime = Runtime(clock=clock, random=Lowest())
     async with FakeCluster() as cluster, source_of(cluster.urls, runtime=runtime) as source:
         cluster.faults.add(Fault.BUSY, seconds=7, times=1)
         with pytest.raises(ClusterUnavailableError, match="429") as caught:
             await source.version()
         assert caught.value.retry_after == 7.0
-        clock.time += 5
+        clock.jump(5)
         with pytest.raises(ClusterUnavailableError, match="left alone") as caught:
             await source.version()
         assert caught.value.retry_after == pytest.approx(2.0)
         assert cluster.requests.total() == 1
-        clock.time += 2
+        clock.jump(2)
         assert (await source.version()).version == cluster.version
 
 
@@ -283,7 +283,7 @@ def test_its_repr_names_its_nodes() -> None:
     assert repr(source) == "<OpenSearchHttpSource os1:9200, [::1]:443>"
 
 
-def ring(*names: str, clock: Still) -> Ring:
+def ring(*names: str, clock: VirtualClock) -> Ring:
     return Ring(parse_nodes([f"http://{name}:9200" for name in names]), Runtime(clock=clock, random=Lowest()))
 
 
@@ -292,25 +292,25 @@ def turn(ring: Ring) -> list[str]:
 
 
 def test_a_node_that_failed_comes_last_until_its_pause_is_over() -> None:
-    clock = Still()
+    clock = VirtualClock()
     nodes = ring("a", "b", "c", clock=clock)
     assert turn(nodes) == ["a", "b", "c"]
     nodes.failed(nodes.nodes[0], None)
     assert turn(nodes) == ["b", "c", "a"]
-    clock.time += PAUSE_MIN
+    clock.jump(PAUSE_MIN)
     assert turn(nodes) == ["b", "c", "a"], "who answers is stayed with"
     nodes.failed(nodes.nodes[1], None)
     assert turn(nodes) == ["c", "a", "b"]
 
 
 def test_pauses_grow_to_a_limit_and_end_with_an_answer() -> None:
-    clock = Still()
+    clock = VirtualClock()
     nodes = ring("a", "b", clock=clock)
     node = nodes.nodes[0]
     pauses = []
     for _ in range(20):
         nodes.failed(node, None)
-        pauses.append(node.rests_until - clock.time)
+        pauses.append(node.rests_until - clock.now())
     assert pauses[:3] == [0.5, 1.0, 2.0]
     assert pauses[-1] == PAUSE_MAX / 2
     nodes.did_well(node)
@@ -318,7 +318,7 @@ def test_pauses_grow_to_a_limit_and_end_with_an_answer() -> None:
 
 
 def test_a_wish_of_years_is_not_believed() -> None:
-    clock = Still()
+    clock = VirtualClock()
     nodes = ring("a", clock=clock)
     nodes.failed(nodes.nodes[0], 999_999.0)
-    assert nodes.nodes[0].rests_until == clock.time + TOLD_MAX
+    assert nodes.nodes[0].rests_until == clock.now() + TOLD_MAX

@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 from contextvars import Context
 from typing import Any, TypeVar
 
-from attrs import evolve
+from attrs import evolve, frozen
 from worlds import World
 
 from osdisco.client import Client
@@ -29,6 +29,25 @@ NOT_JUDGED = {
     "circuit_breakers": CircuitBreakerRegistry(BreakerSettings(window=10**6, minimum=10**6)),
 }
 """Options of a mesh in which no endpoint is left alone for what it did."""
+
+
+@frozen
+class Query:
+    text: str
+    size: int = 10
+
+
+@frozen
+class Hits:
+    names: tuple[str, ...]
+
+
+async def search(query: Query) -> Hits:
+    return Hits((query.text,) * query.size)
+
+
+def echo(request: Any) -> Any:
+    return request
 
 
 class Place:

@@ -7,13 +7,11 @@ from collections.abc import AsyncGenerator
 
 import pytest
 from attrs import evolve
-from prometheus_client import CollectorRegistry
+from counted import counted
 from traffic import BAD, GOOD, Figures, document
 from worlds import World, until
 
-from osdisco.client import Client
 from osdisco.mesh import CanaryController, CanaryPlan, Sample, TrafficRules
-from osdisco.metrics import PrometheusMetrics
 
 PLAN = CanaryPlan("v1", "v2", interval=60, step=10, max_weight=30)
 
@@ -24,11 +22,7 @@ class Controlling:
     """A process that controls canaries and counts."""
 
     def __init__(self, world: World) -> None:
-        self._registry = CollectorRegistry()
-        client = world.process()
-        runtime = evolve(client.runtime, metrics=PrometheusMetrics(self._registry))
-        self.client = Client(client.backend, runtime, options=client.options, namespace="ns")
-        world.clients[-1] = self.client
+        self.client, self._registry = counted(world)
         self.figures = Figures(GOOD)
         self.controller = CanaryController(self.client, self.figures)
 

@@ -7,12 +7,10 @@ from collections.abc import AsyncGenerator
 from typing import Any
 
 import pytest
-from attrs import evolve
+from counted import counted
 from mesh_town import INTERRUPTED, NOT_JUDGED, Town, town
-from prometheus_client import CollectorRegistry
 from worlds import World
 
-from osdisco.client import Client
 from osdisco.errors import OverloadedError, RemoteError, ServiceMeshError, ServiceNotFoundError
 from osdisco.mesh import (
     BreakerSettings,
@@ -26,18 +24,13 @@ from osdisco.mesh import (
 )
 from osdisco.mesh.hedging import Hedging
 from osdisco.mesh.retry import Balance
-from osdisco.metrics import PrometheusMetrics
 
 
 class Counting:
     """A process that counts."""
 
     def __init__(self, world: World) -> None:
-        self._registry = CollectorRegistry()
-        client = world.process()
-        runtime = evolve(client.runtime, metrics=PrometheusMetrics(self._registry))
-        self.client = Client(client.backend, runtime, options=client.options, namespace="ns")
-        world.clients[-1] = self.client
+        self.client, self._registry = counted(world)
 
     def read(self, name: str, service: str = "geo", **labels: str) -> float | None:
         """Return a value; None when there is none."""

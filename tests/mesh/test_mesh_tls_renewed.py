@@ -19,20 +19,8 @@ from osdisco.mesh.http import HttpTransport
 from osdisco.mesh.mesh import ExtensionServiceMesh
 from osdisco.mesh.tls import LOOK, TlsFiles
 from osdisco.mesh.transport import MeshRequest, MeshResponse
+from osdisco.testing import VirtualClock
 from osdisco.testing.certs import Certificates, make_certificates
-
-
-class HandClock:
-    """Moved by hand."""
-
-    def __init__(self) -> None:
-        self.time = 1000.0
-
-    def now(self) -> float:
-        return self.time
-
-    def wall(self) -> float:
-        return self.time
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +38,7 @@ class Town:
     """Processes on one clock, each with certificates in a folder of its own that can be put over."""
 
     def __init__(self, folder: Path, stack: AsyncExitStack) -> None:
-        self.clock = HandClock()
+        self.clock = VirtualClock()
         self._folder = folder
         self._stack = stack
 
@@ -105,7 +93,7 @@ async def test_who_serves_shows_and_believes_what_the_files_hold_now(
     assert not await ask(geo.transport("b", new), address)
     geo.put("server", new)
     assert await ask(geo.transport("c", old), address)
-    geo.clock.time += LOOK
+    geo.clock.jump(LOOK)
     assert await ask(geo.transport("d", new), address)
     assert not await ask(geo.transport("e", old), address)
 
@@ -118,7 +106,7 @@ async def test_who_calls_shows_and_believes_what_the_files_hold_now(
     assert (await ask(caller, before), await ask(caller, after)) == (True, False)
     geo.put("caller", new)
     assert (await ask(caller, before), await ask(caller, after)) == (True, False)
-    geo.clock.time += LOOK
+    geo.clock.jump(LOOK)
     assert (await ask(caller, before), await ask(caller, after)) == (False, True)
 
 
@@ -129,18 +117,18 @@ async def test_what_was_good_last_is_used_on_when_the_files_are_not(
     address = await geo.served(geo.transport("server", old))
     geo.put("server", new, "own.pem")  # and its key comes a little later
     for _ in range(3):
-        geo.clock.time += LOOK
+        geo.clock.jump(LOOK)
         assert await ask(geo.transport("a", old), address)
     (told,) = [record for record in caplog.records if record.levelno >= logging.WARNING]
     assert "are no pair" in told.getMessage()
     assert "those that were good last are used on" in told.getMessage()
     for part in ("own.pem", "ca.pem"):
         geo.path("server", part).unlink()
-        geo.clock.time += LOOK
+        geo.clock.jump(LOOK)
         assert await ask(geo.transport("b", old), address)
     caplog.clear()
     geo.put("server", new)
-    geo.clock.time += LOOK
+    geo.clock.jump(LOOK)
     assert await ask(geo.transport("c", new), address)
     (told,) = [record for record in caplog.records if "server" in record.getMessage()]
     assert "are used from now on" in told.getMessage()
@@ -158,7 +146,7 @@ async def test_a_link_to_another_folder_is_a_change(geo: Town, old: Certificates
     address = await geo.served(transport)
     link.unlink()
     link.symlink_to(geo.path("2", ""))
-    geo.clock.time += LOOK
+    geo.clock.jump(LOOK)
     assert await ask(geo.transport("a", new), address)
     await transport.aclose()
 
@@ -172,10 +160,10 @@ async def test_the_files_are_looked_at_seldom(geo: Town, old: Certificates, monk
     assert await ask(caller, address)
     looked.clear()
     for _ in range(100):
-        geo.clock.time += LOOK / 1000
+        geo.clock.jump(LOOK / 1000)
         assert await ask(caller, address)
     assert not looked
-    geo.clock.time += LOOK
+    geo.clock.jump(LOOK)
     assert [await ask(caller, address) for _ in range(3)] == [True] * 3
     assert len(looked) == 1, "one connection was kept, so that only the caller had to look"
 
@@ -197,7 +185,7 @@ async def test_whose_time_is_over_or_has_not_come_is_not_believed(
 
 async def test_a_mesh_looks_by_the_clock_of_its_client(world: World, old: Certificates) -> None:
     """Else tests in virtual time, and simulations, would wait in vain."""
-    clock = HandClock()
+    clock = VirtualClock()
     transport = transport_of(None, TlsFiles(ca=old.ca), clock)
     assert isinstance(transport, HttpTransport)
     assert transport._tls is not None
