@@ -39,10 +39,10 @@ def project(folder: Path, **patches: str) -> Path:
 def run(runner: Path, *names: str, ci: str = "") -> subprocess.CompletedProcess[str]:
     """Run the mutants, or those named."""
     environ = {
-        **os.environ,
-        "CI": ci,
-        "PYTEST_ADDOPTS": "-p no:hypothesispytest",
-    }  # its import takes longer than all else here
+        **{name: value for name, value in os.environ.items() if name != "CI"},  # hypothesis looks whether it is there
+        **({"CI": ci} if ci else {}),
+        "PYTEST_ADDOPTS": "-p no:hypothesispytest",  # its import takes longer than all else here
+    }
     return subprocess.run([sys.executable, str(runner), *names], env=environ, capture_output=True, text=True)
 
 
@@ -57,6 +57,44 @@ def test_a_mutant_that_survives_fails_the_run(tmp_path: Path) -> None:
     done = run(project(tmp_path, unseen="Test: tests/test_answer.py::test_careless"))
     assert done.returncode == 1
     assert "unseen: NOT NOTICED" in done.stdout
+    assert done.stdout.endswith("1 mutants, 1 not noticed unseen\n")
+
+
+def test_it_is_no_chance_whether_a_mutant_is_noticed(tmp_path: Path) -> None:
+    runner = project(tmp_path, seen="Test: tests/test_chance.py::test_chance")
+    (tmp_path / "tests" / "test_chance.py").write_text(CHANCE)
+    done = run(runner)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+CHANCE = """
+import os
+from hypothesis import settings
+from answer import ANSWER
+
+def test_chance():
+    assert settings().derandomize and settings().database is None
+    assert os.environ["OSDISCO_TEST_CASE_SEED"] == "1"
+    assert ANSWER == 42
+"""
+
+
+def test_a_tree_that_is_worked_on_meanwhile_does_not_matter(tmp_path: Path) -> None:
+    runner = project(tmp_path, seen="Test: tests/test_working.py::test_working")
+    (tmp_path / "tests" / "test_working.py").write_text(WORKING.format(patch=str(runner.parent / "seen.patch")))
+    done = run(runner)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+WORKING = """
+from pathlib import Path
+from answer import ANSWER
+
+def test_working():
+    patch = Path({patch!r})
+    patch.write_text(patch.read_text().replace("ANSWER = 42", "ANSWER = 6 * 7"))
+    assert ANSWER == 42
+"""
 
 
 def test_a_mutant_whose_test_is_missing_or_unnamed_fails_the_run(tmp_path: Path) -> None:
