@@ -30,7 +30,7 @@ class CanaryPhase(enum.Enum):
 
 
 CALLS_MAX: Final = 2**53
-
+"""Calls above which a float, as JSON may have them, no longer counts one by one: nobody has measured that."""
 RATE_MAX: Final = 100.5
 """Per cent. Somewhat more than all is how some reckon it from samples; much more is another unit."""
 
